@@ -1,0 +1,1 @@
+"""Layer-by-layer training of deep networks on information-theoretic losses."""

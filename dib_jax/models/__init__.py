@@ -1,0 +1,1 @@
+"""Networks as tuples of stages, one linen module each; and auxiliary heads."""

@@ -1,0 +1,1 @@
+"""Auxiliary heads: from a stage's features to the task's outputs."""

@@ -1,0 +1,1 @@
+"""What is being predicted: outputs, loss, metrics, target Gram."""
