@@ -1,0 +1,141 @@
+"""Array files: `<folder>/train.npz`, `test.npz` and optionally `validation.npz`."""
+
+import difflib
+import lzma
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from dib_jax.data.dataset import Dataset, check_split
+
+_ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
+_NOTES = ("class_names", "description")
+
+
+def read_arrays(folder: Path, name: str) -> Dataset:
+    """The data set in a folder of array files, checked.
+
+    A file holds `images` uint8 (n, h, w, c), `labels` int (n,), and optionally
+    `boxes`, `box_labels`, `groups` (see `Dataset`), `class_names` and `description`.
+    Other arrays are left alone.
+
+    Args:
+        folder: holds `train.npz`, `test.npz` and, if there is one, `validation.npz`.
+        name: the data set's name.
+
+    Raises:
+        FileNotFoundError: `train.npz` or `test.npz` is missing.
+        ValueError: a file is not a sound .npz file, holds a pickled object, or one of
+            its arrays is not as above.
+    """
+    raw = {}
+    for split in ("train", "validation", "test"):
+        path = folder / f"{split}.npz"
+        if path.exists():
+            raw[split] = _read(path)
+        elif split != "validation":
+            raise FileNotFoundError(
+                f"data set {name!r} has no {split} split: {path} is missing; it holds "
+                "images uint8 (n, h, w, c) and labels (n,)"
+            )
+    class_names: tuple[str, ...] | None = None
+    description = ""
+    for split, arrays in raw.items():
+        path = folder / f"{split}.npz"
+        names = _class_names(arrays, path)
+        if names is not None and class_names is not None and names != class_names:
+            raise ValueError(
+                f"{path}: class_names are not those of {folder / 'train.npz'}"
+            )
+        class_names = class_names or names
+        description = description or _description(arrays, path)
+
+    splits = {
+        split: check_split(
+            arrays,
+            source=str(folder / f"{split}.npz"),
+            num_classes=len(class_names) if class_names else None,
+        )
+        for split, arrays in raw.items()
+    }
+    if class_names is None:
+        labels = [
+            array
+            for arrays in splits.values()
+            for key, array in arrays.items()
+            if key in ("labels", "box_labels") and array.size
+        ]
+        most = max((int(array.max()) for array in labels), default=-1)
+        class_names = tuple(str(label) for label in range(most + 1))
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits.get("validation", {}),
+        test=splits["test"],
+        class_names=class_names,
+        description=description,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
+    arrays = {}
+    key = ""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                if key in _ARRAYS or key in _NOTES:
+                    arrays[key] = file[key]
+                else:
+                    _check_spelling(key, file.files, path)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path}: array {key!r} is damaged ({_one_line(error)}); write it again"
+        ) from error
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise ValueError(f"{path}: array {key!r}: {_one_line(error)}") from error
+        raise ValueError(
+            f"{path}: array {key!r} holds pickled Python objects, which are not read; "
+            "save it as an array of numbers or strings"
+        ) from error
+    except MemoryError as error:
+        raise ValueError(
+            f"{path}: array {key!r} does not fit into memory ({_one_line(error)})"
+        ) from error
+    return arrays
+
+
+def _check_spelling(key: str, keys: list[str], path: Path) -> None:
+    # A misspelt optional array would be left out without a word.
+    near = difflib.get_close_matches(key, _ARRAYS + _NOTES, n=1, cutoff=0.8)
+    if near and near[0] not in keys:
+        raise ValueError(f"{path}: unknown array {key!r}; did you mean {near[0]!r}?")
+
+
+def _class_names(arrays: dict[str, np.ndarray], path: Path) -> tuple[str, ...] | None:
+    names = arrays.get("class_names")
+    if names is None:
+        return None
+    if names.dtype.kind != "U" or names.ndim != 1 or not names.size:
+        raise ValueError(
+            f"{path}: class_names must be strings of shape (classes,), got "
+            f"{names.dtype} {names.shape}"
+        )
+    return tuple(str(name) for name in names)
+
+
+def _description(arrays: dict[str, np.ndarray], path: Path) -> str:
+    text = arrays.get("description", np.array(""))
+    if text.dtype.kind != "U" or text.size != 1:
+        raise ValueError(
+            f"{path}: description must be one string, got {text.dtype} {text.shape}"
+        )
+    return " ".join(str(text.reshape(())).split())
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
