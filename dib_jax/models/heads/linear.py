@@ -1,0 +1,59 @@
+"""The auxiliary classifier of GreedyDIB: features straight to the output layer."""
+
+import flax.linen as nn
+import jax
+
+from dib_jax.models.convolution import average_pool_to
+
+
+def flatten(features: jax.Array, pool: int) -> jax.Array:
+    """Features as vectors, feature maps averaged over a pool × pool grid first.
+
+    Args:
+        features: (n, h, w, c) or (n, d).
+        pool: side of the grid; 0 keeps feature maps at full size.
+
+    Returns:
+        (n, min(h, pool) · min(w, pool) · c) or (n, d).
+    """
+    if features.ndim == 4 and pool > 0:
+        features = average_pool_to(features, pool)
+    return features.reshape(features.shape[0], -1)
+
+
+class Linear(nn.Module):
+    """Average pooling to a grid, then one dense layer: (n, …) → (n, num_outputs).
+
+    Attributes:
+        num_outputs: size of the task's output.
+        pool: side of the grid; 0 keeps feature maps at full size.
+    """
+
+    num_outputs: int
+    pool: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        return nn.Dense(self.num_outputs)(flatten(features, self.pool))
+
+
+def linear(*, num_outputs: int, pool: int = 2) -> nn.Module:
+    """A linear auxiliary classifier, GreedyDIB's own.
+
+    Args:
+        num_outputs: size of the task's output.
+        pool: feature maps are averaged over a pool × pool grid first; 0 keeps them
+            at full size.
+
+    Returns:
+        A linen module (n, …) → (n, num_outputs).
+
+    Raises:
+        ValueError: `pool` is negative.
+
+    Source: Lyu, Wu & Du, arXiv 2510.27651, whose abstract says that the auxiliary
+    classifier "connects directly to the output layer"; the grid is our reading.
+    """
+    if pool < 0:
+        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    return Linear(num_outputs=num_outputs, pool=pool)

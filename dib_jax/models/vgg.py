@@ -1,0 +1,49 @@
+"""VGG networks for small pictures: each stage one 3 × 3 convolution.
+
+Source: Simonyan & Zisserman, arXiv 1409.1556; batch norm, and no dense layers before the
+output, as is usual on CIFAR.
+"""
+
+import flax.linen as nn
+
+from dib_jax.models.cnn import ConvolutionStage
+
+# Channels of each convolution in units of 64; "M" is a 2 × 2 max pooling.
+_LAYOUTS = {
+    11: "1 M 2 M 4 4 M 8 8 M 8 8 M",
+    13: "1 1 M 2 2 M 4 4 M 8 8 M 8 8 M",
+    16: "1 1 M 2 2 M 4 4 4 M 8 8 8 M 8 8 8 M",
+    19: "1 1 M 2 2 M 4 4 4 4 M 8 8 8 8 M 8 8 8 8 M",
+}
+
+
+def vgg(*, depth: int = 11, width: int = 64, pools: int = 5) -> tuple[nn.Module, ...]:
+    """VGG-11, -13, -16 or -19 with batch norm: 8, 10, 13 or 16 stages.
+
+    Args:
+        depth: 11, 13, 16 or 19, as the network is called.
+        width: channels of the first stage; the others are 2, 4 and 8 times as wide.
+        pools: how many of the five 2 × 2 poolings are kept, counted from the input
+            (five take a 32 × 32 picture to 1 × 1).
+
+    Returns:
+        The stages, input side first.
+
+    Raises:
+        ValueError: another depth, a width below 1, or `pools` not in 0..5.
+    """
+    if depth not in _LAYOUTS:
+        raise ValueError(f"depth must be one of {sorted(_LAYOUTS)}, got {depth!r}")
+    if width < 1:
+        raise ValueError(f"width must be ≥ 1, got {width!r}")
+    if not 0 <= pools <= 5:
+        raise ValueError(f"pools must be 0 to 5, got {pools!r}")
+    stages: list[nn.Module] = []
+    layout = _LAYOUTS[depth].split()
+    for token, following in zip(layout, [*layout[1:], ""], strict=True):
+        if token == "M":
+            continue
+        pool = following == "M" and pools > 0
+        pools -= pool
+        stages.append(ConvolutionStage(width=width * int(token), pool=pool))
+    return tuple(stages)

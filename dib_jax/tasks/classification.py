@@ -1,0 +1,54 @@
+"""One class for each sample."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dib_jax.information import label_gram
+from dib_jax.tasks import Batch, Task
+
+
+def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
+    """Cross-entropy of a softmax over the classes.
+
+    Args:
+        num_classes: number of classes.
+        label_smoothing: share of the target probability that is spread evenly over all
+            classes in the training loss, 0 to 1 (1 excluded).
+
+    Returns:
+        The task; its metrics are `accuracy` (0..1) and `loss` (nats, not smoothed).
+
+    Raises:
+        ValueError: `label_smoothing` is out of range.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+
+    def targets(batch: Batch) -> jax.Array:
+        return batch["labels"]
+
+    def accuracy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
+
+    def loss(
+        outputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        wanted = optax.smooth_labels(
+            jax.nn.one_hot(labels, num_classes), label_smoothing
+        )
+        value = optax.softmax_cross_entropy(outputs, wanted).mean()
+        return value, {"accuracy": accuracy(outputs, labels)}
+
+    def metrics(outputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+        loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return {"accuracy": accuracy(outputs, labels), "loss": loss.mean()}
+
+    return Task(
+        num_outputs=num_classes,
+        metric="accuracy",
+        targets=targets,
+        loss=loss,
+        metrics=metrics,
+        target_gram=label_gram,
+    )

@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax.models.convolution import (
+    average_pool_to,
+    convolve,
+    max_pool,
+    patches,
+)
+
+
+def direct(x, kernel, stride):
+    margin = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((margin, margin), (margin, margin)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("side", [1, 7, 8])
+def test_both_forms_of_a_convolution_agree_with_their_gradients(size, stride, side):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
+
+    def by_patches(x, kernel):
+        return patches(x, size=size, stride=stride) @ kernel.reshape(-1, 4)
+
+    want, pull = jax.vjp(lambda x, kernel: direct(x, kernel, stride), x, kernel)
+    cotangent = jax.random.normal(jax.random.key(2), want.shape)
+    for form in (by_patches, lambda x, kernel: convolve(x, kernel, stride)):
+        got, pull_form = jax.vjp(form, x, kernel)
+        np.testing.assert_allclose(got, want, atol=2e-5)
+        for ours, theirs in zip(pull_form(cotangent), pull(cotangent), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_form_follows_the_platform_that_is_compiled_for():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    traced = jax.jit(jax.grad(lambda k: convolve(x, k).sum())).trace(kernel)
+    assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    tpu = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "stablehlo.convolution" in tpu
+    # Nine copies of the input would be the patches.
+    assert "x27x" not in tpu
+
+
+def test_max_pooling_takes_the_largest_of_each_two_by_two_window():
+    x = jnp.arange(2 * 5 * 4 * 1.0).reshape(2, 5, 4, 1)
+    got = max_pool(x)
+    assert got.shape == (2, 2, 2, 1)
+    np.testing.assert_array_equal(got[0, ..., 0], [[5, 7], [13, 15]])
+
+
+def test_a_map_too_small_to_pool_is_refused():
+    with pytest.raises(ValueError, match="1 × 1 feature map cannot be pooled"):
+        max_pool(jnp.ones((2, 1, 1, 3)))
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 2), (7, 2), (5, 3), (4, 4), (1, 2)])
+def test_average_pooling_takes_the_means_of_adaptive_cells(side, size):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    got = average_pool_to(x, size)
+    count = min(size, side)
+    assert got.shape == (2, count, count, 3)
+    for row in range(count):
+        top, bottom = row * side // count, -(-(row + 1) * side // count)
+        want = x[:, top:bottom, : bottom - top].mean(axis=(1, 2)) if row == 0 else None
+        if want is not None:
+            np.testing.assert_allclose(got[:, 0, 0], want, atol=1e-6)
+    # A constant picture stays constant: the weights of each cell sum to 1.
+    np.testing.assert_allclose(average_pool_to(jnp.ones_like(x), size), 1.0, atol=1e-6)

@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax.models.cnn import cnn
+from dib_jax.models.heads.conv import conv
+from dib_jax.models.heads.linear import linear
+from dib_jax.models.heads.mlp import mlp as mlp_head
+from dib_jax.models.mlp import mlp
+from dib_jax.models.resnet import resnet
+from dib_jax.models.vgg import vgg
+
+
+def shapes(stages, x):
+    """Output shape and number of parameters of each stage, nothing computed."""
+    found = []
+    for stage in stages:
+        x, variables = jax.eval_shape(
+            lambda x, stage=stage: stage.init_with_output(
+                jax.random.key(0), x, train=False
+            ),
+            x,
+        )
+        size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        found.append((x.shape, size))
+    return found
+
+
+picture = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+
+
+@pytest.mark.parametrize(("depth", "stages"), [(11, 8), (13, 10), (16, 13), (19, 16)])
+def test_vgg_has_a_stage_for_each_convolution_and_ends_in_one_pixel(depth, stages):
+    found = shapes(vgg(depth=depth), picture)
+    assert len(found) == stages
+    assert found[-1][0] == (4, 1, 1, 512)
+
+
+@pytest.mark.parametrize(
+    ("depth", "stages", "shape", "millions"),
+    # Parameters without the output layer, from the papers' tables.
+    [
+        (18, 9, (4, 4, 4, 512), 11.17),
+        (34, 17, (4, 4, 4, 512), 21.28),
+        (20, 10, (4, 8, 8, 64), 0.27),
+        (110, 55, (4, 8, 8, 64), 1.73),
+    ],
+)
+def test_resnets_have_a_stem_and_a_stage_for_each_block(depth, stages, shape, millions):
+    found = shapes(resnet(depth=depth), picture)
+    assert len(found) == stages
+    assert found[-1][0] == shape
+    assert sum(size for _, size in found) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_an_mlp_flattens_pictures_and_a_cnn_halves_them_where_it_pools():
+    assert [s for s, _ in shapes(mlp(widths=(7, 5)), picture)] == [(4, 7), (4, 5)]
+    found = shapes(cnn(widths=(6, 8), convolutions=2, pools=1), picture)
+    assert [shape for shape, _ in found] == [(4, 16, 16, 6), (4, 16, 16, 8)]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        linear(num_outputs=10, pool=2),
+        linear(num_outputs=10, pool=0),
+        mlp_head(num_outputs=10, layers=2, width=16),
+        conv(num_outputs=10, layers=1),
+    ],
+)
+def test_every_head_gives_one_row_of_outputs_for_each_sample(head):
+    features = jax.random.normal(jax.random.key(0), (4, 8, 8, 6))
+    variables = head.init(jax.random.key(1), features, train=False)
+    assert head.apply(variables, features, train=False).shape == (4, 10)
+
+
+def test_the_linear_head_is_linear():
+    head = linear(num_outputs=3)
+    a, b = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 6))
+    variables = head.init(jax.random.key(1), a, train=False)
+
+    def apply(x):
+        return head.apply(variables, x, train=False)
+
+    np.testing.assert_allclose(
+        apply(a + b) - apply(b), apply(a) - apply(jnp.zeros_like(a)), atol=1e-5
+    )
+
+
+def test_a_convolutional_head_on_vectors_says_which_head_to_use():
+    with pytest.raises(ValueError, match=r"needs feature maps .* head.name=mlp"):
+        conv(num_outputs=10).init(jax.random.key(0), jnp.ones((4, 6)), train=False)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: vgg(depth=12), r"depth must be one of \[11, 13, 16, 19\], got 12"),
+        (lambda: vgg(pools=6), "pools must be 0 to 5, got 6"),
+        (lambda: resnet(depth=21), "got 21"),
+        (lambda: cnn(widths=()), "widths must be"),
+        (lambda: cnn(widths=(4,), pools=2), "pools must be 0 to 1, got 2"),
+        (lambda: mlp(widths=(4, 0)), "widths must be"),
+        (lambda: linear(num_outputs=2, pool=-1), "pool must be ≥ 0, got -1"),
+        (lambda: conv(num_outputs=2, layers=0), "layers must be ≥ 1, got 0"),
+        (lambda: mlp_head(num_outputs=2, layers=0), "must be ≥ 1"),
+    ],
+)
+def test_an_impossible_option_is_named_with_its_value(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
