@@ -93,8 +93,8 @@ def _find_elsewhere(kind: str, name: str) -> Callable[..., Any]:
         importable = False
     if not importable:
         raise ValueError(
-            f"unknown {kind} {name!r}; {form}, and there is no module {module_name!r} in the "
-            "current folder or installed"
+            f"unknown {kind} {name!r}; {form}, and there is no module "
+            f"{module_name!r} in the current folder or installed"
         )
     module = importlib.import_module(module_name)
     factory = getattr(module, attribute, None)

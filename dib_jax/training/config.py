@@ -11,7 +11,7 @@ import re
 import shutil
 import textwrap
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import ml_collections
@@ -261,14 +261,14 @@ def complete(
     sections = _plain_dict(config)
     for top, value in sections.items():
         if top not in _TOPS:
-            raise ValueError(_unknown(top, value, list(_TOPS)))
+            raise ValueError(unknown(top, value, _TOPS))
         if top in _SECTIONS and not isinstance(value, Mapping):
             raise ValueError(f"{top}: got {value!r}; must be a section with fields")
     fields = schema(sections)
     given = flatten(sections)
     for dotted, value in given.items():
         if dotted not in fields and not (dotted in _SECTIONS and value == {}):
-            raise ValueError(_unknown(dotted, value, list(fields)))
+            raise ValueError(unknown(dotted, value, fields))
     full = {
         dotted: _checked(dotted, field, given.get(dotted, field.default))
         for dotted, field in fields.items()
@@ -277,26 +277,37 @@ def complete(
     return ml_collections.ConfigDict(_nest(full))
 
 
-def _unknown(dotted: str, value: Any, known: list[str]) -> str:
+def unknown(dotted: str, value: Any, known: Iterable[str]) -> str:
+    """What to say of a field that does not exist.
+
+    Args:
+        dotted: the field.
+        value: that it was to have.
+        known: the dotted fields there are.
+
+    Returns:
+        One line, with the nearest spelling where one is near.
+    """
+    known = list(known)
     section, _, name = dotted.rpartition(".")
-    prefix = f"{section}." if section else ""
-    siblings = [field.removeprefix(prefix) for field in known if _in(field, section)]
+    if inside := _siblings(dotted, known):
+        return f"{dotted}: got {value!r}; set its fields: {', '.join(inside)}"
+    siblings = _siblings(section, known)
     shown = "" if isinstance(value, Mapping) else f" (with value {value!r})"
-    there = (
-        f"the fields{f' of {section}' if section else ''} are {', '.join(siblings)}"
-        if siblings
-        else f"{section} has no fields"
-    )
+    of = f" of {section}" if section else ""
+    there = f"; the fields{of} are {', '.join(siblings)}" if siblings else ""
     hint = (
-        build.nearest(name, siblings, form=f"{prefix}{{}}")
+        build.nearest(name, siblings, form=f"{section}.{{}}" if section else "{}")
         or _elsewhere(name, known)
         or build.nearest(dotted, known, form="{}")
     )
-    return f"{dotted}: unknown field{shown}; {there}{hint}"
+    return f"{dotted}: unknown field{shown}{there}{hint}"
 
 
-def _in(field: str, section: str) -> bool:
-    return field.rpartition(".")[0] == section
+def _siblings(section: str, known: list[str]) -> list[str]:
+    prefix = f"{section}." if section else ""
+    inner = (f.removeprefix(prefix) for f in known if f.startswith(prefix))
+    return list(dict.fromkeys(name.partition(".")[0] for name in inner))
 
 
 def _elsewhere(name: str, known: list[str]) -> str:
@@ -424,13 +435,13 @@ def differences(
         config_b: another.
 
     Returns:
-        The fields, in the order of the first config.
+        The fields, sorted.
     """
     one, other = (flatten(values.plain(_plain_dict(c))) for c in (config_a, config_b))
     absent = object()
     return [
         dotted
-        for dotted in one | other
+        for dotted in sorted(one | other)
         if dotted not in _PLACES
         and one.get(dotted, absent) != other.get(dotted, absent)
     ]
@@ -534,5 +545,5 @@ def _plain_dict(
     if isinstance(config, ml_collections.ConfigDict):
         return config.to_dict()
     if isinstance(config, Mapping):
-        return dict(config)
+        return ml_collections.ConfigDict(dict(config)).to_dict()
     raise ValueError(f"got {config!r}; a config must be an ml_collections.ConfigDict")

@@ -134,9 +134,7 @@ def _parse_one(text: str, annotation: Any) -> Any:
 
 
 def _parse_tuple(word: str, members: tuple[Any, ...]) -> tuple[Any, ...]:
-    if word and word[0] + word[-1] in ("()", "[]"):
-        word = word[1:-1]
-    items = _split(word)
+    items = _split(_without_brackets(word))
     if not members:
         return tuple(_parse_one(item, Any) for item in items)
     if len(members) == 2 and members[1] is Ellipsis:
@@ -144,6 +142,13 @@ def _parse_tuple(word: str, members: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(members) != len(items):
         raise ValueError(f"must be {len(members)} values")
     return tuple(parse(*pair) for pair in zip(items, members, strict=True))
+
+
+def _without_brackets(word: str) -> str:
+    if not word or word[0] + word[-1] not in ("()", "[]"):
+        return word
+    # "(1,2),(3,4)" begins and ends with a bracket, and has none around it.
+    return word if len(_split(word)) > 1 else word[1:-1]
 
 
 def _split(word: str) -> list[str]:

@@ -1,0 +1,172 @@
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from dib_jax.training import build
+
+
+def spring(
+    *,
+    num_turns: int,
+    stiffness: float = 2.5,
+    ends: tuple[float, ...] = (0.0, 1.0),
+    kind: "str | None" = None,
+    plain=3,
+):
+    """A factory as those of a package are.
+
+    Stands on two lines: this is no argument.
+
+    Args:
+        num_turns: supplied by the engine.
+        stiffness: in newtons per metre, and the text
+            goes on in a second line: with a colon.
+        ends (tuple): where it is
+          fixed.
+        kind, plain: described together.
+
+    Returns:
+        stiffness: not this one.
+    """
+    return num_turns, stiffness, ends, kind, plain
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    files = {
+        "__init__.py": "",
+        "springs/__init__.py": "",
+        "springs/coil.py": "def coil(*, turns: int = 3):\n    return turns\n",
+        "springs/leaf.py": "class leaf:\n    pass\n",
+        "springs/helper.py": "def other():\n    pass\n",
+        "springs/broken.py": "def broken(:\n",
+        "springs/nested/__init__.py": "def nested():\n    pass\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "hardware" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "hardware"
+    for name in [name for name in sys.modules if name.startswith("hardware")]:
+        del sys.modules[name]
+
+
+def test_a_factory_is_the_function_of_its_modules_name(package):
+    assert build.find("springs", "coil", root=package)() == 3
+
+
+def test_known_names_are_modules_that_define_themselves(package):
+    # The unfinished one is listed, for it is there; the helper and the folder are not.
+    assert build.known("springs", root=package) == ["broken", "coil", "leaf"]
+
+
+def test_an_unknown_name_is_told_the_known_ones_and_the_nearest(package):
+    with pytest.raises(ValueError, match="unknown spring 'coli'") as caught:
+        build.find("springs", "coli", root=package)
+    assert "broken, coil, leaf" in str(caught.value)
+    assert str(caught.value).endswith("; did you mean 'coil'?")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["helper", "nested", "", "coil.coil", "__init__"])
+def test_what_does_not_define_itself_is_not_found(package, name):
+    with pytest.raises(ValueError, match="unknown spring"):
+        build.find("springs", name, root=package)
+
+
+def test_a_name_that_is_no_string_is_refused(package):
+    with pytest.raises(ValueError, match="got 3; the name of the spring must be a str"):
+        build.find("springs", 3, root=package)
+
+
+def test_a_mistake_inside_a_module_is_not_taken_for_a_missing_module(package):
+    with pytest.raises(SyntaxError):
+        build.find("springs", "broken", root=package)
+
+
+def test_somebodys_own_factory_is_found_by_module_and_attribute(package):
+    found = build.find("springs", "hardware.springs.helper:other", root=package)
+    assert found.__name__ == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hardware.springs.coil:coli", "the module has coil; did you mean 'coil'?"),
+        ("hardwear:coil", "there is no module 'hardwear'"),
+        ("hardwear.springs:coil", "there is no module 'hardwear.springs'"),
+        ("hardware.springs.coil:", 'one of your own is named "module:attribute"'),
+        (":coil", 'one of your own is named "module:attribute"'),
+        ("../coil:coil", 'one of your own is named "module:attribute"'),
+    ],
+)
+def test_a_wrong_name_of_ones_own_says_what_is_wrong(package, name, message):
+    with pytest.raises(ValueError, match="unknown spring") as caught:
+        build.find("springs", name, root=package)
+    assert message in str(caught.value)
+
+
+def test_every_factory_of_the_package_is_found_and_documents_its_options():
+    for package in ("objectives", "models", "models.heads", "tasks"):
+        names = build.known(package)
+        assert names, package
+        for name in names:
+            for option in build.options(build.find(package, name)).values():
+                assert option.meaning, f"{package}.{name}: {option.name}"
+                assert option.type is not Any, f"{package}.{name}: {option.name}"
+
+
+def test_options_are_the_keywords_with_a_default():
+    options = build.options(spring)
+    assert list(options) == ["stiffness", "ends", "kind", "plain"]
+    assert build.supplied(spring) == {"num_turns": int}
+    assert options["stiffness"].type is float
+    assert options["stiffness"].default == 2.5
+    assert options["ends"].type == tuple[float, ...]
+    assert options["kind"].type == str | None
+    assert options["plain"].type is Any
+
+
+def test_the_meaning_of_an_option_is_its_entry_in_the_docstring():
+    options = build.options(spring)
+    assert options["stiffness"].meaning == (
+        "in newtons per metre, and the text goes on in a second line: with a colon."
+    )
+    assert options["ends"].meaning == "where it is fixed."
+    assert options["kind"].meaning == options["plain"].meaning == "described together."
+
+
+def test_a_factory_without_docstring_has_options_without_meaning():
+    def bare(*, size: int = 1):
+        return size
+
+    assert build.options(bare)["size"].meaning == ""
+
+
+def test_an_annotation_that_only_a_type_checker_resolves_does_not_stop_the_rest():
+    namespace: dict[str, Any] = {}
+    exec(
+        textwrap.dedent(
+            """
+            def factory(*, one: "Unknown" = 1, two: int = 2):
+                return one, two
+            """
+        ),
+        namespace,
+    )
+    assert list(build.options(namespace["factory"])) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("alhpa", "; did you mean 'alpha'?"),
+        ("ALPHA", "; did you mean 'alpha'?"),
+        ("zzz", ""),
+    ],
+)
+def test_nearest_suggests_only_what_is_near(given, hint):
+    assert build.nearest(given, ["alpha", "beta"]) == hint
