@@ -1,0 +1,38 @@
+"""GreedyDIB on CIFAR-10: VGG-11, one convolution at a time.
+
+Command:  python -m experiments.run --config=configs/cifar10_vgg.py (:quick, a minute or two)
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    if arg not in ("", "quick"):
+        raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
+    quick = arg == "quick"
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.workdir = ""
+    config.dataset = dict(
+        name="cifar10", data_dir="", val_fraction=0.05, augment="crop,flip"
+    )
+    config.model = dict(name="vgg", depth=11, width=4 if quick else 64, pools=4)
+    config.head = dict(name="linear", pool=2)
+    config.task = dict(name="classification", label_smoothing=0.0)
+    config.objective = dict(
+        name="dib", alpha=1.01, beta=0.01, compress="input", bandwidth="mean"
+    )
+    config.schedule = dict(name="sequential", blocks=1)
+    config.optimizer = dict(
+        name="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        momentum=0.9,
+        schedule="cosine",
+        warmup_epochs=1.0,
+    )
+    config.epochs = 1 if quick else 60  # per block of stages
+    config.batch_size = 128
+    config.precision = dict(compute="float32", information="float32")
+    return config

@@ -1,0 +1,156 @@
+"""From a config to the pieces of an experiment: data, network, task, losses, blocks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from dib_jax import data
+from dib_jax.data import Dataset
+from dib_jax.data.augment import augment
+from dib_jax.tasks import Task
+from dib_jax.training.build import find
+from dib_jax.training.optimizers import optimizer
+from dib_jax.training.schedules import SCHEDULES
+from dib_jax.training.steps import Block
+
+
+class Experiment(NamedTuple):
+    """The pieces of an experiment; pictures and labels are NumPy arrays on the host.
+
+    Attributes:
+        dataset: the three splits.
+        task: what is predicted.
+        blocks: in the order in which they train.
+        epochs: of each block.
+        key: PRNG key of the whole experiment.
+        objective: name of what the blocks train on; "task_loss" for the task's own.
+    """
+
+    dataset: Dataset
+    task: Task
+    blocks: tuple[Block, ...]
+    epochs: tuple[int, ...]
+    key: jax.Array
+    objective: str
+
+
+def assemble(config: ml_collections.ConfigDict) -> Experiment:
+    """Load the data set and build network, heads, task, objective and optimizers.
+
+    Args:
+        config: a complete config that `dib_jax.training.config.check` accepts.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        FileNotFoundError: the data set is not there.
+        ValueError: the data, or a value of the config, cannot be used.
+    """
+    dataset = data.load(
+        config.dataset.name,
+        data_dir=config.dataset.data_dir,
+        val_fraction=config.dataset.val_fraction,
+        seed=config.seed,
+    )
+    count = len(dataset.train["labels"])
+    if config.batch_size > count:
+        raise ValueError(
+            f"batch_size: {config.batch_size} is more than the {count} training samples "
+            f"of {dataset.name!r}; allowed are 1 to {count}"
+        )
+    task: Task = _build("tasks", config.task, num_classes=len(dataset.class_names))
+    stages = _build("models", config.model)
+    schedule = SCHEDULES[config.schedule.name]
+    groups = schedule.blocks(len(stages), config.schedule.blocks)
+    epochs = _per_block(config.epochs, groups)
+    prepare = standardization(dataset.train["images"])
+    objective = _build("objectives", config.objective) if schedule.local else _task_loss
+    blocks = tuple(
+        Block(
+            trunk=tuple(stages[: group[0]]),
+            stages=tuple(stages[index] for index in group),
+            head=_build("models.heads", config.head, num_outputs=task.num_outputs),
+            index=group[-1],
+            task=task,
+            objective=objective,
+            optimizer=optimizer(
+                **config.optimizer.to_dict(),
+                epochs=count_epochs,
+                steps_per_epoch=count // config.batch_size,
+            ),
+            prepare=prepare,
+            augment=augment(config.dataset.augment),
+            compute_dtype=jnp.dtype(config.precision.compute),
+            batch_size=config.batch_size,
+        )
+        for group, count_epochs in zip(groups, epochs, strict=True)
+    )
+    return Experiment(
+        dataset=dataset,
+        task=task,
+        blocks=blocks,
+        epochs=epochs,
+        key=jax.random.key(config.seed),
+        objective=config.objective.name if schedule.local else "task_loss",
+    )
+
+
+def standardization(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
+    """The map from uint8 pictures to network input: mean 0 and deviation 1 per channel.
+
+    Args:
+        images: uint8 (n, h, w, c), the training split.
+
+    Returns:
+        A function of uint8 (m, h, w, c) to float32 of the same shape, in units of the
+        training split's standard deviation.
+    """
+    levels = np.arange(256) / 255
+    # By counting grey levels: exact, and no float copy of the data set is made.
+    counts = np.stack(
+        [np.bincount(channel.ravel(), minlength=256) for channel in _channels(images)]
+    )
+    weights = counts / counts.sum(axis=1, keepdims=True)
+    mean = weights @ levels
+    deviation = np.sqrt(np.maximum(weights @ levels**2 - mean**2, 1e-12))
+    return functools.partial(
+        _standardize,
+        mean=np.asarray(mean, np.float32),
+        deviation=np.asarray(np.where(deviation < 1e-4, 1.0, deviation), np.float32),
+    )
+
+
+def _channels(images: np.ndarray) -> list[np.ndarray]:
+    return [images[..., channel] for channel in range(images.shape[-1])]
+
+
+def _standardize(
+    images: jax.Array, *, mean: np.ndarray, deviation: np.ndarray
+) -> jax.Array:
+    return (images.astype(jnp.float32) / 255 - mean) / deviation
+
+
+def _build(package: str, section: ml_collections.ConfigDict, **supplied: Any) -> Any:
+    chosen = section.to_dict()
+    return find(package, chosen.pop("name"))(**chosen, **supplied)
+
+
+def _task_loss(signals: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return signals.task_loss, {}
+
+
+def _per_block(epochs: Any, groups: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    if isinstance(epochs, int):
+        return (epochs,) * len(groups)
+    if len(epochs) != len(groups):
+        raise ValueError(
+            f"epochs: {tuple(epochs)} has {len(epochs)} numbers for {len(groups)} "
+            "blocks of stages; give one number, or one for each block"
+        )
+    return tuple(epochs)

@@ -1,0 +1,92 @@
+"""Optimizers and learning-rate schedules by their config names, all of them optax's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+
+def _sgd(
+    learning_rate: optax.Schedule, weight_decay: float, momentum: float
+) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_kernels),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=momentum > 0),
+    )
+
+
+def _adamw(
+    learning_rate: optax.Schedule, weight_decay: float, momentum: float
+) -> optax.GradientTransformation:
+    return optax.adamw(
+        learning_rate, b1=momentum, weight_decay=weight_decay, mask=_kernels
+    )
+
+
+def _kernels(params: Any) -> Any:
+    # Norms' scales and biases are not decayed.
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _constant(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    del steps
+    return optax.warmup_constant_schedule(0.0, peak, warmup)
+
+
+def _cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+
+
+def _linear(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, peak, warmup),
+            optax.linear_schedule(peak, 0.0, steps - warmup),
+        ],
+        [warmup],
+    )
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+}
+SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "linear": _linear,
+}
+
+
+def optimizer(
+    *,
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float,
+    schedule: str,
+    warmup_epochs: float,
+    epochs: int,
+    steps_per_epoch: int,
+) -> optax.GradientTransformation:
+    """The optimizer of one stage.
+
+    Args:
+        name: sgd (Nesterov momentum, decay added to the gradient) or adamw (decay
+            decoupled, momentum as β₁).
+        learning_rate: its highest value, after the warm-up.
+        weight_decay: of weight matrices and kernels; norms and biases have none.
+        momentum: 0 to 1 (1 excluded).
+        schedule: constant, cosine or linear (the latter two fall to 0).
+        warmup_epochs: epochs of linear growth from 0, at most half of all.
+        epochs: that the stage trains.
+        steps_per_epoch: updates in an epoch.
+
+    Returns:
+        An optax transformation.
+    """
+    steps = epochs * steps_per_epoch
+    warmup = min(round(warmup_epochs * steps_per_epoch), steps // 2)
+    rate = SCHEDULES[schedule](learning_rate, steps, warmup)
+    return OPTIMIZERS[name](rate, weight_decay, momentum)

@@ -1,0 +1,146 @@
+"""The folder of a run: whose it is, what is in it, and on what machine it was made.
+
+config.json     the full configuration
+metrics.jsonl   a line for each stage, epoch and split
+results.json    written last, so it is there when the run is finished
+checkpoints/    see `dib_jax.checkpoints`
+"""
+
+import json
+import os
+import pathlib
+import platform
+from importlib import metadata
+from typing import Any
+
+import jax
+import ml_collections
+
+from dib_jax.training.config import differences, from_json, to_json
+
+_PACKAGES = ("dib_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Make a workdir belong to a config, or see that it does.
+
+    Args:
+        workdir: the folder; made if it is missing.
+        config: the config.
+
+    Raises:
+        ValueError: it belongs to another config, or holds files but no config.json.
+        OSError: it cannot be written.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        if changed := differences(read_config(workdir), config):
+            raise ValueError(
+                f"workdir: {workdir} belongs to a run with another config, different "
+                f"in {', '.join(changed)}; choose another --workdir"
+            )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    if any(not entry.name.startswith(".") for entry in workdir.iterdir()):
+        raise ValueError(
+            f"workdir: {workdir} is not empty and holds no config.json, so it is not a "
+            "run of ours; choose another --workdir"
+        )
+    write_json(path, to_json(config))
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config that a workdir belongs to.
+
+    Args:
+        workdir: the folder of a run.
+
+    Raises:
+        ValueError: config.json is missing or damaged.
+    """
+    return from_json(_read_json(workdir / "config.json"))
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, Any]:
+    """What the finished run in a workdir has measured.
+
+    Args:
+        workdir: the folder of a run.
+
+    Raises:
+        ValueError: the run is not finished, or results.json is damaged.
+    """
+    return _read_json(workdir / "results.json")
+
+
+def finished(workdir: pathlib.Path) -> bool:
+    """Whether the run in a workdir has been trained and evaluated to its end."""
+    return (workdir / "results.json").is_file()
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write plain JSON, whole or not at all; NaN is refused.
+
+    Args:
+        path: the file.
+        value: dicts, lists, strings, numbers.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Write a file under a temporary name beside its own, then rename it.
+
+    Args:
+        path: the file; it is replaced, whole or not at all.
+        content: its bytes.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"workdir: there is no {path.name} in {path.parent}; is it the folder of a "
+            "finished run? `python -m experiments.run` makes one"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"workdir: {path} is damaged: {error}") from None
+
+
+def hardware() -> str:
+    """The devices that the run uses, and the processor and its cores beside them."""
+    devices = jax.devices()
+    host = f"{os.cpu_count()} cores, {_processor()}"
+    if devices[0].platform == "cpu":
+        return f"CPU ({host})"
+    return f"{len(devices)} × {devices[0].device_kind} ({host})"
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that decide the numbers."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}

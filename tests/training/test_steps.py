@@ -1,0 +1,212 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dib_jax.data.augment import augment
+from dib_jax.models.cnn import cnn
+from dib_jax.models.heads.linear import linear
+from dib_jax.objectives.dib import dib
+from dib_jax.tasks.classification import classification
+from dib_jax.training.steps import (
+    Block,
+    frozen,
+    initial_state,
+    predict,
+    train_epoch,
+    train_step,
+)
+
+STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
+
+
+def block_at(first, size=1, **changes):
+    fields = {
+        "trunk": STAGES[:first],
+        "stages": STAGES[first : first + size],
+        "head": linear(num_outputs=3),
+        "index": first + size - 1,
+        "task": classification(num_classes=3),
+        "objective": dib(alpha=1.01, beta=0.1, compress="input"),
+        "optimizer": optax.sgd(0.1, momentum=0.9),
+        "prepare": lambda images: images.astype(jnp.float32) / 255,
+        "augment": augment(""),
+        "compute_dtype": jnp.float32,
+        "batch_size": 8,
+    }
+    return Block(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def data():
+    key = jax.random.key(0)
+    return {
+        "images": jax.random.randint(key, (35, 8, 8, 1), 0, 256).astype(jnp.uint8),
+        "labels": jax.random.randint(jax.random.key(1), (35,), 0, 3),
+    }
+
+
+def trained_trunk(data, stages=1):
+    """Variables of a trunk whose batch statistics are not the initial ones."""
+    trunk = ()
+    for first in range(stages):
+        block = block_at(first)
+        state = initial_state(block, jax.random.key(first), data["images"])
+        run = jax.jit(functools.partial(train_epoch, block))
+        state, _ = run(state, trunk, data, key=jax.random.key(2))
+        trunk += frozen(state)[0]
+    return trunk
+
+
+def test_the_trunk_is_bit_equal_after_later_stages_have_trained(data):
+    trunk = trained_trunk(data, stages=2)
+    before = jax.tree.map(lambda leaf: np.array(leaf, copy=True), trunk)
+    block = block_at(2)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    after, _ = jax.jit(functools.partial(train_epoch, block))(
+        state, trunk, data, key=jax.random.key(6)
+    )
+    chex.assert_trees_all_equal(trunk, before)
+    assert any("mean" in str(path) for path, _ in jax.tree.leaves_with_path(before))
+    # Something was trained at all.
+    change = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), after.params, state.params)
+    assert max(jax.tree.leaves(change)) > 0
+
+
+def test_the_trunk_runs_on_its_own_statistics_not_those_of_the_batch(data):
+    trunk = trained_trunk(data)
+    block = block_at(1)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    step = functools.partial(train_step, block, state, trunk, key=jax.random.key(0))
+    alone = jax.tree.map(lambda leaf: leaf[:8], data)
+    x = block.prepare(alone["images"])
+    seen = []
+
+    def objective(signals):
+        seen.append(signals.stage_input)
+        return signals.task_loss, {}
+
+    with jax.disable_jit():
+        train_step(
+            block._replace(objective=objective), state, trunk, alone,
+            key=jax.random.key(0),
+        )  # fmt: skip
+    want = STAGES[0].apply(trunk[0], x, train=False)
+    np.testing.assert_allclose(seen[0], want, atol=1e-6)
+    assert step(alone)[0].step == 1
+
+
+def test_an_update_depends_on_nothing_after_the_stage(data):
+    """A network that goes on behind a stage changes no bit of the stage's update."""
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    block = block_at(0)
+    state = initial_state(block, jax.random.key(5), data["images"])
+
+    def step_beside(scale):
+        @jax.jit
+        def step(state, later):
+            new, terms = train_step(block, state, (), batch, key=jax.random.key(0))
+            features = STAGES[0].apply(
+                frozen(new)[0][0], block.prepare(batch["images"]), train=False
+            )
+            return new, terms, STAGES[1].apply(later, features, train=False)
+
+        features = jnp.zeros((2, 4, 4, 4))
+        later = STAGES[1].init(jax.random.key(7), features, train=False)
+        return step(state, jax.tree.map(lambda leaf: leaf * scale, later))
+
+    first, second = step_beside(1.0), step_beside(-50.0)
+    chex.assert_trees_all_equal(first[:2], second[:2])
+    assert float(jnp.abs(first[2] - second[2]).max()) > 0  # it was perturbed
+
+
+def test_no_gradient_crosses_into_the_trunk(data):
+    trunk = trained_trunk(data)
+    block = block_at(1)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+
+    def loss_after(trunk):
+        _, terms = train_step(block, state, trunk, batch, key=jax.random.key(0))
+        return terms["loss"]
+
+    for leaf in jax.tree.leaves(jax.grad(loss_after)(trunk)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_an_epoch_sees_each_sample_at_most_once_and_orders_differ(data):
+    seen = []
+
+    def remember(key, batch):
+        jax.debug.callback(lambda rows: seen.append(np.array(rows)), batch["index"])
+        return batch
+
+    block = block_at(0, augment=remember)
+    data = {**data, "index": jnp.arange(35)}
+    state = initial_state(block, jax.random.key(5), data["images"])
+    run = jax.jit(functools.partial(train_epoch, block, key=jax.random.key(6)))
+    orders = []
+    for _ in range(2):
+        seen.clear()
+        state, terms = run(state, (), data)
+        jax.block_until_ready(state)
+        jax.effects_barrier()
+        orders.append(np.concatenate(seen))
+        assert len(orders[-1]) == len(set(orders[-1])) == 32
+        assert terms["loss"].shape == (4,)
+    assert (orders[0] != orders[1]).any()
+
+
+def test_the_step_is_traced_once_for_all_epochs(data):
+    block = block_at(0)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(state):
+        return train_epoch(block, state, (), data, key=jax.random.key(6))[0]
+
+    chex.clear_trace_counter()
+    state = initial_state(block, jax.random.key(5), data["images"])
+    for _ in range(3):
+        state = run(state)
+    assert int(state.step) == 12
+
+
+def test_predictions_of_a_split_do_not_depend_on_the_batch_size(data):
+    trunk = trained_trunk(data)
+    block = block_at(1)
+    stages, head = frozen(initial_state(block, jax.random.key(5), data["images"]))
+    outputs = [
+        predict(block, trunk, stages, head, data["images"], batch_size=size)
+        for size in (1, 8, 35, 500)
+    ]
+    for other in outputs:
+        assert other.shape == (35, 3)
+        np.testing.assert_allclose(other, outputs[0], atol=1e-5)
+
+
+def test_bfloat16_compute_keeps_parameters_statistics_and_losses_in_float32(data):
+    block = block_at(0, compute_dtype=jnp.bfloat16)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    new, terms = train_step(block, state, (), batch, key=jax.random.key(0))
+    chex.assert_trees_all_equal_dtypes(new, state)
+    for leaf in jax.tree.leaves(terms):
+        assert leaf.dtype == jnp.float32
+    exact = train_step(block_at(0), state, (), batch, key=jax.random.key(0))[1]
+    assert terms["task_loss"] != exact["task_loss"]  # it did compute in bfloat16
+    np.testing.assert_allclose(terms["task_loss"], exact["task_loss"], rtol=0.05)
+
+
+def test_neighbouring_stages_of_a_block_train_together(data):
+    block = block_at(0, size=3)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    new, _ = train_step(block, state, (), batch, key=jax.random.key(0))
+    for before, after in zip(state.params, new.params, strict=True):
+        kernel = before["Convolution_0"]["kernel"] - after["Convolution_0"]["kernel"]
+        assert float(jnp.abs(kernel).max()) > 0
