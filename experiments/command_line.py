@@ -6,6 +6,7 @@ A mistake gives one line on standard error and exit status 2, and nothing is wri
 import ast
 import contextlib
 import dis
+import inspect
 import json
 import os
 import pathlib
@@ -258,6 +259,8 @@ def load_config(path_and_variant: str) -> ConfigFile:
         get_config = vars(module).get("get_config")
         if not callable(get_config):
             raise ValueError("there is no function get_config in it")
+        if variant and not inspect.signature(get_config).parameters:
+            raise ValueError(f"it has no variants, so no {variant!r} either")
         config = get_config(variant) if variant else get_config()
     except OSError as error:
         raise ValueError(f"--config: {_one_line(error)}") from None
@@ -380,7 +383,7 @@ def _refuse_other_config(
 ) -> None:
     path = workdir / "config.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except ValueError as error:
         raise ValueError(
             f"--workdir: {path} is damaged ({_one_line(error)}); "
@@ -401,6 +404,10 @@ def _refuse_other_config(
             f"--workdir: {workdir} belongs to another config: {'; '.join(changed)}; "
             "choose another --workdir, or set back what differs"
         )
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _value(flat: Mapping[str, Any], field: str) -> str:
