@@ -1,0 +1,872 @@
+"""The report of a finished run: one HTML page that shows what was measured.
+
+`write_report` reads config.json, results.json and metrics.jsonl of a workdir and writes
+figures/*.png and report.html. The page is a list of sections, each made by a function
+of what is known of the run that returns None where it has nothing to show; `_SECTIONS`
+holds them in order.
+"""
+
+import functools
+import io
+import json
+import math
+import os
+import pathlib
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dib_jax.analysis import figures, page
+from dib_jax.analysis.page import Section, escape
+from dib_jax.training.config import differences, flatten
+
+END_TO_END = "end_to_end"
+
+# In what else a run and its baseline may differ: end to end there is no local loss.
+_BASELINE_MAY_DIFFER = frozenset({"objective", "schedule", "epochs"})
+_WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
+_LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
+_EXAMPLES, _PAIRS = 12, 10
+_ARXIV = "https://arxiv.org/abs/2510.27651"
+
+
+class Predictions(NamedTuple):
+    """What the last stage says of the test split.
+
+    Attributes:
+        images: uint8 (n, h, w, c), the whole split.
+        labels: int (n,), the true classes.
+        probabilities: float (n, c), the share of each class, rows sum to 1.
+        class_names: of the c classes.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_names: tuple[str, ...]
+
+
+class Run(NamedTuple):
+    """A finished run as its workdir has it.
+
+    Attributes:
+        workdir: its folder.
+        config: config.json.
+        results: results.json.
+    """
+
+    workdir: pathlib.Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether it was trained by back-propagation through all stages."""
+        return self.config.get("schedule", {}).get("name") == END_TO_END
+
+
+class _Material(NamedTuple):
+    """What the sections of a report are made from; `baseline` as `find_baseline`."""
+
+    run: Run
+    rows: list[dict[str, Any]]
+    predictions: Predictions
+    baseline: Run | None
+    command: str
+
+    @property
+    def metric(self) -> str:
+        return self.run.results["metric"]
+
+    @property
+    def overlapping(self) -> bool:
+        return self.run.config.get("schedule", {}).get("name") == "parallel"
+
+
+def write_report(
+    workdir: pathlib.Path, predictions: Predictions, *, command: str = ""
+) -> pathlib.Path:
+    """Write figures/*.png and report.html of a finished run.
+
+    Args:
+        workdir: the run's folder.
+        predictions: of the test split by the last stage.
+        command: the one that made the run, to be shown; where empty, one that sets
+            every field of the config is.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ValueError: the run is not finished, a file of it is damaged, or the shapes of
+            `predictions` do not fit together.
+        OSError: the workdir cannot be written.
+    """
+    _check(predictions)
+    run = _read_run(workdir)
+    material = _Material(
+        run,
+        _read_metrics(workdir / "metrics.jsonl"),
+        predictions,
+        find_baseline(workdir),
+        command or _full_command(run),
+    )
+    (workdir / "figures").mkdir(exist_ok=True)
+    sections = [made for section in _SECTIONS if (made := section(material))]
+    text = page.page(
+        _title(run),
+        subtitle=_subtitle(run),
+        lead=_headline(material) + _what_was_run(material),
+        sections=sections,
+        footer=_FOOTER,
+    )
+    path = workdir / "report.html"
+    _write(path, text.encode())
+    return path
+
+
+def find_baseline(workdir: pathlib.Path) -> Run | None:
+    """The run that this one is to be compared with: the same, but for its schedule.
+
+    Looked for among finished runs in folders beside this one whose config is equal
+    except for `schedule`, `objective`, `workdir` and `dataset.data_dir`. Epochs must be
+    equal too, or make the same number of passes in all. A run that is not end to end is
+    compared with one that is; one that is, with one that is not. Among several the
+    one with the same objective and epochs is taken, then the first by name.
+
+    Args:
+        workdir: of a finished run.
+
+    Returns:
+        The other run, or None where there is none.
+
+    Raises:
+        ValueError: the run in `workdir` is not finished or damaged.
+    """
+    run = _read_run(workdir)
+    found = []
+    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
+        if path.parent == workdir.absolute():
+            continue
+        try:
+            other = _read_run(path.parent)
+        except ValueError:
+            continue  # an unfinished, foreign or damaged neighbour is not our business
+        if run.end_to_end == other.end_to_end:
+            continue
+        changed = set(differences(run.config, other.config))
+        sections = {dotted.partition(".")[0] for dotted in changed}
+        same_budget = "epochs" not in changed or _passes(run) == _passes(other)
+        if sections <= _BASELINE_MAY_DIFFER and same_budget:
+            found.append((len(sections - {"schedule"}), str(path), other))
+    return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def _read_run(workdir: pathlib.Path) -> Run:
+    config, results = (
+        _read_json(workdir / name) for name in ("config.json", "results.json")
+    )
+    for key in ("metric", "test", "stages"):
+        if not results.get(key):
+            raise ValueError(f"{workdir / 'results.json'}: {key!r} is missing or empty")
+    return Run(workdir, config, results)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is missing: a report is made of a finished run; finish it with "
+            "`python -m experiments.run`"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break  # being written, or cut off by a kill
+            raise ValueError(f"{path}:{number} is damaged: {error}") from None
+    return rows
+
+
+def _check(predictions: Predictions) -> None:
+    images, labels, probabilities, class_names = predictions
+    count, classes = len(labels), len(class_names)
+    if count == 0:
+        raise ValueError("predictions: there is no test sample to report on")
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != count:
+        raise ValueError(
+            f"predictions.images must be uint8 ({count}, h, w, c), got {images.dtype} "
+            f"{images.shape}"
+        )
+    if probabilities.shape != (count, classes):
+        raise ValueError(
+            f"predictions.probabilities must be ({count}, {classes}), for {count} "
+            f"labels and {classes} class names, got {probabilities.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"predictions.labels must lie in 0..{classes - 1}, got {labels.min()} to "
+            f"{labels.max()}"
+        )
+
+
+# What is said in words
+
+
+def _title(run: Run) -> str:
+    dataset = run.results["dataset"]
+    if run.end_to_end:
+        return f"End-to-end training on {dataset}"
+    objective = _section(run, "objective").get("name", run.results.get("objective"))
+    return f"{'GreedyDIB' if objective == 'dib' else objective} on {dataset}"
+
+
+def _subtitle(run: Run) -> str:
+    name = _section(run, "model").get("name", "network")
+    stages = f"{_stage_count(run)} stage{'s' * (_stage_count(run) > 1)}"
+    how = (
+        "end to end by back-propagation"
+        if run.end_to_end
+        else "stage by stage, without end-to-end back-propagation"
+    )
+    return f"{name}, {stages}, trained {how}"
+
+
+def _headline(material: _Material) -> str:
+    run, other = material.run, material.baseline
+    name = figures.metric_label(material.metric).lower()
+    value = run.results["test"][material.metric]
+    detail = "the whole network" if run.end_to_end else "last stage"
+    if material.metric == "accuracy":
+        low, high = _wilson(value, len(material.predictions.labels))
+        detail += f"; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    cards = [_result(value, f"Test {name}", detail)]
+    if other is None:
+        return f'<div class="results">{"".join(cards)}</div>'
+    compared = other.results["test"][material.metric]
+    label = "End-to-end baseline" if other.end_to_end else "Stage by stage"
+    epochs = f"{_passes(other)} epochs" if _passes(other) else ""
+    same = "same network, data and seed" + (f", {epochs}" if epochs else "")
+    cards.append(_result(compared, label, same, other=True))
+    points = 100 * (value - compared)
+    difference = f"{points:+.2f}".replace("-", "−")
+    cards.append(
+        '<div class="result other"><span class="value">'
+        f'{difference}<span class="unit">points</span></span>'
+        '<span class="label">Difference</span><span class="detail">'
+        f"{'this run minus the baseline' if other.end_to_end else 'this run minus it'}"
+        "</span></div>"
+    )
+    return f'<div class="results">{"".join(cards)}</div>'
+
+
+def _result(value: float, label: str, detail: str, *, other: bool = False) -> str:
+    return (
+        f'<div class="result{" other" * other}">'
+        f'<span class="value">{100 * value:.2f}<span class="unit">%</span></span>'
+        f'<span class="label">{escape(label)}</span>'
+        f'<span class="detail">{escape(detail)}</span></div>'
+    )
+
+
+def _what_was_run(material: _Material) -> str:
+    run, results = material.run, material.run.results
+    sentences = []
+    description = str(results.get("dataset_description") or "").strip().rstrip(".")
+    data = str(results["dataset"]) + (f" ({description})" if description else "")
+    sentences.append(
+        f"Data: {data}; {len(material.predictions.labels):,} test pictures, "
+        f"{len(material.predictions.class_names)} classes."
+    )
+    if model := _described(_section(run, "model")):
+        head = _described(_section(run, "head"))
+        sentences.append(f"Network: {model}" + (f"; head: {head}." if head else "."))
+    sentences.append(_how(run))
+    sentences.append(f"One seed ({results.get('seed')}).")
+    paragraphs = [f"<p>{escape(' '.join(sentences))}</p>"]
+    other = material.baseline
+    if other is None and not run.end_to_end:
+        paragraphs.append(
+            '<p class="note">There is no end-to-end baseline beside this run yet. The '
+            "same network by back-propagation, for comparison:</p>"
+            + page.command(_baseline_command(material))
+        )
+    elif other is not None:
+        name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
+        how = "" if other.end_to_end else " " + _how(other)
+        paragraphs.append(
+            f'<p class="note">The {name} is {escape(_shown_path(other.workdir))}, with '
+            f"the same settings except for the schedule.{escape(how)}</p>"
+        )
+    return "".join(paragraphs)
+
+
+def _how(run: Run) -> str:
+    """The sentence on objective and schedule."""
+    schedule = _section(run, "schedule")
+    name = schedule.get("name", run.results.get("schedule"))
+    blocks = schedule.get("blocks", 1)
+    objective = _described(_section(run, "objective"))
+    epochs = [entry.get("epochs") for entry in run.results["stages"]]
+    if run.end_to_end:
+        many = f" for {epochs[-1]} epochs" if epochs[-1] is not None else ""
+        return f"Training: all stages together by back-propagation{many}."
+    unit = "block" if isinstance(blocks, int) and blocks > 1 else "stage"
+    words = {
+        "sequential": f"one {unit} after the other, each frozen before the next",
+        "parallel": f"all {unit}s at once, with no gradient between them",
+    }.get(str(name), f"schedule {name}")
+    if unit == "block":
+        words += f", in blocks of {blocks} stages"
+    if None in epochs:
+        many = ""
+    elif len(set(epochs)) == 1:
+        many = f", {epochs[0]} epoch{'s' * (epochs[0] != 1)} per {unit}"
+    else:
+        many = f", {', '.join(map(str, epochs))} epochs"
+    return f"Objective: {objective or 'not recorded'}. Training: {words}{many}."
+
+
+def _described(section: Mapping[str, Any]) -> str:
+    """A section of the config as `name (option value, …)`."""
+    options = [
+        f"{name} {_shown(value)}" for name, value in section.items() if name != "name"
+    ]
+    name = str(section.get("name", ""))
+    return name + (f" ({', '.join(options)})" if name and options else "")
+
+
+_FOOTER = (
+    "<p>GreedyDIB here is a reconstruction from the abstract of Lyu, Wu and Du, "
+    f'<a href="{_ARXIV}">arXiv 2510.27651</a>, and from the papers it builds on. It is '
+    "not the authors’ code, and no number on this page is theirs.</p>"
+)
+
+
+# The sections
+
+
+def _stages(material: _Material) -> Section | None:
+    """Accuracy after each stage; of the counterpart, for a run end to end."""
+    run, other = material.run, material.baseline
+    layered = other if run.end_to_end else run
+    if layered is None or len(layered.results["stages"]) < 2:
+        return None
+    reference = run if run.end_to_end else other
+    entries = layered.results["stages"]
+    baseline = reference.results["test"][material.metric] if reference else None
+    label = figures.metric_label(material.metric)
+    validated = any(entry.get("validation") for entry in entries)
+    caption = (
+        f"{label} of the head on each stage, all earlier stages frozen"
+        f"{'; validation and test split' if validated else '; test split'}"
+        f"{', and the same network end to end' if reference else ''}. One seed."
+    )
+    if run.end_to_end:
+        caption = "The stage-by-stage run of the same network. " + caption
+    drawn = _figure(
+        material,
+        "stages",
+        functools.partial(
+            figures.stage_metric, entries, metric=material.metric, baseline=baseline
+        ),
+        alt=f"{label} after each of {len(entries)} stages.",
+        caption=caption,
+    )
+    return Section("stages", f"{label} after each stage", drawn)
+
+
+def _costs(material: _Material) -> Section | None:
+    """The table of stages."""
+    label = figures.metric_label(material.metric).lower()
+    run, other = material.run, material.baseline
+    lines = [(f"{entry['stage']}", entry) for entry in run.results["stages"]]
+    if run.end_to_end and len(lines) == 1:
+        lines = [("all, end to end", lines[0][1])]
+    if other is not None and other.end_to_end:
+        lines.append(("end to end", other.results["stages"][-1]))
+    columns: list[tuple[str, Callable[[dict[str, Any]], str | None]]] = [
+        ("Epochs", lambda entry: _count(entry.get("epochs"))),
+        ("Time", lambda entry: _duration(entry.get("seconds"))),
+        (
+            f"Validation {label}",
+            lambda entry: _percent(
+                (entry.get("validation") or {}).get(material.metric)
+            ),
+        ),
+        (
+            f"Test {label}",
+            lambda entry: _percent((entry.get("test") or {}).get(material.metric)),
+        ),
+        (
+            "Test loss",
+            lambda entry: _decimal((entry.get("test") or {}).get("loss")),
+        ),
+        ("Temporaries", lambda entry: _bytes(entry.get("temp_bytes"))),
+        ("Peak memory", lambda entry: _bytes(entry.get("peak_bytes"))),
+        ("Work per step", lambda entry: _flops(entry.get("flops"))),
+    ]
+    measured = [(name, [show(entry) for _, entry in lines]) for name, show in columns]
+    # A column that nothing was measured for says nothing.
+    measured = [column for column in measured if any(column[1])]
+    rows = [
+        [lines[row][0], *(cells[row] for _, cells in measured)]
+        for row in range(len(lines))
+    ]
+    table = page.table(["Stage", *(name for name, _ in measured)], rows, text={0})
+    results = run.results
+    said = []
+    if _is_number(results.get("seconds")):
+        compiled = results.get("compile_seconds")
+        more = f" and {_duration(compiled)} compiling" if _is_number(compiled) else ""
+        said.append(f"The run took {_duration(results['seconds'])} training{more}.")
+    if any(
+        name in ("Temporaries", "Peak memory", "Work per step") for name, _ in measured
+    ):
+        said.append(
+            "Memory and work are the compiler’s own figures for one training step."
+        )
+    said.append("Stages are numbered from 0.")
+    return Section(
+        "table",
+        "Stages in numbers",
+        f'{table}<p class="note">{escape(" ".join(said))}</p>',
+    )
+
+
+def _curves(material: _Material) -> Section | None:
+    if not material.rows:
+        return None
+    splits = {row["split"] for row in material.rows}
+    label = figures.metric_label(material.metric)
+    where = (
+        ""
+        if material.overlapping or len(_trained(material)) == 1
+        else (" Vertical rules separate the stages.")
+    )
+    validated = " and validation" if "validation" in splits else ""
+    drawn = _figure(
+        material,
+        "training",
+        functools.partial(
+            figures.training_curves,
+            material.rows,
+            metric=material.metric,
+            overlapping=material.overlapping,
+        ),
+        alt=f"{label} and task loss over the epochs.",
+        caption=(
+            f"{label} and task loss on the training{validated} split. Training values "
+            "are averages over the epoch while the weights change, with augmentation "
+            f"where there is any.{where}"
+        ),
+    )
+    return Section("training", "Training", drawn)
+
+
+def _terms(material: _Material) -> Section | None:
+    names = figures.terms(material.rows)
+    if not names:
+        return None
+    drawn = _figure(
+        material,
+        "terms",
+        functools.partial(
+            figures.loss_terms, material.rows, overlapping=material.overlapping
+        ),
+        alt="Terms of the loss over the epochs: "
+        + ", ".join(figures.term_label(name) for name in names)
+        + ".",
+        caption="Terms of the local loss, averages over each epoch’s training batches. "
+        "Information is that of a batch, in bits.",
+    )
+    last = {
+        row["stage"]: row
+        for row in sorted(
+            (row for row in material.rows if row["split"] == "train"),
+            key=lambda row: row["epoch"],
+        )
+    }
+    table = page.table(
+        ["Stage", *(figures.term_label(name) for name in names)],
+        [
+            [stage, *(_decimal(last[stage].get(name)) for name in names)]
+            for stage in sorted(last)
+        ],
+        text={0},
+        caption="In the last epoch of each stage",
+    )
+    return Section("terms", "Terms of the loss", drawn + table)
+
+
+def _confusion(material: _Material) -> Section | None:
+    names, labels = material.predictions.class_names, material.predictions.labels
+    predicted = material.predictions.probabilities.argmax(axis=1)
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    drawn = _figure(
+        material,
+        "confusion",
+        functools.partial(figures.confusion_matrix, counts, names),
+        alt=f"Confusion matrix of {len(names)} classes on the test split.",
+        caption=(
+            f"Test split: {np.trace(counts):,} of {len(labels):,} pictures are on the "
+            "diagonal."
+        ),
+        vector=len(names) <= 20,
+    )
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
+    pairs = [divmod(int(flat), len(names)) for flat in order if wrong.flat[flat] > 0]
+    if not pairs:
+        return Section("confusion", "Confusions", drawn)
+    totals = counts.sum(axis=1)
+    table = page.table(
+        ["True class", "Predicted as", "Pictures", "Of the class"],
+        [
+            [
+                names[true],
+                names[other],
+                f"{wrong[true, other]:,}",
+                _percent(wrong[true, other] / totals[true], digits=1),
+            ]
+            for true, other in pairs
+        ],
+        text={0, 1},
+        caption="Most frequent confusions",
+    )
+    return Section("confusion", "Confusions", drawn + table)
+
+
+def _pictures(material: _Material) -> Section | None:
+    predictions, seed = material.predictions, material.run.results.get("seed") or 0
+    count = len(predictions.labels)
+    predicted = predictions.probabilities.argmax(axis=1)
+    confidence = predictions.probabilities.max(axis=1)
+    chosen = np.sort(
+        np.random.default_rng(seed).choice(count, min(_EXAMPLES, count), replace=False)
+    )
+    html = (
+        f'<p class="note">{len(chosen)} pictures, drawn at random with seed '
+        f"{escape(seed)}: the true class, then the predicted one and its probability.</p>"
+        + _cards(predictions, chosen)
+    )
+    _save_pictures(material, "examples", chosen)
+    mistakes = np.flatnonzero(predicted != predictions.labels)
+    if len(mistakes):
+        order = np.argsort(-confidence[mistakes], kind="stable")[:_EXAMPLES]
+        worst = mistakes[order]
+        html += (
+            "<h3>The most confident mistakes</h3>"
+            f'<p class="note">{len(worst)} of {len(mistakes):,} mistakes among '
+            f"{count:,} test pictures.</p>" + _cards(predictions, worst)
+        )
+        _save_pictures(material, "mistakes", worst)
+    return Section("pictures", "Test pictures", html)
+
+
+def _settings(material: _Material) -> Section | None:
+    groups: dict[str, dict[str, str]] = {"run": {}}
+    for name, value in material.run.config.items():
+        if isinstance(value, Mapping):
+            groups[name] = {key: _shown(item) for key, item in flatten(value).items()}
+        else:
+            groups["run"][name] = _shown(value)
+    html = "".join(
+        page.pairs(name, values) for name, values in groups.items() if values
+    )
+    return Section("settings", "Settings", f'<div class="columns">{html}</div>')
+
+
+def _reproduce(material: _Material) -> Section | None:
+    results = material.run.results
+    html = page.command(material.command)
+    hardware = results.get("hardware")
+    if isinstance(hardware, Mapping):
+        hardware = ", ".join(f"{name} {value}" for name, value in hardware.items())
+    if hardware:
+        html += f"<p>Hardware: {escape(hardware)}.</p>"
+    versions = results.get("versions")
+    if isinstance(versions, Mapping) and versions:
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        html += f"<p>Versions: {escape(listed)}.</p>"
+    html += (
+        '<p class="note">The same config, seed and machine give the same bits. The '
+        "training curves are in metrics.jsonl, all numbers in results.json, the full "
+        "config in config.json, the figures as PNG in figures/, beside this page.</p>"
+    )
+    return Section("reproduce", "To reproduce", html)
+
+
+_SECTIONS: tuple[Callable[[_Material], Section | None], ...] = (
+    _stages,
+    _costs,
+    _curves,
+    _terms,
+    _confusion,
+    _pictures,
+    _settings,
+    _reproduce,
+)
+
+
+# Figures and pictures
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """The file whole, or as it was before."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _figure(
+    material: _Material,
+    name: str,
+    draw: Callable[..., Figure],
+    *,
+    alt: str,
+    caption: str,
+    vector: bool = True,
+) -> str:
+    """Save a figure as figures/<name>.png and return it as HTML."""
+    wide = draw(width=_WIDE)
+    saved = figures.png(wide)
+    path = material.run.workdir / "figures" / f"{name}.png"
+    _write(path, saved)
+
+    def file(drawn: Figure) -> tuple[str, bytes]:
+        if vector and len(content := figures.svg(drawn)) <= _LARGEST_SVG:
+            return "image/svg+xml", content
+        return "image/png", figures.png(drawn, dpi=192)
+
+    return page.figure(file(wide), file(draw(width=_NARROW)), alt=alt, caption=caption)
+
+
+def _save_pictures(material: _Material, name: str, chosen: np.ndarray) -> None:
+    predictions = material.predictions
+    captions = [
+        f"true {true}\n{predicted}, {confidence}"
+        for true, predicted, confidence, _ in _said_of(predictions, chosen)
+    ]
+    drawn = figures.picture_grid(predictions.images[chosen], captions, width=_WIDE)
+    path = material.run.workdir / "figures" / f"{name}.png"
+    _write(path, figures.png(drawn))
+
+
+def _cards(predictions: Predictions, chosen: np.ndarray) -> str:
+    small = max(predictions.images.shape[1:3]) < 96
+    cards = []
+    for index, said in zip(chosen, _said_of(predictions, chosen), strict=True):
+        true, predicted, confidence, right = said
+        picture = page.data_uri("image/png", _thumbnail(predictions.images[index]))
+        cards.append(
+            f'<div class="card"><img{" class=small" * small} src="{picture}" '
+            f'alt="Test picture {index}"><span>true <b>{escape(true)}</b></span>'
+            f"<span{'' if right else ' class=wrong'}>{'' if right else '✗ '}"
+            f"{escape(predicted)}, {confidence}</span></div>"
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _said_of(
+    predictions: Predictions, chosen: Iterable[int]
+) -> list[tuple[str, str, str, bool]]:
+    """True class, predicted class, confidence, whether right, of each sample."""
+    said = []
+    for index in chosen:
+        true = int(predictions.labels[index])
+        predicted = int(predictions.probabilities[index].argmax())
+        confidence = float(predictions.probabilities[index, predicted])
+        names = predictions.class_names
+        # 99.97 % is not certainty, and rounds to 100 %.
+        shown = "> 99.9 %" if 0.999 < confidence < 1 else f"{100 * confidence:.1f} %"
+        said.append((names[true], names[predicted], shown, true == predicted))
+    return said
+
+
+def _thumbnail(image: np.ndarray) -> bytes:
+    """A PNG of the picture, at most 192 pixels a side."""
+    picture = Image.fromarray(figures.viewable(image))
+    picture.thumbnail((192, 192))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+# Commands
+
+
+def _full_command(run: Run) -> str:
+    """A command that sets every field, since a config file may have changed since."""
+    flags = [
+        f"--config.{name}={_flag(value)}"
+        for name, value in flatten(run.config).items()
+        if name != "workdir" and value != {}
+    ]
+    name = run.results.get("config_name")
+    start = f"python -m experiments.run --config={shlex.quote(f'configs/{name}.py')}"
+    return " \\\n  ".join([start, *flags])
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, list):
+        value = f"({', '.join(map(str, value))}{',' * (len(value) == 1)})"
+    return _quoted(str(value))
+
+
+def _quoted(word: str) -> str:
+    return shlex.quote(word) if word else ""
+
+
+def _baseline_command(material: _Material) -> str:
+    """The run's command with another schedule, and a folder beside it."""
+    run = material.run
+    dropped: tuple[str, ...] = (
+        "--workdir",
+        "--config.workdir",
+        "--config.schedule.name",
+    )
+    flags = []
+    epochs = run.config.get("epochs")
+    if isinstance(epochs, list):
+        # One number per stage means nothing to a network that trains as a whole.
+        dropped += ("--config.epochs",)
+        flags.append(f"--config.epochs={sum(epochs)}")
+    kept: list[str] = []
+    words = iter(shlex.split(material.command.replace("\\\n", " ")))
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if name not in dropped:
+            kept.append(f"{name}={_quoted(value)}" if has_value else _quoted(word))
+        elif not has_value:
+            next(words, None)  # its value is the next word
+    folder = _shown_path(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    flags += [
+        f"--config.schedule.name={END_TO_END}",
+        f"--workdir={_quoted(folder)}",
+    ]
+    if "\\\n" not in material.command:
+        return " ".join([*kept, *flags])
+    first = next((i for i, word in enumerate(kept) if word.startswith("--")), 0) + 1
+    return " \\\n  ".join([" ".join(kept[:first]), *kept[first:], *flags])
+
+
+def _shown_path(path: pathlib.Path) -> str:
+    """The path as one would type it here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+# Numbers
+
+
+def _section(run: Run, name: str) -> Mapping[str, Any]:
+    value = run.config.get(name, {})
+    return value if isinstance(value, Mapping) else {}
+
+
+def _stage_count(run: Run) -> int:
+    """Stages of the network, whose last one every schedule evaluates."""
+    return run.results["stages"][-1]["stage"] + 1
+
+
+def _trained(material: _Material) -> set[int]:
+    return {row["stage"] for row in material.rows}
+
+
+def _passes(run: Run) -> int | None:
+    """Epochs of all stages together."""
+    epochs = [entry.get("epochs") for entry in run.results["stages"]]
+    return None if None in epochs else sum(epochs)
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` independent samples."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = (
+        z
+        / (1 + z * z / count)
+        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    )
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> str | None:
+    return f"{value:,}" if _is_number(value) else None
+
+
+def _decimal(value: Any) -> str | None:
+    """Four significant digits, none of them lost to a fixed number of places."""
+    if not _is_number(value):
+        return None
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3e}".replace("-", "−")
+    places = 4 if abs(value) < 10 else 3 if abs(value) < 100 else 2
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def _percent(value: Any, *, digits: int = 2) -> str | None:
+    return f"{100 * value:.{digits}f} %" if _is_number(value) else None
+
+
+def _duration(seconds: Any) -> str | None:
+    if not _is_number(seconds):
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def _bytes(value: Any) -> str | None:
+    if not _is_number(value):
+        return None
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return None
+
+
+def _flops(value: Any) -> str | None:
+    if not _is_number(value):
+        return None
+    for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.2f} {unit}FLOP"
+    return f"{value:.0f} FLOP"
+
+
+def _shown(value: Any) -> str:
+    """A value of the config as one would write it."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_shown(item) for item in value) or "none"
+    if value == "":
+        return "none"
+    return str(value)
