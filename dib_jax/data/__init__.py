@@ -13,12 +13,13 @@ from pathlib import Path
 
 from dib_jax.data.arrays import read_arrays
 from dib_jax.data.dataset import Dataset, Split, check_boxes, check_dataset, check_split
-from dib_jax.data.split import split_rows
+from dib_jax.data.prepared import find_prepared, read_prepared
+from dib_jax.data.split import check_fraction, split_rows
 
 __all__ = ["Dataset", "check_boxes", "known_names", "load"]
 
 # The modules here that are not data sets.
-_MACHINERY = frozenset({"arrays", "augment", "dataset", "split"})
+_MACHINERY = frozenset({"arrays", "augment", "dataset", "prepared", "split"})
 # Sets that others prepare with TFDS under these names.
 _TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "gtsrb", "mnist", "svhn_cropped")
 _SPLITS = ("train", "validation", "test")
@@ -35,9 +36,11 @@ def load(
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
-    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a data set of
-    this package, or `module:function` of one's own. A set without a validation split
-    gets one from train, by `split_rows` (stratified by label, groups kept together).
+    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a version in
+    `<data_dir>/<name>/` that TFDS prepared as array_record; a data set of this package.
+    `module:function` names a function of one's own instead. A set without a validation
+    split gets one from train, by `split_rows` (stratified by label, groups kept
+    together).
 
     Args:
         name: a data set's name, or `module:function`.
@@ -54,47 +57,46 @@ def load(
             for and what to do.
         ValueError: the data or an argument is not as it must be.
     """
-    dataset = _find(name, data_dir)
+    check_fraction(val_fraction)
+    dataset, sources = _find(name, data_dir)
     splits: dict[str, Split] = {}
     skipped: dict[str, int] = {}
     for key in _SPLITS:
         arrays = getattr(dataset, key)
-        if not arrays:
-            splits[key] = {}
-            continue
-        source = _source(name, key, data_dir)
-        split = check_split(arrays, source=source, num_classes=len(dataset.class_names))
-        if boxes:
-            split = check_boxes(split, source=source, skip_bad_boxes=skip_bad_boxes)
-        skipped[key] = len(arrays["labels"]) - len(split["labels"])
-        splits[key] = split
-    if any(skipped.values()):
-        parts = ", ".join(f"{key} {count}" for key, count in skipped.items() if count)
-        note = f"rows with bad boxes left out: {parts}"
-        described = f"{dataset.description}; {note}" if dataset.description else note
-        dataset = dataset._replace(description=described, skipped=sum(skipped.values()))
+        if arrays:
+            classes = len(dataset.class_names)
+            split = check_split(arrays, source=sources[key], num_classes=classes)
+            if boxes:
+                split = check_boxes(
+                    split, source=sources[key], skip_bad_boxes=skip_bad_boxes
+                )
+            if count := len(arrays["labels"]) - len(split["labels"]):
+                skipped[key] = count
+        splits[key] = split if arrays else {}
+    notes = [dataset.description] if dataset.description else []
+    if skipped:
+        counts = ", ".join(f"{key} {count}" for key, count in skipped.items())
+        notes.append(f"rows with bad boxes left out: {counts}")
     dataset = check_dataset(
-        dataset._replace(
+        Dataset(
             name=name,
             train=splits["train"],
             validation=splits["validation"],
             test=splits["test"],
+            class_names=dataset.class_names,
+            description="; ".join(notes),
+            skipped=sum(skipped.values()),
         )
     )
-
-    train = dataset.train
-    kept, held = split_rows(
-        train["labels"],
-        train.get("groups"),
-        fraction=0 if dataset.validation and val_fraction else val_fraction,
-        seed=seed,
-    )
-    if val_fraction == 0 or not dataset.validation:
-        validation = {key: value[held] for key, value in train.items()}
-        if len(held):
-            train = {key: value[kept] for key, value in train.items()}
-        dataset = dataset._replace(train=train, validation=validation)
-    return dataset
+    train, validation = dataset.train, dataset.validation
+    if val_fraction and validation and len(validation["labels"]):
+        return dataset
+    labels, groups = train["labels"], train.get("groups")
+    kept, held = split_rows(labels, groups, fraction=val_fraction, seed=seed)
+    validation = {key: value[held] for key, value in train.items()}
+    if len(held):
+        train = {key: value[kept] for key, value in train.items()}
+    return dataset._replace(train=train, validation=validation)
 
 
 def known_names() -> tuple[str, ...]:
@@ -103,42 +105,52 @@ def known_names() -> tuple[str, ...]:
     return tuple(sorted(set(modules) - _MACHINERY))
 
 
-def _find(name: str, data_dir: str) -> Dataset:
+def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
+    """The data set as it was found, and what to call its splits in messages."""
+    sources = {split: f"data set {name!r}, {split} split" for split in _SPLITS}
     if ":" in name:
-        return _own(name, data_dir)
+        return _own(name, data_dir), sources
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise ValueError(
             f"a data set's name must be a plain folder name, got {name!r}; the folder "
             "it lies in is dataset.data_dir"
         )
     folder = _root(data_dir) / name
-    if any((folder / f"{split}.npz").exists() for split in _SPLITS):
-        return read_arrays(folder, name)
+    files = {split: folder / f"{split}.npz" for split in _SPLITS}
+    if any(path.exists() for path in files.values()):
+        sources = {split: str(path) for split, path in files.items()}
+        return read_arrays(folder, name), sources
+    prepared = find_prepared(folder)
+    if prepared is not None:
+        sources = {split: f"{prepared}, {split} split" for split in _SPLITS}
+        return read_prepared(prepared, name), sources
     if name in known_names():
         module = importlib.import_module(f"dib_jax.data.{name}")
-        return getattr(module, name)(data_dir)
+        return getattr(module, name)(data_dir), sources
     raise FileNotFoundError(_missing(name, data_dir, folder))
 
 
 def _own(name: str, data_dir: str) -> Dataset:
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(data_dir)
-    except (ImportError, AttributeError) as error:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"data set {name!r} must be module:function of an importable module: "
             f"{error}"
         ) from error
+    dataset = factory(data_dir)
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"data set {name!r} must return a dib_jax.data.Dataset, got "
+            f"{type(dataset).__name__}"
+        )
+    return dataset
 
 
 def _root(data_dir: str) -> Path:
     place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(place).expanduser()
-
-
-def _source(name: str, split: str, data_dir: str) -> str:
-    path = _root(data_dir) / name / f"{split}.npz"
-    return str(path) if ":" not in name and path.exists() else f"{name}, {split} split"
 
 
 def _missing(name: str, data_dir: str, folder: Path) -> str:
@@ -147,11 +159,13 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
         names |= {path.parent.name for path in folder.parent.glob("*/train.npz")}
     near = difflib.get_close_matches(name, sorted(names), n=1)
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
-    place = "" if data_dir else " (dataset.data_dir is empty)"
+    embedded = ", ".join(known_names())
+    place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
-        f"data set {name!r} was not found: no array files {folder / 'train.npz'}"
-        f"{place}, and it is none of the embedded sets ({', '.join(known_names())})."
-        f"{guess} Known names: {', '.join(sorted(names))}. To use it, put train.npz and "
-        f"test.npz (images uint8 (n, h, w, c), labels (n,)) into DIR/{name}/ and set "
-        "dataset.data_dir=DIR."
+        f"data set {name!r} was not found: it is not embedded ({embedded} is), and "
+        f"{folder}{place} holds neither array files (train.npz, test.npz) nor a "
+        f"version that TFDS prepared.{guess} Known names: {', '.join(sorted(names))}. "
+        f"To use it, write DIR/{name}/train.npz and test.npz, each with images uint8 "
+        f"(n, h, w, c) and labels (n,), or prepare it with TFDS as array_record in "
+        f"DIR/{name}, and set dataset.data_dir=DIR."
     )

@@ -1,10 +1,9 @@
 """Array files: `<folder>/train.npz`, `test.npz` and optionally `validation.npz`."""
 
 import difflib
-import lzma
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,33 +79,35 @@ def read_arrays(folder: Path, name: str) -> Dataset:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
+    with open(path, "rb") as opened:
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
     arrays = {}
-    key = ""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                if key in _ARRAYS or key in _NOTES:
-                    arrays[key] = file[key]
-                else:
-                    _check_spelling(key, file.files, path)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path}: array {key!r} is damaged ({_one_line(error)}); write it again"
-        ) from error
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise ValueError(f"{path}: array {key!r}: {_one_line(error)}") from error
-        raise ValueError(
-            f"{path}: array {key!r} holds pickled Python objects, which are not read; "
-            "save it as an array of numbers or strings"
-        ) from error
-    except MemoryError as error:
-        raise ValueError(
-            f"{path}: array {key!r} does not fit into memory ({_one_line(error)})"
-        ) from error
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            if key in _ARRAYS or key in _NOTES:
+                arrays[key] = _read_array(file, key, path)
+            else:
+                _check_spelling(key, file.files, path)
     return arrays
+
+
+def _read_array(file: Any, key: str, path: Path) -> np.ndarray:
+    try:
+        array = file[key]
+    except Exception as error:  # of zipfile, zlib, NumPy, tokenize: of nearly any type
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path}: array {key!r} holds pickled Python objects, which are not "
+                "read; save it as an array of numbers or strings"
+            ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path}: array {key!r} cannot be read ({reason}); write the file again"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: {key!r} is not a NumPy array; write the file again")
+    return array
 
 
 def _check_spelling(key: str, keys: list[str], path: Path) -> None:
@@ -135,7 +136,3 @@ def _description(arrays: dict[str, np.ndarray], path: Path) -> str:
             f"{path}: description must be one string, got {text.dtype} {text.shape}"
         )
     return " ".join(str(text.reshape(())).split())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

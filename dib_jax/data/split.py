@@ -33,21 +33,13 @@ def split_rows(
         ValueError: `fraction` is out of range, or would hold out nothing though it is
             above 0.
     """
-    if (
-        isinstance(fraction, bool)
-        or not isinstance(fraction, numbers.Real)
-        or not 0 <= fraction < 1
-    ):
-        raise ValueError(
-            f"val_fraction must be a number from 0 up to, not including, 1, got "
-            f"{fraction!r}"
-        )
+    check_fraction(fraction)
     count = len(labels)
     rows = np.arange(count)
     if fraction == 0:
         return rows, rows[:0]
 
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed % 2**63)  # seeds may be negative
     if groups is None:
         group_of_row, sizes, group_labels = rows, np.ones(count, int), labels
     else:
@@ -73,6 +65,16 @@ def split_rows(
             "two groups in a class"
         )
     return rows[~held_rows], rows[held_rows]
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise a ValueError unless 0 ≤ fraction < 1."""
+    number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
+    if not number or not 0 <= fraction < 1:
+        raise ValueError(
+            "val_fraction must be a number from 0 up to, not including, 1, got "
+            f"{fraction!r}"
+        )
 
 
 def _majority(labels: np.ndarray, group_of_row: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""Data sets that TensorFlow Datasets prepared, read without TensorFlow.
+
+TFDS reads array_record files without TensorFlow, tfrecord files not. The directory is
+looked at here first, because TFDS asks the network about what it does not find, and
+without a network waits for minutes.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dib_jax.data.dataset import Dataset, Split
+
+_INFO = "dataset_info.json"
+
+
+def find_prepared(folder: Path) -> Path | None:
+    """The newest version in `<data_dir>/<name>` that TFDS prepared, or None.
+
+    Args:
+        folder: holds a folder per version, such as `3.0.2`.
+    """
+    versions = {
+        _version(path.parent.name): path.parent for path in folder.glob(f"*/{_INFO}")
+    }
+    return versions[max(versions)] if versions else None
+
+
+def read_prepared(folder: Path, name: str) -> Dataset:
+    """A classification set that TFDS prepared as array_record files.
+
+    Args:
+        folder: one version, from `find_prepared`.
+        name: the data set's name.
+
+    Raises:
+        ValueError: the files have another format, are damaged, or hold no `image` and
+            `label`.
+    """
+    stored = _file_formats(folder)
+    if "array_record" not in stored:
+        raise ValueError(
+            f"{folder}: prepared as {' and '.join(sorted(stored))}, which only "
+            "TensorFlow reads; prepare it with file_format=array_record"
+        )
+    try:
+        import tensorflow_datasets as tfds  # slow, and only needed here
+    except ImportError as error:
+        raise ValueError(
+            f"{folder}: reading it needs tensorflow-datasets with importlib_resources "
+            f"and array_record ({_one_line(error)}); install them"
+        ) from error
+    with _quiet():
+        try:
+            builder = tfds.builder_from_directory(folder)
+            features = builder.info.features
+            missing = [key for key in ("image", "label") if key not in features]
+            if not missing:
+                class_names = tuple(str(value) for value in features["label"].names)
+            splits = {
+                key: _read(
+                    builder.as_data_source(split=key, file_format="array_record")
+                )
+                for key in ("train", "validation", "test")
+                if key in builder.info.splits and not missing
+            }
+        except Exception as error:  # many types, from TFDS, protobuf, Pillow
+            raise ValueError(
+                f"{folder}: TFDS cannot read it ({_one_line(error)}); prepare it again"
+            ) from error
+    if missing:
+        raise ValueError(
+            f"{folder}: has no feature {missing[0]!r}, only {', '.join(features)}; a "
+            "set here needs image and label"
+        )
+    for key in ("train", "test"):
+        if key not in splits:
+            raise ValueError(
+                f"{folder}: has no {key} split, only {', '.join(builder.info.splits)}"
+            )
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits.get("validation", {}),
+        test=splits["test"],
+        class_names=class_names,
+        description=f"{name} {folder.name} as prepared by TFDS",
+    )
+
+
+def _read(source: Any) -> Split:
+    count = len(source)
+    labels = np.empty(count, np.int32)
+    images = np.empty((0,), np.uint8)
+    for row in range(count):
+        example = source[row]
+        if not row:
+            images = np.empty((count, *example["image"].shape), np.uint8)
+        if example["image"].shape != images.shape[1:]:
+            raise ValueError(
+                f"pictures differ in shape: row 0 {images.shape[1:]}, row {row} "
+                f"{example['image'].shape}"
+            )
+        images[row], labels[row] = example["image"], example["label"]
+    return {"images": images, "labels": labels}
+
+
+def _file_formats(folder: Path) -> set[str]:
+    path = folder / _INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        formats = [info.get("fileFormat", "tfrecord")]
+        formats += info.get("alternativeFileFormats", [])
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({_one_line(error)}); prepare the set again"
+        ) from error
+    return {str(value) for value in formats}
+
+
+def _version(name: str) -> tuple[int, ...]:
+    parts = name.split(".")
+    return tuple(int(part) if part.isdigit() else -1 for part in parts)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS' advice (to install OpenCV) off the terminal."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
