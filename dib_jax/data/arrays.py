@@ -112,7 +112,7 @@ def _read_array(file: Any, key: str, path: Path) -> np.ndarray:
 
 def _check_spelling(key: str, keys: list[str], path: Path) -> None:
     # A misspelt optional array would be left out without a word.
-    near = difflib.get_close_matches(key, _ARRAYS + _NOTES, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(key, _ARRAYS + _NOTES, n=1, cutoff=0.75)
     if near and near[0] not in keys:
         raise ValueError(f"{path}: unknown array {key!r}; did you mean {near[0]!r}?")
 

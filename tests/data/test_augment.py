@@ -1,0 +1,235 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax.data.augment import augment
+
+
+@functools.cache
+def compiled(spec):
+    return jax.jit(augment(spec))
+
+
+def batch_of(count=64, height=16, width=24, channels=3, dtype=jnp.uint8, **extra):
+    """Noise without zeros."""
+    random = np.random.default_rng(5)
+    images = random.integers(1, 256, (count, height, width, channels))
+    batch = {"images": images.astype(dtype), "labels": np.arange(count) % 4}
+    return jax.tree.map(jnp.asarray, batch | extra)
+
+
+def with_rectangles(count=256, height=16, width=24, *, several=False):
+    """Black pictures with a white rectangle, and its box."""
+    random = np.random.default_rng(0)
+    x1, y1 = random.integers(0, width - 3, count), random.integers(0, height - 3, count)
+    x2 = x1 + random.integers(2, width - x1 + 1)
+    y2 = y1 + random.integers(2, height - y1 + 1)
+    images = np.zeros((count, height, width, 1), np.uint8)
+    for row in range(count):
+        images[row, y1[row] : y2[row], x1[row] : x2[row]] = 255
+    boxes = np.stack([x1, y1, x2, y2], -1).astype(np.float32)
+    batch = {"images": images, "labels": np.zeros(count, np.int32), "boxes": boxes}
+    if several:
+        none = np.full_like(boxes, -1)
+        batch["boxes"] = np.stack([none, boxes], 1)
+        batch["box_labels"] = np.tile(np.int32([-1, 2]), (count, 1))
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def boxes_of_white(images):
+    boxes = []
+    for picture in np.asarray(images)[..., 0] > 0:
+        ys, xs = np.nonzero(picture)
+        boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    return np.array(boxes, np.float32)
+
+
+ALL = ["crop", "flip", "cutout", "crop,flip,cutout"]
+
+
+def test_no_name_changes_nothing():
+    batch = batch_of()
+    for spec in ("", "  "):
+        assert augment(spec)(jax.random.key(0), batch) is batch
+
+
+@pytest.mark.parametrize("spec", ALL)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
+def test_shapes_dtypes_and_other_entries_stay(spec, dtype):
+    batch = batch_of(dtype=dtype)
+    result = compiled(spec)(jax.random.key(0), batch)
+    assert result.keys() == batch.keys()
+    assert result["images"].shape == batch["images"].shape
+    assert result["images"].dtype == dtype
+    np.testing.assert_array_equal(result["labels"], batch["labels"])
+    assert not np.array_equal(result["images"], batch["images"])
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_the_key_decides_and_each_picture_draws_its_own(spec):
+    one = batch_of(1)["images"]
+    batch = {"images": jnp.repeat(one, 64, axis=0)}
+    results = [
+        compiled(spec)(jax.random.key(key), batch)["images"] for key in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+    assert len({picture.tobytes() for picture in np.asarray(results[0])}) > 1
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_jit_and_scan_change_no_bit(spec):
+    apply, batch = augment(spec), with_rectangles(8)
+    keys = jax.random.split(jax.random.key(0), 3)
+    scan = jax.jit(lambda: jax.lax.scan(lambda c, key: (c, apply(key, batch)), 0, keys))
+    scanned = scan()[1]
+    for index, key in enumerate(keys):
+        for name, value in apply(key, batch).items():
+            np.testing.assert_array_equal(scanned[name][index], value)
+
+
+def test_crop_is_a_window_of_the_zero_padded_picture_and_finds_them_all():
+    batch = batch_of(512, height=16, width=24, dtype=jnp.float32)
+    cropped = compiled("crop")(jax.random.key(0), batch)["images"]
+    padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)))
+    found = set()
+    for row, picture in enumerate(np.asarray(cropped)):
+        places = [
+            (y, x)
+            for y in range(5)
+            for x in range(7)
+            if np.array_equal(padded[row, y : y + 16, x : x + 24], picture)
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    assert len(found) == 35
+
+
+def test_a_picture_of_32_pixels_moves_by_up_to_four():
+    batch = {"images": jnp.ones((2000, 32, 32, 1), jnp.uint8)}
+    cropped = np.asarray(compiled("crop")(jax.random.key(0), batch)["images"])[..., 0]
+    missing = 32 - cropped.max(axis=2).sum(axis=1)
+    np.testing.assert_array_equal(np.unique(missing), range(5))
+    # 0 comes from one shift of nine, 1 to 4 from two each.
+    np.testing.assert_allclose(np.bincount(missing)[1:] / 2000, 2 / 9, atol=0.04)
+
+
+def test_flip_mirrors_about_half_of_the_pictures():
+    batch = batch_of(1000)
+    flipped = np.asarray(compiled("flip")(jax.random.key(0), batch)["images"])
+    images = np.asarray(batch["images"])
+    same = (flipped == images).all(axis=(1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert abs(mirrored.mean() - 0.5) < 0.06  # four standard deviations
+
+
+def test_cutout_sets_one_rectangle_to_zero():
+    batch = batch_of(400, height=16, width=24)
+    cut = np.asarray(compiled("cutout")(jax.random.key(0), batch)["images"])
+    images = np.asarray(batch["images"])  # without zeros
+    hole = (cut == 0).all(axis=-1)
+    np.testing.assert_array_equal(cut[~hole], images[~hole])
+    sizes = hole.any(axis=2).sum(axis=1), hole.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(hole.sum(axis=(1, 2)), sizes[0] * sizes[1])
+    assert (sizes[0].max(), sizes[1].max()) == (4, 6)
+    assert hole.any(axis=0).all()  # each pixel is hit by some
+    assert sizes[0].min() >= 2
+
+
+@pytest.mark.parametrize("spec", ["crop", "flip", "crop,flip", "flip,crop"])
+@pytest.mark.parametrize("several", [False, True])
+def test_boxes_move_with_the_picture(spec, several):
+    batch = with_rectangles(several=several)
+    result = compiled(spec)(jax.random.key(1), batch)
+    boxes = result["boxes"][:, 1] if several else result["boxes"]
+    np.testing.assert_array_equal(boxes, boxes_of_white(result["images"]))
+    assert not np.array_equal(result["boxes"], batch["boxes"])
+    assert result["boxes"].dtype == jnp.float32
+    if several:
+        np.testing.assert_array_equal(result["boxes"][:, 0], -1)
+        np.testing.assert_array_equal(result["box_labels"], batch["box_labels"])
+
+
+def test_cutout_leaves_boxes_alone():
+    batch = with_rectangles()
+    result = compiled("cutout")(jax.random.key(0), batch)
+    np.testing.assert_array_equal(result["boxes"], batch["boxes"])
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (31.5, 0), (0, 31.5), (31.2, 31.4)])
+def test_a_small_box_at_the_border_is_never_lost(corner):
+    x, y = corner
+    box = jnp.array([x, y, x + 0.4, y + 0.4], jnp.float32)
+    batch = {"images": jnp.zeros((500, 32, 32, 1)), "boxes": jnp.tile(box, (500, 1))}
+    boxes = np.asarray(compiled("crop")(jax.random.key(0), batch)["boxes"])
+    assert (boxes[:, 2:] - boxes[:, :2] >= 0.19).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= 32).all()
+    assert len(np.unique(boxes, axis=0)) > 9  # it still moves inwards
+
+
+def test_of_several_boxes_one_that_left_becomes_none_and_the_largest_stays():
+    boxes = jnp.array([[0, 0, 1, 1], [0, 10, 4, 30], [-1] * 4], jnp.float32)
+    labels = jnp.array([3, 5, -1])
+    batch = {
+        "images": jnp.zeros((300, 32, 32, 1)),
+        "boxes": jnp.tile(boxes, (300, 1, 1)),
+        "box_labels": jnp.tile(labels, (300, 1)),
+    }
+    result = compiled("crop")(jax.random.key(0), batch)
+    gone = np.asarray(result["box_labels"][:, 0] == -1)
+    assert 0.2 < gone.mean() < 0.8
+    np.testing.assert_array_equal(result["boxes"][gone, 0], -1)
+    assert set(np.asarray(result["box_labels"][~gone, 0])) == {3}
+    np.testing.assert_array_equal(result["box_labels"][:, 1], 5)
+    assert (result["boxes"][:, 1, 2] - result["boxes"][:, 1, 0] >= 2).all()
+
+
+def test_a_picture_without_boxes_passes():
+    batch = batch_of(
+        8, boxes=jnp.full((8, 2, 4), -1.0), box_labels=jnp.full((8, 2), -1)
+    )
+    result = compiled("crop,flip")(jax.random.key(0), batch)
+    np.testing.assert_array_equal(result["boxes"], -1)
+    np.testing.assert_array_equal(result["box_labels"], -1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("corp", "unknown augmentation 'corp' .*; did you mean 'crop'?"),
+        ("crop,Flip", "unknown augmentation 'Flip' .*; did you mean 'flip'?"),
+        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, cutout"),
+        ("crop flip", "unknown augmentation 'crop flip'"),
+        ("flip,flip", "augmentation 'flip' stands twice"),
+    ],
+)
+def test_a_wrong_name_is_refused_at_once(spec, message):
+    with pytest.raises(ValueError, match=message):
+        augment(spec)
+
+
+def test_blanks_around_names_do_not_matter():
+    batch = batch_of()
+    a, b = (
+        compiled(spec)(jax.random.key(0), batch)
+        for spec in ("crop,flip", " crop , flip")
+    )
+    np.testing.assert_array_equal(a["images"], b["images"])
+
+
+def test_wrong_batches_are_refused():
+    apply = augment("crop")
+    with pytest.raises(ValueError, match=r"images must have shape .* got \(4, 8, 8\)"):
+        apply(jax.random.key(0), {"images": jnp.zeros((4, 8, 8))})
+    with pytest.raises(ValueError, match="need box_labels"):
+        apply(jax.random.key(0), batch_of(4, boxes=jnp.zeros((4, 2, 4))))
+
+
+def test_tiny_pictures_pass():
+    apply = functools.partial(compiled("crop,flip,cutout"), jax.random.key(0))
+    assert apply(batch_of(3, height=1, width=5))["images"].shape == (3, 1, 5, 3)
