@@ -71,6 +71,7 @@ def resnet(*, depth: int = 18, width: int = 0) -> tuple[nn.Module, ...]:
     """
     if width < 0:
         raise ValueError(f"width must be ≥ 0, got {width!r}")
+    blocks: tuple[int, ...]
     if depth in _WIDE:
         blocks, width = _WIDE[depth], width or 64
     elif depth >= 8 and depth % 6 == 2:

@@ -61,8 +61,8 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
     count = len(dataset.train["labels"])
     if config.batch_size > count:
         raise ValueError(
-            f"batch_size: {config.batch_size} is more than the {count} training samples "
-            f"of {dataset.name!r}; allowed are 1 to {count}"
+            f"batch_size: {config.batch_size} is more than the {count} training "
+            f"samples of {dataset.name!r}; allowed are 1 to {count}"
         )
     task: Task = _build("tasks", config.task, num_classes=len(dataset.class_names))
     stages = _build("models", config.model)
@@ -76,7 +76,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
             head=_build("models.heads", config.head, num_outputs=task.num_outputs),
-            index=group[-1],
+            stage=group[-1],
             task=task,
             objective=objective,
             optimizer=optimizer(

@@ -1,4 +1,4 @@
-"""One block of stages with its auxiliary head: initial state, train step, epoch, outputs.
+"""A block of stages with its auxiliary head: initial state, step, epoch, outputs.
 
 All functions here are pure. The **trunk**, the earlier stages, is an argument that no
 function returns: it is frozen because nothing can update it.
@@ -44,7 +44,7 @@ class Block(NamedTuple):
         trunk: the modules of the earlier stages, input side first.
         stages: the modules of the block's own stages.
         head: the module of the auxiliary head.
-        index: number of the block's last stage in the network, from 0.
+        stage: number of the block's last stage in the network, from 0.
         task: what is predicted.
         objective: the block's local loss.
         optimizer: of the block's and the head's parameters.
@@ -57,7 +57,7 @@ class Block(NamedTuple):
     trunk: tuple[nn.Module, ...]
     stages: tuple[nn.Module, ...]
     head: nn.Module
-    index: int
+    stage: int
     task: Task
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -146,7 +146,7 @@ def apply_frozen(
     x = x.astype(compute_dtype)
     for module, entry in zip(modules, variables, strict=True):
         entry = {**entry, "params": _cast(entry["params"], compute_dtype)}
-        x = jax.lax.stop_gradient(module.apply(entry, x, train=False))
+        x = jax.lax.stop_gradient(jnp.asarray(module.apply(entry, x, train=False)))
         outputs.append(x)
     return outputs
 
@@ -211,7 +211,7 @@ def train_step(
             outputs=outputs,
             targets=targets,
             key=objective_key,
-            stage=block.index,
+            stage=block.stage,
             task_loss=task_loss,
             target_gram=block.task.target_gram(targets),
         )

@@ -105,12 +105,14 @@ class Trained(NamedTuple):
         experiment: its pieces.
         network: its variables.
         results: what results.json holds.
+        test: metrics of each block's head on the test split.
         outputs: of the last head for the test split, (n, num_outputs).
     """
 
     experiment: Experiment
     network: Network
     results: dict[str, Any]
+    test: list[dict[str, float]]
     outputs: np.ndarray
 
 
@@ -151,10 +153,10 @@ def train(
                 progress,
             )
             training = None
-    metrics, outputs = evaluate(experiment, network)
-    results = _results(config, config_name, experiment, position, metrics)
+    test, outputs = evaluate(experiment, network)
+    results = _results(config, config_name, experiment, position, test)
     write_json(workdir / "results.json", results)
-    return Trained(experiment, network, results, outputs)
+    return Trained(experiment, network, results, test, outputs)
 
 
 def load_trained(workdir: pathlib.Path) -> Trained:
@@ -181,7 +183,7 @@ def load_trained(workdir: pathlib.Path) -> Trained:
             "damaged; move results.json away, and the same run goes on from the last "
             "sound one"
         )
-    return Trained(experiment, network, results, evaluate(experiment, network)[1])
+    return Trained(experiment, network, results, *evaluate(experiment, network))
 
 
 def evaluate(
@@ -199,7 +201,7 @@ def evaluate(
     test = _on_device(experiment.dataset.test)
     metrics = []
     for block, head in zip(experiment.blocks, network.heads, strict=True):
-        stages = network.stages[: block.index + 1]
+        stages = network.stages[: block.stage + 1]
         split = len(block.trunk)
         outputs = _predictor(block)(
             stages[:split], stages[split:], head, test["images"]
@@ -263,7 +265,7 @@ def _train_block(
                 training = training._replace(best=_copy(frozen(state)))
                 position = position._replace(best_epoch=epoch, validation=validated)
             _write_lines(record, block, epoch, state, metrics, time.monotonic() - start)
-            progress.epoch(block.index, epoch, epochs, metrics)
+            progress.epoch(block.stage, epoch, epochs, metrics)
             position = position._replace(
                 epoch=epoch,
                 seconds=time.monotonic() - begin,
@@ -276,7 +278,7 @@ def _train_block(
     stages, head = training.best
     network = Network((*network.stages, *stages), (*network.heads, head))
     entry = {
-        "stage": block.index,
+        "stage": block.stage,
         "validation": position.validation,
         "seconds": round(time.monotonic() - begin, 3),
         "epochs": epochs,
@@ -295,7 +297,7 @@ def _train_block(
 
 def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Array]:
     init_key, train_key = jax.random.split(
-        jax.random.fold_in(experiment.key, block.index)
+        jax.random.fold_in(experiment.key, block.stage)
     )
     return init_key, train_key
 
@@ -369,7 +371,7 @@ def _averages(
         step = int(bad.any(axis=0).argmax())
         name = list(values)[int(bad[:, step].argmax())]
         raise NonFiniteError(
-            f"stage {block.index}, epoch {epoch}, step {step + 1} of the epoch: {name} "
+            f"stage {block.stage}, epoch {epoch}, step {step + 1} of the epoch: {name} "
             f"is {values[name][step]}; the last checkpoint is from before it; try a "
             "smaller optimizer.learning_rate or a longer optimizer.warmup_epochs"
         )
@@ -394,7 +396,7 @@ def _write_lines(
 ) -> None:
     for split, values in metrics.items():
         line = {
-            "stage": block.index,
+            "stage": block.stage,
             "epoch": epoch,
             "step": int(state.step),
             "split": split,
@@ -466,12 +468,11 @@ def _results(
     config_name: str,
     experiment: Experiment,
     position: Position,
-    metrics: list[dict[str, float]],
+    test: list[dict[str, float]],
 ) -> dict[str, Any]:
     stages = [
-        {"stage": entry["stage"], "validation": entry["validation"], "test": test}
-        | {name: value for name, value in entry.items() if name not in ("stage",)}
-        for entry, test in zip(position.stages, metrics, strict=True)
+        {**entry, "test": metrics}
+        for entry, metrics in zip(position.stages, test, strict=True)
     ]
 
     def largest(name: str) -> int | None:

@@ -1,0 +1,286 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from dib_jax import checkpoints
+from dib_jax.training import train as engine
+from dib_jax.training.config import complete
+from dib_jax.training.train import NonFiniteError, load_trained, train
+from dib_jax.training.workdir import read_results
+from experiments.command_line import load_config
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
+
+
+def small(**changes):
+    """Digits, three narrow stages, two epochs each."""
+    config = load_config(f"{CONFIG}:quick").config
+    config.update({"epochs": 2})
+    config.model.widths = (4, 6, 8)
+    config.update(changes)
+    return complete(config)
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def without_seconds(entries):
+    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "first"
+    return workdir, train(small(), workdir, config_name="digits_cnn")
+
+
+def test_a_run_leaves_what_the_design_promises(run):
+    workdir, trained = run
+    results = read_results(workdir)
+    assert results == json.loads(json.dumps(trained.results))
+    assert list(results) == [
+        "config_name", "dataset", "dataset_description", "task", "objective", "head",
+        "schedule", "seed", "metric", "test", "validation", "stages", "temp_bytes",
+        "peak_bytes", "seconds", "compile_seconds", "hardware", "versions",
+    ]  # fmt: skip
+    assert results["metric"] == "accuracy"
+    assert [entry["stage"] for entry in results["stages"]] == [0, 1, 2]
+    for entry in results["stages"]:
+        assert set(entry) >= {
+            "stage", "validation", "test", "seconds", "epochs", "temp_bytes",
+            "peak_bytes", "flops",
+        }  # fmt: skip
+        assert entry["flops"] > 0
+        assert entry["epochs"] == 2
+    assert results["test"] == results["stages"][-1]["test"]
+    assert results["temp_bytes"] == max(e["temp_bytes"] for e in results["stages"])
+    record = lines(workdir)
+    assert [(e["stage"], e["epoch"], e["split"]) for e in record] == [
+        (stage, epoch, split)
+        for stage in range(3)
+        for epoch in (1, 2)
+        for split in ("train", "validation")
+    ]
+    assert {"loss", "task_loss", "accuracy", "input_information"} <= set(record[0])
+    # loss = task_loss + β I(X; T), β = 0.01
+    penalty = record[0]["loss"] - record[0]["task_loss"]
+    assert penalty == pytest.approx(0.01 * record[0]["input_information"], rel=1e-3)
+
+
+def test_the_results_are_those_of_the_saved_network(run):
+    workdir, trained = run
+    again = load_trained(workdir)
+    chex.assert_trees_all_equal(again.network, trained.network)
+    np.testing.assert_array_equal(again.outputs, trained.outputs)
+    labels = trained.experiment.dataset.test["labels"]
+    accuracy = np.mean(trained.outputs.argmax(-1) == labels)
+    assert trained.results["test"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_the_same_config_and_seed_give_the_same_bits_twice(run, tmp_path):
+    workdir, trained = run
+    again = train(small(), tmp_path / "run", config_name="digits_cnn")
+    chex.assert_trees_all_equal(again.network, trained.network)
+    assert without_seconds(lines(tmp_path / "run")) == without_seconds(lines(workdir))
+
+
+def test_another_seed_gives_another_network(run, tmp_path):
+    other = train(small(seed=1), tmp_path / "run", config_name="digits_cnn")
+    assert other.results["validation"] != run[1].results["validation"]
+
+
+def test_later_stages_change_no_bit_of_earlier_ones(run, tmp_path):
+    config = small()
+    config.model.widths = (4, 6)
+    shorter = train(config, tmp_path / "run", config_name="digits_cnn")
+    chex.assert_trees_all_equal(shorter.network.stages, run[1].network.stages[:2])
+    chex.assert_trees_all_equal(shorter.network.heads, run[1].network.heads[:2])
+
+
+@pytest.mark.parametrize("at", [(0, 1), (1, 1), (1, 2), (2, 2)])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, tmp_path, at, monkeypatch):
+    """Stopped right after the checkpoint of (stage, epoch); a line too many is cut."""
+    save, workdir = checkpoints.save, tmp_path / "run"
+    done = 2 * at[0] + at[1]
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(folder, step, tree, metadata):
+        save(folder, step, tree, metadata)
+        if step == done:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))  # after each epoch
+        patch.setattr(checkpoints, "save", stop_at)
+        with pytest.raises(Stop):
+            train(small(), workdir, config_name="digits_cnn")
+    assert len(lines(workdir)) == 2 * done
+    with (workdir / "metrics.jsonl").open("a") as record:
+        record.write('{"stage": 9, "cut off in the mid')
+    resumed = train(small(), workdir, config_name="digits_cnn")
+    chex.assert_trees_all_equal(resumed.network, run[1].network)
+    assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
+
+
+def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
+    run, tmp_path
+):
+    workdir = tmp_path / "run"
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path[:0] = [{str(pathlib.Path(__file__).parent)!r}]
+        import pathlib, test_train
+        from dib_jax.training.train import train
+        train(test_train.small(), pathlib.Path({str(workdir)!r}),
+              config_name="digits_cnn")
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CONFIG.parents[1])}
+    killed = []
+    for wanted in (1, 3):  # lines of the record that are there when it is killed
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            record = workdir / "metrics.jsonl"
+            if record.exists() and record.read_text().count("\n") >= wanted:
+                break
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed.append(process.returncode)
+    assert killed == [-signal.SIGKILL] * 2
+    resumed = train(small(), workdir, config_name="digits_cnn")
+    chex.assert_trees_all_equal(resumed.network, run[1].network)
+    assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    run, tmp_path, monkeypatch, capfd
+):
+    workdir = tmp_path / "run"
+    monkeypatch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
+    train(small(), workdir, config_name="digits_cnn")
+    (workdir / "results.json").unlink()
+    newest = max((workdir / "checkpoints").iterdir())
+    largest = max(newest.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    capfd.readouterr()
+    resumed = train(small(), workdir, config_name="digits_cnn")
+    said = capfd.readouterr().err
+    assert str(newest.name) in said
+    assert "damaged" in said
+    assert "going on after epoch 5 of 6" in said
+    chex.assert_trees_all_equal(resumed.network, run[1].network)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_stage_step_and_term(tmp_path):
+    config = small()
+    config.optimizer.learning_rate = 1e20
+    with pytest.raises(
+        NonFiniteError, match=r"stage 0, epoch 1, step \d+ of the epoch: \w+ is (nan|inf)"
+    ):
+        train(config, tmp_path / "run", config_name="digits_cnn")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_end_to_end_trains_all_stages_as_one_block_on_the_task_loss(tmp_path):
+    config = small()
+    config.schedule.name = "end_to_end"
+    trained = train(config, tmp_path / "run", config_name="digits_cnn")
+    assert [entry["stage"] for entry in trained.results["stages"]] == [2]
+    assert trained.results["objective"] == "task_loss"
+    for entry in lines(tmp_path / "run"):
+        if entry["split"] == "train":
+            assert entry["loss"] == entry["task_loss"]
+    assert len(trained.network.stages) == 3
+    assert len(trained.network.heads) == 1
+
+
+def test_blocks_of_two_stages_and_epochs_for_each(tmp_path):
+    config = small(epochs=(1, 2))
+    config.schedule.blocks = 2
+    trained = train(config, tmp_path / "run", config_name="digits_cnn")
+    stages = trained.results["stages"]
+    assert [(e["stage"], e["epochs"]) for e in stages] == [(1, 1), (2, 2)]
+
+
+def test_without_a_validation_split_the_last_epoch_counts(tmp_path):
+    config = small()
+    config.dataset.val_fraction = 0.0
+    trained = train(config, tmp_path / "run", config_name="digits_cnn")
+    assert trained.results["validation"] == {}
+    assert [entry["best_epoch"] for entry in trained.results["stages"]] == [2, 2, 2]
+    assert {entry["split"] for entry in lines(tmp_path / "run")} == {"train"}
+
+
+def test_the_epoch_that_was_best_on_validation_is_kept(run):
+    workdir, trained = run
+    for entry in trained.results["stages"]:
+        scores = [
+            line["accuracy"]
+            for line in lines(workdir)
+            if line["stage"] == entry["stage"] and line["split"] == "validation"
+        ]
+        assert entry["validation"]["accuracy"] == max(scores)
+        assert scores[entry["best_epoch"] - 1] == max(scores)
+
+
+def test_a_workdir_of_another_config_is_refused_by_the_fields_that_differ(run):
+    config = small(seed=3)
+    config.objective.beta = 0.5
+    before = sorted(p.name for p in run[0].rglob("*"))
+    with pytest.raises(ValueError, match=r"another config.*seed.*objective.beta"):
+        train(config, run[0], config_name="digits_cnn")
+    assert sorted(p.name for p in run[0].rglob("*")) == before
+
+
+def test_a_moved_workdir_with_the_data_elsewhere_is_the_same_run(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run[0], tmp_path / "moved")
+    config = small(workdir=str(tmp_path / "moved"))
+    config.dataset.data_dir = str(tmp_path)
+    again = train(config, tmp_path / "moved", config_name="digits_cnn")
+    chex.assert_trees_all_equal(again.network, run[1].network)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="not empty and holds no config.json"):
+        train(small(), tmp_path, config_name="digits_cnn")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"batch_size: 5000 .* allowed are 1 to"):
+        train(small(batch_size=5000), tmp_path / "run", config_name="digits_cnn")
+    assert not (tmp_path / "run").exists()
+
+
+def test_compiler_figures_are_those_of_the_program():
+    def product(x):
+        return x @ x
+
+    compiled = jax.jit(product).lower(np.ones((64, 64), np.float32)).compile()
+    figures = engine.compiler_figures(compiled)
+    assert figures["flops"] == 2 * 64**3
+    assert set(figures) == {"temp_bytes", "peak_bytes", "flops"}
