@@ -300,7 +300,11 @@ def _not_found(path: pathlib.Path) -> str:
 
 
 def _config_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(file for file in folder.glob("*.py") if file.stem != "__init__")
+    return sorted(
+        file
+        for file in folder.glob("*.py")
+        if "get_config" in file.read_text(encoding="utf-8", errors="replace")
+    )
 
 
 def override(

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import ml_collections
 
+from dib_jax import data
 from dib_jax.training import build, values
 
 # Sections whose options belong to a factory, and the folder that it is found in.
@@ -80,7 +81,7 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
         ),
         "dataset.name": Field(
             str,
-            "data set: one of dib_jax.data, or a folder of array files in data_dir",
+            "data set: a folder in data_dir, or one that is built in",
             allowed="a name that is not empty",
             holds=bool,
         ),
@@ -336,6 +337,11 @@ def _impossible(dotted: str, field: Field, value: Any, allowed: str) -> str:
 
 def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
     """Build what the config names, so that its factories see their options now."""
+    try:
+        # Imported late, as all that imports jax.
+        importlib.import_module("dib_jax.data.augment").augment(full["dataset.augment"])
+    except ValueError as error:
+        raise ValueError(f"dataset.augment: {error}") from None
     built = {}
     for section, package in FACTORIES.items():
         factory = build.find(package, full[f"{section}.name"])
@@ -481,9 +487,11 @@ def describe(config: ml_collections.ConfigDict, *, width: int | None = None) -> 
 
 def _meaning(dotted: str, field: Field) -> str:
     section, _, name = dotted.partition(".")
-    if section in FACTORIES and name == "name":
-        return f"{field.meaning} ({', '.join(build.known(FACTORIES[section]))})"
-    return field.meaning
+    if name != "name" or section not in (*FACTORIES, "dataset"):
+        return field.meaning
+    is_data = section == "dataset"
+    known = data.known_names() if is_data else build.known(FACTORIES[section])
+    return f"{field.meaning} (known: {', '.join(known)})"
 
 
 def _shown(value: Any) -> str:

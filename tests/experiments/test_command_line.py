@@ -403,7 +403,7 @@ def help_of(capsys, *arguments: str) -> str:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_alone_lists_the_configs_with_their_first_line(capsys, folder, flag):
     (folder / "configs" / "broken.py").write_text("def get_config(:")
-    (folder / "configs" / "__init__.py").write_text('"""Not a config."""')
+    (folder / "configs" / "helper.py").write_text('"""Not a config."""')
     text = help_of(capsys, flag)
     assert "python -m experiments.run --config=" in text
     assert "configs/example.py  An example for tests.\n" in text

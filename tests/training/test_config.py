@@ -236,6 +236,7 @@ def test_an_impossible_value_is_refused_with_what_is_allowed(field, value, allow
         ("optimizer.name", "sdg", "sgd"),
         ("optimizer.schedule", "constnat", "constant"),
         ("precision.compute", "bfloat61", "bfloat16"),
+        ("dataset.augment", "filp", "flip"),
         ("objective.measure", "inptu", "input"),
         ("model.name", f"{__name__}:netwrok", "network"),
         ("objective.name", f"{__name__}:penatly", "penalty"),
@@ -392,7 +393,8 @@ def test_the_description_is_in_columns():
 def test_the_description_lists_what_else_could_be_named():
     text = " ".join(configs.describe(configs.complete(example()), width=99).split())
     for package in configs.FACTORIES.values():
-        assert f"({', '.join(configs.build.known(package))})" in text
+        assert f"(known: {', '.join(configs.build.known(package))})" in text
+    assert f"(known: {', '.join(configs.data.known_names())})" in text
 
 
 def test_the_default_workdir_tells_runs_apart():
