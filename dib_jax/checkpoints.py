@@ -4,7 +4,8 @@ A checkpoint is a folder `<folder>/<step, 8 digits>/` with
 
     tree/          the arrays, an Orbax checkpoint of nested dictionaries
     metadata.json  plain JSON, for what must be known before the tree can be read
-    digest.json    SHA-256 of every other file, by its path within the checkpoint
+    digest.json    SHA-256 of every other file, by its path within the checkpoint,
+                   and of that list
 
 It is written under a temporary name beside its final one, flushed to the disk and then
 renamed, so a process that is killed leaves the earlier checkpoints as they were. Orbax
@@ -162,15 +163,15 @@ def find_damage(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     try:
         written = (path / _DIGEST).read_text(encoding="utf-8")
-        digests = json.loads(written)
-        # Compared as text too, so that no bit of the digest itself can change unseen.
+        digests = json.loads(written)["files"]
+        # Compared as text, so that no bit of the digest itself can change unseen.
         if _digest_text(digests) != written or _METADATA not in digests:
             return f"{_DIGEST} is not as it was written"
     except FileNotFoundError:
         return f"{_DIGEST} is missing"
     except OSError as error:
         return f"{_DIGEST} cannot be read ({_one_line(error)})"
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return f"{_DIGEST} is not as it was written"
     bad = []
     for name, digest in digests.items():
@@ -343,7 +344,10 @@ def _files(path: Path) -> list[str]:
 
 
 def _digest_text(digests: Mapping[str, str]) -> str:
-    return json.dumps(dict(sorted(digests.items())), indent=1) + "\n"
+    """The text of digest.json, which ends with a digest of its own list."""
+    files = dict(sorted(digests.items()))
+    own = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return json.dumps({"files": files, "list": own}, indent=1) + "\n"
 
 
 def _sha256(path: Path) -> str:
