@@ -66,7 +66,7 @@ def known(package: str, *, root: str = "dib_jax") -> list[str]:
     return sorted(
         module.name
         for module in pkgutil.iter_modules(home.__path__)
-        if not module.ispkg and _defines_itself(home.__path__, module.name)
+        if _defines_itself(home.__path__, module.name)
     )
 
 

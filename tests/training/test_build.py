@@ -22,7 +22,7 @@ def spring(
     Args:
         num_turns: supplied by the engine.
         stiffness: in newtons per metre, and the text
-            goes on in a second line: with a colon.
+            continues: with what looks like another entry.
         ends (tuple): where it is
           fixed.
         kind, plain: described together.
@@ -133,7 +133,8 @@ def test_options_are_the_keywords_with_a_default():
 def test_the_meaning_of_an_option_is_its_entry_in_the_docstring():
     options = build.options(spring)
     assert options["stiffness"].meaning == (
-        "in newtons per metre, and the text goes on in a second line: with a colon."
+        "in newtons per metre, and the text continues: with what looks like another "
+        "entry."
     )
     assert options["ends"].meaning == "where it is fixed."
     assert options["kind"].meaning == options["plain"].meaning == "described together."
