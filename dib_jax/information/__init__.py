@@ -1,0 +1,53 @@
+"""Information measures on Gram matrices: pure functions, in bits.
+
+A Gram is (n, n), symmetric, positive semi-definite, trace 1. Everything works under
+`jit`, `vmap` and `grad`; importing this package initialises no backend.
+"""
+
+from dib_jax.information.dependence import cka, hsic, normalized_hsic
+from dib_jax.information.entropy import (
+    conditional_entropy,
+    dual_total_correlation,
+    joint_entropy,
+    mutual_information,
+    mutual_information_matrix,
+    renyi_entropy,
+    total_correlation,
+)
+from dib_jax.information.gram import (
+    aligned_bandwidth,
+    channel_gram,
+    gaussian_gram,
+    knn_bandwidth,
+    label_gram,
+    mean_bandwidth,
+    median_bandwidth,
+    normalize_gram,
+    quantile_bandwidth,
+    scott_bandwidth,
+    squared_distances,
+)
+
+__all__ = [
+    "aligned_bandwidth",
+    "channel_gram",
+    "cka",
+    "conditional_entropy",
+    "dual_total_correlation",
+    "gaussian_gram",
+    "hsic",
+    "joint_entropy",
+    "knn_bandwidth",
+    "label_gram",
+    "mean_bandwidth",
+    "median_bandwidth",
+    "mutual_information",
+    "mutual_information_matrix",
+    "normalize_gram",
+    "normalized_hsic",
+    "quantile_bandwidth",
+    "renyi_entropy",
+    "scott_bandwidth",
+    "squared_distances",
+    "total_correlation",
+]

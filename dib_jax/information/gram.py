@@ -1,0 +1,380 @@
+"""Gram matrices: distances, kernel widths, kernels, normalisation.
+
+A Gram is (n, n), symmetric, positive semi-definite, trace 1. The Gaussian kernel is
+exp(−d²/(2σ²)) everywhere, d the Euclidean distance of the flattened features.
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """(n, …) → (n, d) in at least float32."""
+    x = jnp.asarray(x)
+    if x.ndim < 1 or x.shape[0] < 1:
+        raise ValueError(
+            f"features must have shape (n, …) with n ≥ 1, got {x.shape}; the first "
+            "axis counts samples"
+        )
+    x = x.reshape(x.shape[0], -1)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.custom_jvp
+def _pairwise(x: jax.Array) -> jax.Array:
+    """Squared distances of the rows of (n, d)."""
+    # Centred first: far from the origin |x|² + |y|² − 2xy loses every digit.
+    x = x - jnp.mean(x, axis=0)
+    squares = jnp.sum(x * x, axis=1)
+    distances = squares[:, None] + squares[None, :] - 2 * _product(x, x)
+    off_diagonal = 1 - jnp.eye(x.shape[0], dtype=x.dtype)
+    return jnp.maximum(distances, 0) * off_diagonal
+
+
+@_pairwise.defjvp
+def _pairwise_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    # By hand, because it is one product of matrices instead of two, and because the
+    # clipping must not cut the gradient where rounding made a distance negative.
+    (x,), (dx,) = primals, tangents
+    centred = x - jnp.mean(x, axis=0)
+    crossed = _product(centred, dx)
+    own = jnp.diagonal(crossed)
+    change = 2 * (own[:, None] + own[None, :] - crossed - crossed.T)
+    return _pairwise(x), change
+
+
+def squared_distances(x: jax.Array) -> jax.Array:
+    """Squared Euclidean distances between all samples.
+
+    Args:
+        x: (n, …); features are flattened.
+
+    Returns:
+        (n, n), ≥ 0, symmetric, the diagonal exactly 0; at least float32.
+
+    Raises:
+        ValueError: `x` has no sample axis.
+    """
+    return _pairwise(_flat(x))
+
+
+def _distances(x: jax.Array) -> jax.Array:
+    """Distances that neither overflow nor underflow, without a gradient."""
+    x = jax.lax.stop_gradient(_flat(x))
+    x = x - x[0]
+    largest = jnp.max(jnp.abs(x))
+    scale = jnp.where(largest > 0, largest, 1)
+    return jnp.sqrt(_pairwise(x / scale)) * scale
+
+
+def _or_one(sigma: jax.Array) -> jax.Array:
+    return jnp.where((sigma > 0) & jnp.isfinite(sigma), sigma, 1)
+
+
+def _pairs(x: jax.Array) -> jax.Array:
+    distances = _distances(x)
+    return distances[jnp.triu_indices(distances.shape[0], k=1)]
+
+
+def median_bandwidth(x: jax.Array) -> jax.Array:
+    """Median of the distances over all pairs of samples, as a kernel width.
+
+    Args:
+        x: (n, …); features are flattened.
+
+    Returns:
+        σ, a scalar in units of x; 1 where the median is 0 or n = 1. No gradient.
+
+    Source: Gretton et al., A kernel two-sample test, JMLR 13, 2012, section 8.
+    """
+    return quantile_bandwidth(x, q=0.5)
+
+
+def mean_bandwidth(x: jax.Array) -> jax.Array:
+    """Mean of the distances over all pairs of samples, as a kernel width.
+
+    Args:
+        x: (n, …); features are flattened.
+
+    Returns:
+        σ, a scalar in units of x; 1 where the mean is 0 or n = 1. No gradient.
+    """
+    distances = _distances(x)
+    n = distances.shape[0]
+    return _or_one(jnp.sum(distances / max(n * (n - 1), 1)))
+
+
+def quantile_bandwidth(x: jax.Array, *, q: float = 0.05) -> jax.Array:
+    """A quantile of the distances over all pairs of samples, as a kernel width.
+
+    Args:
+        x: (n, …); features are flattened.
+        q: 0 to 1.
+
+    Returns:
+        σ, a scalar in units of x; 1 where the quantile is 0 or n = 1. No gradient.
+
+    Raises:
+        ValueError: `q` is not in 0..1.
+
+    Source: Singh & Príncipe, Signal Processing 91, 2011, who use about 0.05 to 0.2.
+    """
+    if not 0 <= q <= 1:
+        raise ValueError(f"q must be from 0 to 1, got {q!r}")
+    pairs = _pairs(x)
+    if pairs.size == 0:
+        return jnp.ones((), pairs.dtype)
+    return _or_one(jnp.quantile(pairs, q))
+
+
+def knn_bandwidth(x: jax.Array, *, k: int = 10) -> jax.Array:
+    """Mean over samples of the mean distance to their k nearest others.
+
+    Args:
+        x: (n, …); features are flattened.
+        k: neighbours, ≥ 1; capped at n − 1.
+
+    Returns:
+        σ, a scalar in units of x; 1 where the mean is 0 or n = 1. No gradient.
+
+    Raises:
+        ValueError: `k` is below 1.
+
+    Source: Yu, Yu & Príncipe, arXiv 2102.00533, section 4.1 (k = 10).
+    """
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
+        raise ValueError(f"k must be an integer ≥ 1, got {k!r}")
+    distances = _distances(x)
+    n = distances.shape[0]
+    if n == 1:
+        return jnp.ones((), distances.dtype)
+    others = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, distances)
+    nearest = -jax.lax.top_k(-others, min(int(k), n - 1))[0]
+    return _or_one(jnp.mean(nearest))
+
+
+def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
+    """Scott's rule γ n^(−1/(4+d)), for features of unit variance.
+
+    Args:
+        x: (n, …); d is the number of features of a sample.
+        gamma: factor, > 0.
+
+    Returns:
+        σ, a scalar.
+
+    Raises:
+        ValueError: `gamma` is not above 0.
+
+    Source: Scott, Multivariate Density Estimation, 1992; as used by Yu et al.,
+    arXiv 1804.06537.
+    """
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"gamma must be > 0, got {gamma!r}")
+    flat = _flat(x)
+    n, d = flat.shape
+    return jnp.asarray(gamma * n ** (-1 / (4 + d)), flat.dtype)
+
+
+def aligned_bandwidth(
+    x: jax.Array, target_gram: jax.Array, *, candidates: jax.Array | Sequence[float]
+) -> jax.Array:
+    """The candidate width whose Gaussian Gram aligns best with a target's Gram.
+
+    Args:
+        x: (n, …); features are flattened.
+        target_gram: (n, n), e.g. `label_gram(labels)`.
+        candidates: (m,), widths > 0 in units of x.
+
+    Returns:
+        σ, one of the candidates, the first of the best ones. No gradient.
+
+    Raises:
+        ValueError: sizes differ, or there is no candidate.
+
+    Source: centred alignment of Cortes, Mohri & Rostamizadeh, JMLR 13, 2012.
+    """
+    # Late, for `dependence` is built on this module.
+    from dib_jax.information.dependence import cka
+
+    flat = jax.lax.stop_gradient(_flat(x))
+    target_gram = jax.lax.stop_gradient(target_gram)
+    widths = jax.lax.stop_gradient(jnp.asarray(candidates, flat.dtype))
+    if widths.ndim != 1 or widths.size == 0:
+        raise ValueError(
+            f"candidates must be one or more widths (m,), got shape {widths.shape}"
+        )
+    scores = jax.lax.map(
+        lambda sigma: cka(gaussian_gram(flat, sigma=sigma), target_gram), widths
+    )
+    return widths[jnp.argmax(scores)]
+
+
+def _check_sigma(sigma: object) -> None:
+    if isinstance(sigma, numbers.Real) and not 0 < float(sigma) < math.inf:
+        raise ValueError(f"sigma must be a width > 0, got {sigma!r}")
+
+
+def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
+    """Gram matrix of the Gaussian kernel, exp(−|x_i − x_j|²/(2σ²))/n.
+
+    Args:
+        x: (n, …); features are flattened. bfloat16 and float16 become float32.
+        sigma: width in units of x, a scalar > 0; see the bandwidth rules.
+
+    Returns:
+        (n, n), trace 1.
+
+    Raises:
+        ValueError: a static `sigma` is not above 0.
+    """
+    _check_sigma(sigma)
+    flat = _flat(x)
+    # Divided before squaring: at scales of 1e±20 the squares leave float32.
+    scaled = (flat - jax.lax.stop_gradient(flat[0])) / jnp.asarray(sigma, flat.dtype)
+    return jnp.exp(-_pairwise(scaled) / 2) / flat.shape[0]
+
+
+def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
+    """Hadamard product of the Gaussian Grams of each channel of a feature map.
+
+    Π_c exp(−d_c²/(2σ_c²)) = exp(−Σ_c d_c²/(2σ_c²)): one Gaussian Gram of features that
+    are divided by their channel's width, so it costs one.
+
+    Args:
+        features: (n, h, w, c).
+        sigma: widths > 0 in units of the features, a scalar or (c,).
+
+    Returns:
+        (n, n), trace 1.
+
+    Raises:
+        ValueError: `features` is not (n, h, w, c), `sigma` fits neither form, or a
+            static one is not above 0.
+
+    Source: Yu, Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
+    """
+    _check_sigma(sigma)
+    features = jnp.asarray(features)
+    if features.ndim != 4:
+        raise ValueError(
+            f"features must have shape (n, h, w, c), got {features.shape}; for (n, d) "
+            "use gaussian_gram"
+        )
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    widths = jnp.asarray(sigma, dtype)
+    if widths.shape not in ((), features.shape[3:]):
+        raise ValueError(
+            f"sigma must be a scalar or have shape {features.shape[3:]}, one width a "
+            f"channel, got shape {widths.shape}"
+        )
+    features = features.astype(dtype)
+    features = (features - jax.lax.stop_gradient(features[0])) / widths
+    return gaussian_gram(features, sigma=1.0)
+
+
+def label_gram(labels: jax.Array) -> jax.Array:
+    """Gram matrix of the delta kernel: 1/n where two labels are equal, else 0.
+
+    Args:
+        labels: (n,), integers.
+
+    Returns:
+        (n, n), trace 1, in JAX's default float type.
+
+    Raises:
+        ValueError: `labels` is not (n,) or not of integers.
+    """
+    labels = _check_labels(labels)
+    same = labels[:, None] == labels[None, :]
+    return same.astype(jnp.result_type(float)) / labels.shape[0]
+
+
+def _check_labels(labels: jax.Array) -> jax.Array:
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers, got {labels.dtype}; use the index of the class"
+        )
+    if labels.ndim != 1 or labels.shape[0] < 1:
+        raise ValueError(
+            f"labels must have shape (n,) with n ≥ 1, got {labels.shape}; one-hot "
+            "labels become integers by argmax"
+        )
+    return labels
+
+
+def normalize_gram(kernel: jax.Array) -> jax.Array:
+    """Gram matrix of any positive semi-definite kernel matrix.
+
+    A_ij = K_ij / (n √(K_ii K_jj)), so every diagonal entry is 1/n. A sample of K_ii = 0
+    is alike to itself only.
+
+    Args:
+        kernel: (n, n), symmetric, positive semi-definite.
+
+    Returns:
+        (n, n), trace 1.
+
+    Raises:
+        ValueError: `kernel` is not square.
+
+    Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459, eq. 8.
+    """
+    kernel = check_gram(kernel, name="kernel")
+    n = kernel.shape[0]
+    diagonal = jnp.diagonal(kernel)
+    roots = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    # One root after the other: their product can overflow where neither does.
+    scaled = kernel / roots[:, None] / roots[None, :]
+    eye = jnp.eye(n, dtype=bool)
+    return jnp.where(eye, 1, scaled) / n
+
+
+def check_gram(gram: jax.Array, *, name: str = "gram") -> jax.Array:
+    """The argument in at least float32, if it is a square matrix.
+
+    Args:
+        gram: (n, n).
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: it is not square.
+    """
+    gram = jnp.asarray(gram)
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.shape[0] < 1:
+        raise ValueError(
+            f"{name} must be a square matrix (n, n), got shape {gram.shape}; for a "
+            "batch of them use jax.vmap"
+        )
+    return gram.astype(jnp.promote_types(gram.dtype, jnp.float32))
+
+
+def check_grams(*grams: jax.Array) -> tuple[jax.Array, ...]:
+    """The arguments in at least float32, if they are square and of one size.
+
+    Args:
+        grams: (n, n) each.
+
+    Raises:
+        ValueError: there is none, one is not square, or sizes differ.
+    """
+    if not grams:
+        raise ValueError("at least one Gram matrix is needed, got none")
+    checked = tuple(check_gram(gram) for gram in grams)
+    sizes = [gram.shape[0] for gram in checked]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"Gram matrices must be of the same samples, got sizes {sizes}"
+        )
+    return checked
