@@ -90,6 +90,8 @@ def test_a_given_validation_split_is_used_unless_the_fraction_is_zero(tmp_path):
     assert (len(dataset.train["labels"]), len(dataset.validation["labels"])) == (60, 6)
     dataset = load("mine", data_dir=str(tmp_path), val_fraction=0)
     assert (len(dataset.train["labels"]), len(dataset.validation["labels"])) == (60, 0)
+    with pytest.raises(ValueError, match="val_fraction must be a number"):
+        load("mine", data_dir=str(tmp_path), val_fraction=np.nan)
 
 
 def test_the_tfds_folder_is_looked_into_where_data_dir_is_empty(tmp_path, monkeypatch):
