@@ -20,12 +20,16 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 # Okabe & Ito's palette without black and without yellow, which is lost on white paper.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 _PALETTE = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
 _INK, _GREY, _RULE = "#222222", "#666666", "#C8C8C8"
 _TITLE, _LABEL, _TICK = 9.5, 9, 8  # points
+
+_LARGE_PNG = 150_000  # bytes
+_CELL, _PICTURE = (1.35, 1.75), 1.2  # inches: a picture with its caption, and without
 
 # What a line of metrics.jsonl holds beside the terms.
 _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
@@ -179,20 +183,20 @@ def training_curves(
     figure = Figure(figsize=(width, 5.2), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     layout = _Epochs(rows, overlapping=overlapping)
+    splits = {row["split"] for row in rows}
     for axes, label, keys, scale in (
         (panels[0], f"{metric_label(metric)} (%)", (metric,), 100.0),
         (panels[1], "Task loss (nats)", ("task_loss", "loss"), 1.0),
     ):
         for split in ("train", "validation"):
-            layout.draw(axes, split, keys, scale=scale)
+            layout.draw(axes, split, keys, scale=scale, solid=len(splits) == 1)
         _finish(axes, "", label)
         layout.mark_stages(axes, names=axes is panels[0], width=width)
     panels[1].set_xlabel(layout.label, fontsize=_LABEL, color=_INK)
-    splits = {row["split"] for row in rows}
     handles = [
         Line2D([], [], color=_GREY, **_SPLIT_LINES[split], label=name)
         for split, name in (("train", "training"), ("validation", "validation"))
-        if split in splits
+        if len(splits) > 1  # else there is but one kind of line
     ]
     layout.legend(figure, panels, handles)
     return figure
@@ -252,7 +256,7 @@ def confusion_matrix(
         every few classes are named.
     """
     classes = len(class_names)
-    side = min(width, 4.6 if classes <= 12 else 6.4)
+    side = min(width, 4.1 if classes <= 12 else 6.4)
     figure = Figure(figsize=(side, side * 0.9), layout="constrained")
     axes = figure.subplots()
     totals = counts.sum(axis=1, keepdims=True)
@@ -266,7 +270,7 @@ def confusion_matrix(
     axes.set_aspect("equal")
     axes.invert_yaxis()
     if classes <= 12:
-        size = max(5.0, min(_TICK, 80 * side / 4.6 / max(classes, 1)))
+        size = max(5.0, min(_TICK, 80 * side / 4.1 / max(classes, 1)))
         for row, column in zip(*np.nonzero(counts), strict=True):
             axes.text(
                 column, row, f"{counts[row, column]}", ha="center", va="center",
@@ -306,16 +310,31 @@ def picture_grid(
     Returns:
         The figure.
     """
-    columns = min(len(images), max(1, int(width / 1.35)))
+    columns = min(len(images), max(1, int(width / _CELL[0])))
     lines = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.35 * columns, 1.75 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for axes, image, caption in zip(panels.flat, images, captions, strict=False):
-        axes.imshow(viewable(image), cmap="gray", vmin=0, vmax=255)
+    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * lines))
+    # All on one axes, in inches from the upper left: an axes each takes ten times as
+    # long to draw.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    height, breadth = images.shape[1:3]
+    scale = _PICTURE / max(height, breadth)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        line, column = divmod(number, columns)
+        left = (column + 0.5) * _CELL[0] - scale * breadth / 2
+        top = line * _CELL[1] + 0.06
+        bottom = top + scale * height
+        axes.imshow(
+            viewable(image), cmap="gray", vmin=0, vmax=255,
+            extent=(left, left + scale * breadth, bottom, top),
+        )  # fmt: skip
         # A $ in a class name is no formula.
-        axes.set_title(caption, fontsize=7, color=_INK, pad=3, parse_math=False)
+        axes.text(
+            left, bottom + 0.05, caption, fontsize=7, color=_INK, va="top",
+            parse_math=False, linespacing=1.3,
+        )  # fmt: skip
+    axes.set_xlim(0, _CELL[0] * columns)
+    axes.set_ylim(_CELL[1] * lines, 0)
     return figure
 
 
@@ -333,18 +352,30 @@ def viewable(image: np.ndarray) -> np.ndarray:
     return np.round(image.mean(axis=-1)).astype(np.uint8)
 
 
-def png(figure: Figure, *, dpi: int = 150) -> bytes:
-    """The figure as a PNG file."""
+def png(figure: Figure, *, dpi: int = 160) -> bytes:
+    """The figure as a PNG file; with 256 colours where it would be large otherwise."""
+    content = _file(figure, format="png", dpi=dpi)
+    if len(content) <= _LARGE_PNG:
+        return content
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+    drawn = Image.open(io.BytesIO(content)).convert("RGB")
+    drawn.quantize(256, dither=Image.Dither.NONE).save(
+        buffer, format="PNG", optimize=True
+    )
+    return min(content, buffer.getvalue(), key=len)
 
 
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file, type as outlines; the same bytes each time."""
-    buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "dib_jax", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return _file(figure, format="svg", metadata={"Date": None})
+
+
+def _file(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, **options)
+    # To arrange it took longer than to draw it, and another format needs no other way.
+    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 
@@ -457,10 +488,14 @@ class _Epochs:
         colors = ListedColormap(list(self._colors.values()))
         norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
         bar = figure.colorbar(
-            ScalarMappable(norm, colors), ax=list(panels), aspect=40, pad=0.02
+            ScalarMappable(norm, colors),
+            ax=list(panels),
+            pad=0.02,
+            aspect=8 * figure.get_figheight(),
         )
         ticks = np.arange(0, count, math.ceil(count / 10))
         bar.set_ticks(list(ticks), labels=[str(self.stages[tick]) for tick in ticks])
+        bar.minorticks_off()
         bar.set_label("Stage", fontsize=_LABEL, color=_INK)
         bar.ax.tick_params(labelsize=_TICK, length=2)
         bar.outline.set_visible(False)

@@ -41,21 +41,27 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def figure(
-    wide: tuple[str, bytes], narrow: tuple[str, bytes], *, alt: str, caption: str = ""
+    wide: tuple[str, bytes],
+    narrow: tuple[str, bytes],
+    *,
+    width: int,
+    alt: str,
+    caption: str = "",
 ) -> str:
     """A figure that comes in two widths, of which the screen takes one.
 
     Args:
         wide: media type and file for pages wider than a phone.
         narrow: the same for phones.
+        width: of the wide one, in CSS pixels (96 to the inch).
         alt: what there is to see, for those who cannot.
         caption: below it.
     """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
-        "<figure><picture>"
+        f'<figure style="max-width: min(100%, {width}px)"><picture>'
         f'<source media="(max-width: 640px)" srcset="{data_uri(*narrow)}">'
-        f'<img src="{data_uri(*wide)}" alt="{escape(alt)}">'
+        f'<img src="{data_uri(*wide)}" width="{width}" alt="{escape(alt)}">'
         f"</picture>{below}</figure>"
     )
 
@@ -67,7 +73,7 @@ def table(
     text: Collection[int] = (),
     caption: str = "",
 ) -> str:
-    """A table; it scrolls sideways where it is wider than the page.
+    """A table; it scrolls in its place where it is too wide, or far too long.
 
     Args:
         header: a heading for each column.
@@ -87,7 +93,7 @@ def table(
 
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="wide" tabindex="0"><table>{above}'
+        f'<div class="wide{" tall" * (len(rows) > 24)}" tabindex="0"><table>{above}'
         f"<thead>{line('th', header)}</thead>"
         f"<tbody>{''.join(line('td', row) for row in rows)}</tbody></table></div>"
     )
@@ -106,6 +112,19 @@ def pairs(title: str, values: Mapping[str, Any]) -> str:
         for name, value in values.items()
     )
     return f'<div class="pairs">{heading}<dl>{lines}</dl></div>'
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """A few names, each with a phrase beside it.
+
+    Args:
+        values: shown as `str`.
+    """
+    lines = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        for name, value in values.items()
+    )
+    return f'<dl class="facts">{lines}</dl>'
 
 
 def command(text: str) -> str:
@@ -176,15 +195,24 @@ nav a:hover { color: var(--blue); text-decoration: underline; }
 .results { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr));
   gap: 20px 32px; margin: 28px 0 24px; }
 .result .value { display: block; font-size: 52px; line-height: 1.1; font-weight: 600;
-  letter-spacing: -0.02em; font-variant-numeric: tabular-nums; color: var(--blue); }
+  letter-spacing: -0.02em; white-space: nowrap; color: var(--blue);
+  font-variant-numeric: tabular-nums; }
 .result.other .value { color: var(--ink); font-weight: 400; }
 .result .unit { font-size: 0.55em; margin-left: 0.12em; }
 .result .label { font-weight: 600; }
 .result .detail { display: block; color: var(--soft); font-size: 14px; }
+.facts { display: grid; grid-template-columns: auto 1fr; gap: 5px 24px;
+  margin: 0 0 18px; font-size: 15px; line-height: 1.45; }
+.facts dt { color: var(--soft); }
+.facts dd { margin: 0; }
+.beside { display: flex; flex-wrap: wrap; gap: 8px 24px; align-items: flex-start; }
+.beside > * { max-width: 100%; }
 figure { margin: 0 0 20px; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption { margin-top: 8px; max-width: 50em; }
 .wide { overflow-x: auto; margin: 0 0 16px; }
+.wide.tall { max-height: 560px; overflow-y: auto; }
+.wide.tall thead th { position: sticky; top: 0; background: #fff; }
 table { border-collapse: collapse; font-size: 14.5px; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: 6px; }
@@ -210,16 +238,17 @@ th:last-child, td:last-child { padding-right: 2px; }
 .pairs dt { color: var(--soft); }
 .pairs dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
 pre { background: var(--wash); border: 1px solid var(--rule); border-radius: 4px;
-  padding: 10px 12px; margin: 0 0 14px; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas,
-  "DejaVu Sans Mono", monospace; }
-code { font-family: inherit; }
+  padding: 10px 12px; margin: 0 0 14px; overflow-x: auto;
+  font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono",
+  monospace; }
+p code { font-size: 0.92em; white-space: nowrap; }
 footer { margin-top: 56px; padding-top: 16px; border-top: 1px solid var(--rule);
   color: var(--soft); font-size: 14px; }
 @media (max-width: 640px) {
   body { padding-top: 24px; }
   h1 { font-size: 25px; }
   .result .value { font-size: 44px; }
+  .facts { column-gap: 16px; }
   .cards { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); }
   th, td { padding-right: 16px; }
 }
@@ -227,10 +256,13 @@ footer { margin-top: 56px; padding-top: 16px; border-top: 1px solid var(--rule);
   @page { margin: 16mm; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav { display: none; }
+  .result .value { font-size: 40px; }
+  .pairs { font-size: 12px; }
   section { margin-top: 28px; }
   h2, h3 { break-after: avoid; }
   figure, tr, pre { break-inside: avoid; }
-  .wide { overflow: visible; }
+  .wide, .wide.tall { overflow: visible; max-height: none; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   .cards { grid-template-columns: repeat(6, 1fr); }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
 }

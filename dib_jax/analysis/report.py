@@ -23,6 +23,7 @@ from PIL import Image
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.page import Section, escape
 from dib_jax.training.config import differences, flatten
+from dib_jax.training.workdir import write_atomically
 
 END_TO_END = "end_to_end"
 
@@ -30,6 +31,7 @@ END_TO_END = "end_to_end"
 _BASELINE_MAY_DIFFER = frozenset({"objective", "schedule", "epochs"})
 _WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
+_MANY = 20  # stages or classes, beyond which a figure is drawn in pixels
 _EXAMPLES, _PAIRS = 12, 10
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 
@@ -125,7 +127,7 @@ def write_report(
         footer=_FOOTER,
     )
     path = workdir / "report.html"
-    _write(path, text.encode())
+    write_atomically(path, text.encode())
     return path
 
 
@@ -287,46 +289,49 @@ def _result(value: float, label: str, detail: str, *, other: bool = False) -> st
 
 def _what_was_run(material: _Material) -> str:
     run, results = material.run, material.run.results
-    sentences = []
     description = str(results.get("dataset_description") or "").strip().rstrip(".")
-    data = str(results["dataset"]) + (f" ({description})" if description else "")
-    sentences.append(
-        f"Data: {data}; {len(material.predictions.labels):,} test pictures, "
-        f"{len(material.predictions.class_names)} classes."
-    )
-    if model := _described(_section(run, "model")):
-        head = _described(_section(run, "head"))
-        sentences.append(f"Network: {model}" + (f"; head: {head}." if head else "."))
-    sentences.append(_how(run))
-    sentences.append(f"One seed ({results.get('seed')}).")
-    paragraphs = [f"<p>{escape(' '.join(sentences))}</p>"]
+    facts = {
+        "Data": f"{results['dataset']}: {description + '; ' if description else ''}"
+        f"{len(material.predictions.labels):,} test pictures, "
+        f"{len(material.predictions.class_names)} classes",
+        "Network": _described(_section(run, "model")),
+        "Head": _described(_section(run, "head")),
+        "Objective": "the task’s own loss" if run.end_to_end else _objective(run),
+        "Training": _training(run),
+        "Seed": f"{results.get('seed')}, one run",
+    }
+    html = page.facts({name: value for name, value in facts.items() if value})
     other = material.baseline
     if other is None and not run.end_to_end:
-        paragraphs.append(
-            '<p class="note">There is no end-to-end baseline beside this run yet. The '
-            "same network by back-propagation, for comparison:</p>"
-            + page.command(_baseline_command(material))
+        html += (
+            '<p class="note">There is no end-to-end baseline beside this run yet; the '
+            f"same command with <code>--config.schedule.name={END_TO_END}</code> makes "
+            'one: see <a href="#reproduce">To reproduce</a>.</p>'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
-        how = "" if other.end_to_end else " " + _how(other)
-        paragraphs.append(
-            f'<p class="note">The {name} is {escape(_shown_path(other.workdir))}, with '
-            f"the same settings except for the schedule.{escape(how)}</p>"
+        how = "" if other.end_to_end else f", objective {_objective(other)}"
+        html += (
+            f'<p class="note">The {name} is {escape(other.workdir.name)} in the folder '
+            "beside this one, with the same settings but for the schedule: "
+            f"{escape(_training(other) + how)}.</p>"
         )
-    return "".join(paragraphs)
+    return html
 
 
-def _how(run: Run) -> str:
-    """The sentence on objective and schedule."""
+def _objective(run: Run) -> str:
+    return _described(_section(run, "objective"))
+
+
+def _training(run: Run) -> str:
+    """Schedule and epochs in words."""
     schedule = _section(run, "schedule")
     name = schedule.get("name", run.results.get("schedule"))
     blocks = schedule.get("blocks", 1)
-    objective = _described(_section(run, "objective"))
     epochs = [entry.get("epochs") for entry in run.results["stages"]]
     if run.end_to_end:
-        many = f" for {epochs[-1]} epochs" if epochs[-1] is not None else ""
-        return f"Training: all stages together by back-propagation{many}."
+        many = f", {epochs[-1]} epochs" if epochs[-1] is not None else ""
+        return f"all stages together by back-propagation{many}"
     unit = "block" if isinstance(blocks, int) and blocks > 1 else "stage"
     words = {
         "sequential": f"one {unit} after the other, each frozen before the next",
@@ -335,12 +340,10 @@ def _how(run: Run) -> str:
     if unit == "block":
         words += f", in blocks of {blocks} stages"
     if None in epochs:
-        many = ""
-    elif len(set(epochs)) == 1:
-        many = f", {epochs[0]} epoch{'s' * (epochs[0] != 1)} per {unit}"
-    else:
-        many = f", {', '.join(map(str, epochs))} epochs"
-    return f"Objective: {objective or 'not recorded'}. Training: {words}{many}."
+        return words
+    if len(set(epochs)) > 1:
+        return f"{words}, {', '.join(map(str, epochs))} epochs"
+    return f"{words}, {epochs[0]} epoch{'s' * (epochs[0] != 1)} per {unit}"
 
 
 def _described(section: Mapping[str, Any]) -> str:
@@ -402,8 +405,6 @@ def _costs(material: _Material) -> Section | None:
     if other is not None and other.end_to_end:
         lines.append(("end to end", other.results["stages"][-1]))
     columns: list[tuple[str, Callable[[dict[str, Any]], str | None]]] = [
-        ("Epochs", lambda entry: _count(entry.get("epochs"))),
-        ("Time", lambda entry: _duration(entry.get("seconds"))),
         (
             f"Validation {label}",
             lambda entry: _percent(
@@ -418,6 +419,8 @@ def _costs(material: _Material) -> Section | None:
             "Test loss",
             lambda entry: _decimal((entry.get("test") or {}).get("loss")),
         ),
+        ("Epochs", lambda entry: _count(entry.get("epochs"))),
+        ("Time", lambda entry: _duration(entry.get("seconds"))),
         ("Temporaries", lambda entry: _bytes(entry.get("temp_bytes"))),
         ("Peak memory", lambda entry: _bytes(entry.get("peak_bytes"))),
         ("Work per step", lambda entry: _flops(entry.get("flops"))),
@@ -442,7 +445,10 @@ def _costs(material: _Material) -> Section | None:
         said.append(
             "Memory and work are the compiler’s own figures for one training step."
         )
-    said.append("Stages are numbered from 0.")
+    if any(name.startswith("Validation") for name, _ in measured):
+        said.append("The epoch that is best on the validation split is kept.")
+    if len(lines) > 1:
+        said.append("Stages are numbered from 0.")
     return Section(
         "table",
         "Stages in numbers",
@@ -471,6 +477,7 @@ def _curves(material: _Material) -> Section | None:
             overlapping=material.overlapping,
         ),
         alt=f"{label} and task loss over the epochs.",
+        vector=len(_trained(material)) <= _MANY,
         caption=(
             f"{label} and task loss on the training{validated} split. Training values "
             "are averages over the epoch while the weights change, with augmentation "
@@ -482,8 +489,8 @@ def _curves(material: _Material) -> Section | None:
 
 def _terms(material: _Material) -> Section | None:
     names = figures.terms(material.rows)
-    if not names:
-        return None
+    if len(names) < 2:
+        return None  # the task's loss alone is among the training curves
     drawn = _figure(
         material,
         "terms",
@@ -493,6 +500,7 @@ def _terms(material: _Material) -> Section | None:
         alt="Terms of the loss over the epochs: "
         + ", ".join(figures.term_label(name) for name in names)
         + ".",
+        vector=len(_trained(material)) <= _MANY,
         caption="Terms of the local loss, averages over each epoch’s training batches. "
         "Information is that of a batch, in bits.",
     )
@@ -529,7 +537,7 @@ def _confusion(material: _Material) -> Section | None:
             f"Test split: {np.trace(counts):,} of {len(labels):,} pictures are on the "
             "diagonal."
         ),
-        vector=len(names) <= 20,
+        vector=len(names) <= _MANY,
     )
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -552,7 +560,8 @@ def _confusion(material: _Material) -> Section | None:
         text={0, 1},
         caption="Most frequent confusions",
     )
-    return Section("confusion", "Confusions", drawn + table)
+    html = f'<div class="beside">{drawn}<div>{table}</div></div>'
+    return Section("confusion", "Confusions", html)
 
 
 def _pictures(material: _Material) -> Section | None:
@@ -565,7 +574,7 @@ def _pictures(material: _Material) -> Section | None:
     )
     html = (
         f'<p class="note">{len(chosen)} pictures, drawn at random with seed '
-        f"{escape(seed)}: the true class, then the predicted one and its probability.</p>"
+        f"{escape(seed)}: the true class, the predicted one and its probability.</p>"
         + _cards(predictions, chosen)
     )
     _save_pictures(material, "examples", chosen)
@@ -597,7 +606,10 @@ def _settings(material: _Material) -> Section | None:
 
 def _reproduce(material: _Material) -> Section | None:
     results = material.run.results
-    html = page.command(material.command)
+    html = page.command(_lines(_words(material.command)))
+    if material.baseline is None and not material.run.end_to_end:
+        html += "<p>The end-to-end baseline, in a folder beside this run:</p>"
+        html += page.command(_lines(_baseline_words(material)))
     hardware = results.get("hardware")
     if isinstance(hardware, Mapping):
         hardware = ", ".join(f"{name} {value}" for name, value in hardware.items())
@@ -630,13 +642,6 @@ _SECTIONS: tuple[Callable[[_Material], Section | None], ...] = (
 # Figures and pictures
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """The file whole, or as it was before."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def _figure(
     material: _Material,
     name: str,
@@ -647,28 +652,33 @@ def _figure(
     vector: bool = True,
 ) -> str:
     """Save a figure as figures/<name>.png and return it as HTML."""
-    wide = draw(width=_WIDE)
+    wide, narrow = draw(width=_WIDE), draw(width=_NARROW)
     saved = figures.png(wide)
     path = material.run.workdir / "figures" / f"{name}.png"
-    _write(path, saved)
-
-    def file(drawn: Figure) -> tuple[str, bytes]:
-        if vector and len(content := figures.svg(drawn)) <= _LARGEST_SVG:
-            return "image/svg+xml", content
-        return "image/png", figures.png(drawn, dpi=192)
-
-    return page.figure(file(wide), file(draw(width=_NARROW)), alt=alt, caption=caption)
+    write_atomically(path, saved)
+    contents = (figures.svg(wide), figures.svg(narrow)) if vector else ()
+    if contents and max(map(len, contents)) <= _LARGEST_SVG:
+        kind = "image/svg+xml"
+    else:
+        kind, contents = "image/png", (saved, figures.png(narrow, dpi=240))
+    return page.figure(
+        (kind, contents[0]),
+        (kind, contents[1]),
+        width=round(96 * wide.get_figwidth()),
+        alt=alt,
+        caption=caption,
+    )
 
 
 def _save_pictures(material: _Material, name: str, chosen: np.ndarray) -> None:
     predictions = material.predictions
     captions = [
-        f"true {true}\n{predicted}, {confidence}"
+        f"true {true}\npredicted {predicted}\n{confidence}"
         for true, predicted, confidence, _ in _said_of(predictions, chosen)
     ]
     drawn = figures.picture_grid(predictions.images[chosen], captions, width=_WIDE)
     path = material.run.workdir / "figures" / f"{name}.png"
-    _write(path, figures.png(drawn))
+    write_atomically(path, figures.png(drawn))
 
 
 def _cards(predictions: Predictions, chosen: np.ndarray) -> str:
@@ -681,7 +691,8 @@ def _cards(predictions: Predictions, chosen: np.ndarray) -> str:
             f'<div class="card"><img{" class=small" * small} src="{picture}" '
             f'alt="Test picture {index}"><span>true <b>{escape(true)}</b></span>'
             f"<span{'' if right else ' class=wrong'}>{'' if right else '✗ '}"
-            f"{escape(predicted)}, {confidence}</span></div>"
+            f"predicted <b>{escape(predicted)}</b></span>"
+            f"<span>{escape(confidence)}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -721,14 +732,13 @@ def _full_command(run: Run) -> str:
         for name, value in flatten(run.config).items()
         if name != "workdir" and value != {}
     ]
-    name = run.results.get("config_name")
-    start = f"python -m experiments.run --config={shlex.quote(f'configs/{name}.py')}"
-    return " \\\n  ".join([start, *flags])
+    file = f"configs/{run.results.get('config_name')}.py"
+    return " ".join(["python -m experiments.run", f"--config={_quoted(file)}", *flags])
 
 
 def _flag(value: Any) -> str:
     if isinstance(value, list):
-        value = f"({', '.join(map(str, value))}{',' * (len(value) == 1)})"
+        value = ",".join(map(str, value))
     return _quoted(str(value))
 
 
@@ -736,37 +746,46 @@ def _quoted(word: str) -> str:
     return shlex.quote(word) if word else ""
 
 
-def _baseline_command(material: _Material) -> str:
-    """The run's command with another schedule, and a folder beside it."""
+def _words(command: str) -> list[str]:
+    """The words of a command; the program with its module is one of them."""
+    try:
+        split = shlex.split(command.replace("\\\n", " "))
+    except ValueError:
+        return [command]  # a quote is left open: shown as it was given
+    words = []
+    for word in split:
+        name, has_value, value = word.partition("=")
+        words.append(f"{name}={_quoted(value)}" if has_value else _quoted(word))
+    first = next((i for i, word in enumerate(words) if word.startswith("--")), None)
+    return [" ".join(words[:first]), *words[first:]] if first else words
+
+
+def _lines(words: Sequence[str]) -> str:
+    """A command on one line, or on one line for each word where that is too long."""
+    line = " ".join(words)
+    return line if len(line) <= 76 else " \\\n    ".join(words)
+
+
+def _baseline_words(material: _Material) -> list[str]:
+    """The words of the run's command, with another schedule and folder."""
     run = material.run
-    dropped: tuple[str, ...] = (
-        "--workdir",
-        "--config.workdir",
-        "--config.schedule.name",
-    )
-    flags = []
+    dropped = ["--workdir", "--config.workdir", "--config.schedule.name"]
+    folder = _shown_path(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    added = [f"--config.schedule.name={END_TO_END}", f"--workdir={_quoted(folder)}"]
     epochs = run.config.get("epochs")
     if isinstance(epochs, list):
         # One number per stage means nothing to a network that trains as a whole.
-        dropped += ("--config.epochs",)
-        flags.append(f"--config.epochs={sum(epochs)}")
-    kept: list[str] = []
-    words = iter(shlex.split(material.command.replace("\\\n", " ")))
+        dropped.append("--config.epochs")
+        added.insert(0, f"--config.epochs={sum(epochs)}")
+    kept = []
+    words = iter(_words(material.command))
     for word in words:
-        name, has_value, value = word.partition("=")
+        name, has_value, _ = word.partition("=")
         if name not in dropped:
-            kept.append(f"{name}={_quoted(value)}" if has_value else _quoted(word))
+            kept.append(word)
         elif not has_value:
             next(words, None)  # its value is the next word
-    folder = _shown_path(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
-    flags += [
-        f"--config.schedule.name={END_TO_END}",
-        f"--workdir={_quoted(folder)}",
-    ]
-    if "\\\n" not in material.command:
-        return " ".join([*kept, *flags])
-    first = next((i for i, word in enumerate(kept) if word.startswith("--")), 0) + 1
-    return " \\\n  ".join([" ".join(kept[:first]), *kept[first:], *flags])
+    return [*kept, *added]
 
 
 def _shown_path(path: pathlib.Path) -> str:

@@ -1,0 +1,397 @@
+import base64
+import html
+import io
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from finished_run import CONFIG, make_predictions, make_workdir
+from PIL import Image
+
+from dib_jax.analysis.report import find_baseline, write_report
+
+END_TO_END = {"name": "end_to_end", "blocks": 1}
+
+
+def text_of(path):
+    """What one reads on the page, without its pictures and tags."""
+    body = path.read_text().partition("<body>")[2]
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def table_after(path, title):
+    """Header and rows of the first table after a heading."""
+    page = path.read_text().partition(f"<h2>{title}</h2>")[2]
+    rows = re.findall(r"<tr>(.*?)</tr>", page.partition("</table>")[0])
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    return cells[0], cells[1:]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A greedy run and its baseline in one folder, and both reports."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_workdir(folder / "greedy")
+    make_workdir(
+        folder / "baseline",
+        stages=(2,),
+        information=False,
+        test=(0.9639,),
+        schedule=END_TO_END,
+    )
+    for name in ("greedy", "baseline"):
+        write_report(folder / name, make_predictions(), command="python -m x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Sixteen stages, 43 classes, no validation split, no baseline."""
+    folder = make_workdir(
+        tmp_path_factory.mktemp("runs") / "deep",
+        stages=tuple(range(16)),
+        epochs=2,
+        validation=False,
+        dataset=CONFIG["dataset"] | {"val_fraction": 0.0},
+    )
+    return write_report(folder, make_predictions(classes=43, count=860))
+
+
+def test_the_page_loads_nothing_and_runs_nothing(pair):
+    page = (pair / "greedy" / "report.html").read_text()
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    sources = re.findall(r'(?:src|srcset)="?([^"\s>]*)', page.replace("img-src", ""))
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+    assert re.findall(r'href="([^#"][^"]*)"', page) == [
+        "https://arxiv.org/abs/2510.27651"
+    ]
+    assert "url(" not in page
+    assert "@import" not in page
+    for picture in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page):
+        drawing = base64.b64decode(picture).decode()
+        links = re.findall(r'xlink:href="([^"]*)"', drawing)
+        assert all(link.startswith(("#", "data:")) for link in links)
+
+
+def test_the_result_stands_beside_the_baseline_with_their_difference(pair):
+    text = text_of(pair / "greedy" / "report.html")
+    assert "93.61 % Test accuracy" in text
+    assert "96.39 % End-to-end baseline" in text
+    assert "−2.78 points" in text
+    assert "The end-to-end baseline is baseline in the folder beside" in text
+
+
+def test_an_end_to_end_run_shows_its_counterpart(pair):
+    text = text_of(pair / "baseline" / "report.html")
+    assert text.startswith("End-to-end training on digits")
+    assert "96.39 % Test accuracy" in text
+    assert "93.61 % Stage by stage" in text
+    assert "+2.78 points" in text
+    assert "The stage-by-stage run of the same network." in text
+    assert "Terms of the loss" not in text  # the task's loss is all there is
+
+
+def test_every_number_of_the_table_is_that_of_results_json(pair):
+    results = json.loads((pair / "greedy" / "results.json").read_text())
+    header, rows = table_after(pair / "greedy" / "report.html", "Stages in numbers")
+    assert header == [
+        "Stage",
+        "Validation accuracy",
+        "Test accuracy",
+        "Test loss",
+        "Epochs",
+        "Time",
+        "Temporaries",
+        "Work per step",
+    ]  # no peak memory: it was not measured
+    assert [row[0] for row in rows] == ["0", "1", "2", "end to end"]
+    for row, entry in zip(rows, results["stages"], strict=False):
+        assert row[1] == f"{100 * entry['validation']['accuracy']:.2f} %"
+        assert row[2] == f"{100 * entry['test']['accuracy']:.2f} %"
+        assert row[3] == f"{entry['test']['loss']:.4f}"
+        assert row[4] == "20"
+    assert [row[5] for row in rows[:3]] == ["8.2 s", "1 min 09 s", "2 min 10 s"]
+    assert [row[6] for row in rows[:3]] == ["3.1 MiB", "4.1 MiB", "5.1 MiB"]
+    assert [row[7] for row in rows[:2]] == ["131.00 MFLOP", "262.00 MFLOP"]
+    assert rows[3][2] == "96.39 %"
+    text = text_of(pair / "greedy" / "report.html")
+    assert "3 min 28 s training and 7.4 s compiling" in text
+
+
+def test_terms_of_the_last_epoch_are_those_of_the_record(pair):
+    lines = (pair / "greedy" / "metrics.jsonl").read_text().splitlines()
+    last = {}
+    for row in map(json.loads, lines):
+        if row["split"] == "train":
+            last[row["stage"]] = row
+    header, rows = table_after(pair / "greedy" / "report.html", "Terms of the loss")
+    assert header[3] == "Input information (bits)"
+    for stage, row in enumerate(rows):
+        assert float(row[1]) == pytest.approx(last[stage]["loss"], abs=5e-5)
+        assert float(row[2]) == pytest.approx(last[stage]["task_loss"], abs=5e-5)
+        assert float(row[3]) == pytest.approx(
+            last[stage]["input_information"], abs=5e-5
+        )
+
+
+def test_what_was_run_and_on_what_is_said(pair):
+    text = text_of(pair / "greedy" / "report.html")
+    for said in (
+        "scikit-learn's 8 × 8 digits, 1797 pictures; 360 test pictures, 10 classes",
+        "cnn (widths 32, 64, 128, convolutions 1, pools 2)",
+        "dib (alpha 1.01, beta 0.01, compress input, bandwidth mean)",
+        "one stage after the other, each frozen before the next, 20 epochs per stage",
+        "Seed 0, one run",
+        "CPU (2 cores, An Example Processor)",
+        "python 3.11.9, dib_jax 0.1.0, jax 0.10.2",
+        "python -m x",
+        "reconstruction",
+        "not the authors’ code",
+    ):
+        assert said in text
+
+
+def test_every_setting_is_shown(pair):
+    text = text_of(pair / "greedy" / "report.html").partition("Settings run")[2]
+    for section in CONFIG.values():
+        for name, value in section.items() if isinstance(section, dict) else ():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            assert f"{name} {shown if value != '' else 'none'}" in text
+
+
+def test_confusions_and_mistakes_are_counted(pair):
+    images, labels, probabilities, names = make_predictions()
+    predicted = probabilities.argmax(axis=1)
+    wrong = predicted != labels
+    text = text_of(pair / "greedy" / "report.html")
+    assert f"{(~wrong).sum()} of 360 pictures are on the diagonal" in text
+    assert f"12 of {wrong.sum()} mistakes" in text
+    _, rows = table_after(pair / "greedy" / "report.html", "Confusions")
+    for true, other, count, share in rows:
+        of_class = labels == names.index(true)
+        found = (of_class & (predicted == names.index(other))).sum()
+        assert found == int(count) > 0
+        assert share == f"{100 * found / of_class.sum():.1f} %"
+    order = np.argsort(-np.where(wrong, probabilities.max(axis=1), 0), kind="stable")
+    page = (pair / "greedy" / "report.html").read_text()
+    cards = re.findall(
+        r'base64,([^"]+)" alt="Test picture (\d+)"><span>true <b>(.*?)</b></span>'
+        r"<span(.*?)>(.*?)<b>(.*?)</b></span><span>(.*?)</span>",
+        page,
+    )
+    assert [int(card[1]) for card in cards[12:]] == order[:12].tolist()
+    for picture, index, true, kind, mark, shown, confidence in cards:
+        k = int(index)
+        assert (true, shown) == (names[labels[k]], names[predicted[k]])
+        assert ("✗" in mark) == wrong[k] == ("wrong" in kind)
+        share = probabilities[k].max()
+        shown = "> 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
+        assert html.unescape(confidence) == shown
+        decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+        np.testing.assert_array_equal(decoded, images[k, :, :, 0])
+
+
+def test_figures_lie_beside_the_page_and_nothing_temporary_does(pair):
+    folder = pair / "greedy"
+    names = ["confusion", "examples", "mistakes", "stages", "terms", "training"]
+    found = sorted((folder / "figures").iterdir())
+    assert [path.name for path in found] == [f"{name}.png" for name in names]
+    for path in found:
+        assert path.stat().st_size < 200_000
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "figures",
+        "metrics.jsonl",
+        "report.html",
+        "results.json",
+    ]
+
+
+def test_without_a_validation_split_nothing_is_said_of_one(deep):
+    header, rows = table_after(deep, "Stages in numbers")
+    assert len(rows) == 16
+    assert not [name for name in header if "alidation" in name]
+    before_settings = text_of(deep).partition("Settings")[0]
+    assert "alidation" not in before_settings
+
+
+def test_43_classes_are_named_in_the_most_frequent_confusions(deep):
+    _, rows = table_after(deep, "Confusions")
+    assert 0 < len(rows) <= 10
+    assert all(row[0].startswith("class ") for row in rows)
+
+
+def test_without_a_baseline_the_page_says_how_to_make_one(deep):
+    page = deep.read_text()
+    commands = [
+        html.unescape(found).replace("\\\n", " ")
+        for found in re.findall(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)
+    ]
+    run, baseline = map(shlex.split, commands)
+    # With no command given, one that sets every field.
+    assert run[:4] == [
+        "python",
+        "-m",
+        "experiments.run",
+        "--config=configs/digits_cnn.py",
+    ]
+    assert "--config.model.widths=32,64,128" in run
+    assert "--config.dataset.augment=" in run
+    changed = set(baseline) ^ set(run)
+    assert {word.partition("=")[0] for word in changed} == {
+        "--config.schedule.name",
+        "--workdir",
+    }
+    assert "--config.schedule.name=end_to_end" in baseline
+    assert baseline[-1].endswith("deep-end_to_end")
+
+
+def test_a_command_with_epochs_per_stage_gets_one_number_for_its_baseline(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"epochs": [3, 4, 5]}))
+    path = write_report(
+        workdir,
+        make_predictions(count=40, mistakes=0),
+        command="python -m experiments.run --config=a.py --workdir 'my runs/b'",
+    )
+    page = html.unescape(path.read_text()).replace("\\\n", " ")
+    found = re.findall(r"<code>(python[^<]*--config.schedule[^<]*)</code>", page)
+    words = shlex.split(found[0])
+    assert words[:5] == [
+        "python",
+        "-m",
+        "experiments.run",
+        "--config=a.py",
+        "--config.epochs=12",
+    ]
+    assert len(words) == 7
+    assert "most confident mistakes" not in page  # there is none
+
+
+def test_what_comes_from_files_is_text(tmp_path):
+    nasty = "<img src=x onerror=alert(1)>&\"'$"
+    folder = make_workdir(tmp_path / "run", epochs=1)
+    for name in ("config.json", "results.json"):
+        value = json.loads((folder / name).read_text())
+        if name == "config.json":
+            value["model"] = {"name": nasty, nasty: nasty}
+        else:
+            value |= {
+                "dataset": nasty,
+                "dataset_description": nasty,
+                "hardware": nasty,
+                "versions": {nasty: nasty},
+            }
+        (folder / name).write_text(json.dumps(value))
+    predictions = make_predictions(count=30, mistakes=10)
+    path = write_report(
+        folder,
+        predictions._replace(class_names=(nasty,) * 10),
+        command=f"run {nasty!r}",
+    )
+    page = path.read_text()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#x27;" in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"objective": {"name": "cross_entropy"}},
+        {"dataset": CONFIG["dataset"] | {"data_dir": "/elsewhere"}},
+        {"workdir": "/elsewhere"},
+    ],
+)
+def test_a_run_that_differs_in_the_schedule_alone_is_the_baseline(tmp_path, changes):
+    greedy = make_workdir(tmp_path / "greedy", epochs=1)
+    other = make_workdir(
+        tmp_path / "other", stages=(2,), epochs=1, schedule=END_TO_END, **changes
+    )
+    assert find_baseline(greedy).workdir == other
+    assert find_baseline(other).workdir == greedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"batch_size": 32},
+        {"epochs": 2},
+        {"model": {"name": "mlp"}},
+        {"schedule": {"name": "parallel", "blocks": 1}},
+    ],
+)
+def test_any_other_run_is_no_baseline(tmp_path, changes):
+    greedy = make_workdir(tmp_path / "greedy", epochs=1)
+    options = {"stages": (2,), "epochs": 1, "schedule": END_TO_END} | changes
+    make_workdir(tmp_path / "other", **options)
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.json").write_text("{}")
+    (tmp_path / "damaged").mkdir()
+    for name in ("config.json", "results.json"):
+        (tmp_path / "damaged" / name).write_text('{"cut')
+    assert find_baseline(greedy) is None
+
+
+def test_as_many_passes_in_all_make_a_baseline_too_and_equal_epochs_go_first(tmp_path):
+    greedy = make_workdir(tmp_path / "greedy", epochs=2)
+    make_workdir(tmp_path / "a", stages=(2,), epochs=6, schedule=END_TO_END)
+    assert find_baseline(greedy).workdir.name == "a"
+    make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
+    assert find_baseline(greedy).workdir.name == "b"
+
+
+def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):
+    (workdir / "results.json").unlink()
+    with pytest.raises(ValueError, match="results.json is missing.*experiments.run"):
+        write_report(workdir, predictions)
+    assert not (workdir / "report.html").exists()
+
+
+def test_a_last_line_that_was_cut_off_is_left_out_and_any_other_is_named(
+    workdir, predictions
+):
+    path = workdir / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"stage": 2, "ep')
+    assert write_report(workdir, predictions).exists()
+    path.write_text('{"stage": 2, "ep\n' + whole)
+    with pytest.raises(ValueError, match="metrics.jsonl:1 is damaged"):
+        write_report(workdir, predictions)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("labels", np.zeros(0, int), "no test sample"),
+        ("labels", np.full(360, 10), "must lie in 0..9, got 10 to 10"),
+        ("images", np.zeros((360, 8, 8, 1)), "images must be uint8"),
+        ("probabilities", np.zeros((360, 9)), r"must be \(360, 10\)"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(
+    workdir, predictions, field, value, message
+):
+    with pytest.raises(ValueError, match=message):
+        write_report(workdir, predictions._replace(**{field: value}))
+
+
+def test_a_failed_write_leaves_the_earlier_report_whole(
+    workdir, predictions, monkeypatch
+):
+    (workdir / "report.html").write_text("the earlier one")
+
+    def full(self, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_report(workdir, predictions)
+    assert (workdir / "report.html").read_text() == "the earlier one"
+    assert not [p for p in workdir.rglob("*") if p.name.startswith(".")]
