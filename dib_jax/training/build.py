@@ -118,7 +118,7 @@ def nearest(given: str, known: Iterable[str], *, form: str = "{!r}") -> str:
         form: how the suggestion is shown, a format string.
     """
     spelt = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), spelt, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(given.lower(), spelt, n=1, cutoff=0.5)
     return f"; did you mean {form.format(spelt[close[0]])}?" if close else ""
 
 

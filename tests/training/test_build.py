@@ -166,6 +166,7 @@ def test_an_annotation_that_only_a_type_checker_resolves_does_not_stop_the_rest(
     [
         ("alhpa", "; did you mean 'alpha'?"),
         ("ALPHA", "; did you mean 'alpha'?"),
+        ("alphabet", "; did you mean 'alpha'?"),
         ("zzz", ""),
     ],
 )
