@@ -256,7 +256,8 @@ def confusion_matrix(
         every few classes are named.
     """
     classes = len(class_names)
-    side = min(width, 4.1 if classes <= 12 else 6.4)
+    short = max(len(str(name)) for name in class_names) <= 2
+    side = min(width, 6.4 if classes > 12 else 4.1 if short else 5.4)
     figure = Figure(figsize=(side, side * 0.9), layout="constrained")
     axes = figure.subplots()
     totals = counts.sum(axis=1, keepdims=True)
@@ -280,7 +281,7 @@ def confusion_matrix(
     step = math.ceil(classes / max(1, int(side * 0.72 / 0.13)))
     ticks = list(range(0, classes, step))
     names = [_shortened(class_names[tick], 14) for tick in ticks]
-    upright = max(map(len, names), default=0) <= 2 and classes <= 20
+    upright = short and classes <= 20
     size = _TICK if classes <= 12 else 7
     axes.set_xticks(ticks, names, rotation=0 if upright else 90, fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)

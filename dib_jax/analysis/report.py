@@ -437,8 +437,8 @@ def _costs(material: _Material) -> Section | None:
     said = []
     if _is_number(results.get("seconds")):
         compiled = results.get("compile_seconds")
-        more = f" and {_duration(compiled)} compiling" if _is_number(compiled) else ""
-        said.append(f"The run took {_duration(results['seconds'])} training{more}.")
+        more = f", of which {_duration(compiled)} compiling" * _is_number(compiled)
+        said.append(f"The run took {_duration(results['seconds'])}{more}.")
     if any(
         name in ("Temporaries", "Peak memory", "Work per step") for name, _ in measured
     ):
@@ -595,7 +595,9 @@ def _settings(material: _Material) -> Section | None:
     groups: dict[str, dict[str, str]] = {"run": {}}
     for name, value in material.run.config.items():
         if isinstance(value, Mapping):
-            groups[name] = {key: _shown(item) for key, item in flatten(value).items()}
+            # The name says what the other options belong to.
+            items = sorted(flatten(value).items(), key=lambda item: item[0] != "name")
+            groups[name] = {key: _shown(item) for key, item in items}
         else:
             groups["run"][name] = _shown(value)
     html = "".join(

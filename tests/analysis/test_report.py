@@ -119,7 +119,7 @@ def test_every_number_of_the_table_is_that_of_results_json(pair):
     assert [row[7] for row in rows[:2]] == ["131.00 MFLOP", "262.00 MFLOP"]
     assert rows[3][2] == "96.39 %"
     text = text_of(pair / "greedy" / "report.html")
-    assert "3 min 28 s training and 7.4 s compiling" in text
+    assert "The run took 3 min 28 s, of which 7.4 s compiling." in text
 
 
 def test_terms_of_the_last_epoch_are_those_of_the_record(pair):
