@@ -252,7 +252,7 @@ def _subtitle(run: Run) -> str:
 
 def _headline(material: _Material) -> str:
     run, other = material.run, material.baseline
-    name = figures.metric_label(material.metric).lower()
+    name = _within(figures.metric_label(material.metric))
     value = run.results["test"][material.metric]
     detail = "the whole network" if run.end_to_end else "last stage"
     if material.metric == "accuracy":
@@ -397,7 +397,7 @@ def _stages(material: _Material) -> Section | None:
 
 def _costs(material: _Material) -> Section | None:
     """The table of stages."""
-    label = figures.metric_label(material.metric).lower()
+    label = _within(figures.metric_label(material.metric))
     run, other = material.run, material.baseline
     lines = [(f"{entry['stage']}", entry) for entry in run.results["stages"]]
     if run.end_to_end and len(lines) == 1:
@@ -829,6 +829,11 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
         * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     )
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _within(label: str) -> str:
+    """A label within a sentence: `Accuracy` → accuracy, AP50 as it is."""
+    return label if label.isupper() else label.lower()
 
 
 def _is_number(value: Any) -> bool:
