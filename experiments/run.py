@@ -5,11 +5,18 @@ python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
 """
 
 import pathlib
+import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import ml_collections
+import numpy as np
 
 from experiments import command_line
+
+if TYPE_CHECKING:
+    from dib_jax.analysis.report import Predictions
+    from dib_jax.training.train import Trained
 
 _PURPOSE = (
     "Trains the network of a config stage by stage, evaluates it on the test split and "
@@ -18,7 +25,11 @@ _PURPOSE = (
 
 
 def run(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, *, config_name: str
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    config_name: str,
+    command: str = "",
 ) -> pathlib.Path:
     """Everything that the command does, for a notebook too.
 
@@ -26,6 +37,7 @@ def run(
         config: a config, as its file's `get_config` returns it.
         workdir: a new or empty folder, or that of an earlier start of the same config.
         config_name: of the experiment, for results.json and the report.
+        command: that makes the run, for the report; one is composed where it is empty.
 
     Returns:
         The path of the report.
@@ -41,7 +53,26 @@ def run(
         trained = load_trained(workdir)
     else:
         trained = train(config, workdir, config_name=config_name)
-    return write_report(workdir, predictions(trained))
+    return write_report(workdir, predictions(trained), command=command)
+
+
+def predictions(trained: "Trained") -> "Predictions":
+    """What the last stage says of the test split, as the report wants it.
+
+    Args:
+        trained: a finished run.
+    """
+    import jax
+
+    from dib_jax.analysis.report import Predictions
+
+    dataset = trained.experiment.dataset
+    return Predictions(
+        images=dataset.test["images"],
+        labels=dataset.test["labels"],
+        probabilities=np.asarray(jax.nn.softmax(trained.outputs)),
+        class_names=dataset.class_names,
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -55,7 +86,8 @@ def main(arguments: list[str]) -> None:
     report = workdir / "report.html"
     already = finished(workdir) and report.is_file()
     if not already:
-        report = run(config, workdir, config_name=config_name)
+        command = f"python -m experiments.run {shlex.join(arguments)}"
+        report = run(config, workdir, config_name=config_name, command=command)
     results = read_results(workdir)
     metric = results["metric"]
     print(

@@ -1,0 +1,137 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax.information import (
+    gaussian_gram,
+    label_gram,
+    mean_bandwidth,
+    mutual_information,
+    renyi_entropy,
+)
+from dib_jax.objectives import Signals
+from dib_jax.objectives.cross_entropy import cross_entropy
+from dib_jax.objectives.dib import dib
+
+
+def signals(features=None, stage=0):
+    keys = jax.random.split(jax.random.key(0), 3)
+    labels = jnp.arange(20) % 4
+    return Signals(
+        network_input=jax.random.normal(keys[0], (20, 6, 6, 1)),
+        stage_input=jax.random.normal(keys[1], (20, 9)),
+        features=jax.random.normal(keys[2], (20, 7)) if features is None else features,
+        outputs=jnp.zeros((20, 4)),
+        targets=labels,
+        key=jax.random.key(1),
+        stage=stage,
+        task_loss=jnp.asarray(1.25),
+        target_gram=label_gram(labels),
+    )
+
+
+def gram(x):
+    return gaussian_gram(x, sigma=mean_bandwidth(x))
+
+
+@pytest.mark.parametrize("alpha", [0.8, 1.0, 1.01, 2.0])
+@pytest.mark.parametrize(
+    ("compress", "term", "measure"),
+    [
+        (
+            "input",
+            "input_information",
+            lambda s, alpha: mutual_information(
+                gram(s.network_input), gram(s.features), alpha=alpha
+            ),
+        ),
+        (
+            "previous",
+            "previous_information",
+            lambda s, alpha: mutual_information(
+                gram(s.stage_input), gram(s.features), alpha=alpha
+            ),
+        ),
+        ("entropy", "entropy", lambda s, a: renyi_entropy(gram(s.features), alpha=a)),
+    ],
+)
+def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
+    compress, term, measure, alpha
+):
+    given = signals()
+    loss, terms = dib(alpha=alpha, beta=0.5, compress=compress)(given)
+    want = measure(given, alpha)
+    assert float(want) > 0.1
+    np.testing.assert_allclose(terms[term], want, rtol=1e-6)
+    np.testing.assert_allclose(loss, 1.25 + 0.5 * want, rtol=1e-6)
+
+
+def test_beta_zero_is_cross_entropy_and_a_negative_beta_keeps_information():
+    given = signals()
+    plain, terms = cross_entropy()(given)
+    assert terms == {}
+    assert dib(beta=0.0)(given)[0] == plain == given.task_loss
+
+    def loss(x, beta):
+        return dib(beta=beta, compress="entropy", bandwidth="1.0")(signals(x))[0]
+
+    x = given.features
+    step = jax.grad(loss)(x, -1.0)
+    before, after = (
+        renyi_entropy(gaussian_gram(point, sigma=1.0), alpha=1.01)
+        for point in (x, x - 0.1 * step)
+    )
+    assert after > before
+
+
+def test_beta_may_be_one_number_for_each_stage():
+    betas = (0.1, 0.0, -0.2)
+    for stage, beta in enumerate(betas):
+        given = signals(stage=stage)
+        one, each = dib(beta=beta)(given)[0], dib(beta=betas)(given)[0]
+        assert one == each
+    with pytest.raises(ValueError, match="beta has 3 numbers, none for stage 3"):
+        dib(beta=betas)(signals(stage=3))
+
+
+def test_the_penalty_of_a_rule_does_not_change_with_the_scale_of_the_features():
+    x = signals().features
+    one, thousand = dib()(signals(x))[0], dib()(signals(1000 * x))[0]
+    np.testing.assert_allclose(one, thousand, rtol=1e-5)
+    fixed = dib(bandwidth="1.0")
+    assert abs(fixed(signals(x))[0] - fixed(signals(1000 * x))[0]) > 1e-4
+
+
+@pytest.mark.parametrize("features", [jnp.zeros((20, 7)), jnp.ones((20, 7)) * 1e20])
+@pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
+def test_collapsed_features_hold_no_information_and_have_finite_gradients(
+    compress, features
+):
+    def loss(x):
+        return dib(beta=1.0, compress=compress)(signals(x))[0]
+
+    value, gradient = jax.value_and_grad(loss)(features)
+    np.testing.assert_allclose(value, 1.25, atol=1e-3)
+    assert bool(jnp.isfinite(gradient).all())
+
+
+def test_bfloat16_features_are_measured_in_float32():
+    x = signals().features.astype(jnp.bfloat16)
+    loss, terms = dib()(signals(x))
+    assert {loss.dtype, terms["input_information"].dtype} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be > 0, got 0.0"),
+        ({"alpha": float("nan")}, "alpha must be > 0, got nan"),
+        ({"compress": "output"}, r"compress must be .*'previous'.*got 'output'"),
+        ({"bandwidth": "medium"}, r"median.*got 'medium'"),
+        ({"bandwidth": "-1"}, "got '-1'"),
+    ],
+)
+def test_an_impossible_option_is_named_with_its_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        dib(**options)

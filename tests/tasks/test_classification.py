@@ -1,0 +1,41 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from dib_jax.information import label_gram
+from dib_jax.tasks.classification import classification
+
+
+def test_metrics_are_those_of_scikit_learn():
+    outputs = jax.random.normal(jax.random.key(0), (50, 5))
+    labels = jax.random.randint(jax.random.key(1), (50,), 0, 5)
+    got = classification(num_classes=5).metrics(outputs, labels)
+    probabilities = jax.nn.softmax(outputs)
+    accuracy = sklearn.metrics.accuracy_score(labels, outputs.argmax(-1))
+    loss = sklearn.metrics.log_loss(labels, probabilities, labels=range(5))
+    np.testing.assert_allclose(got["accuracy"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(got["loss"], loss, rtol=1e-5)
+
+
+def test_label_smoothing_mixes_in_the_loss_of_a_uniform_target():
+    outputs = jax.random.normal(jax.random.key(0), (8, 4))
+    labels = jnp.arange(8) % 4
+    plain, terms = classification(num_classes=4).loss(outputs, labels)
+    smooth, _ = classification(num_classes=4, label_smoothing=0.2).loss(outputs, labels)
+    uniform = -jax.nn.log_softmax(outputs).mean()
+    np.testing.assert_allclose(smooth, 0.8 * plain + 0.2 * uniform, rtol=1e-6)
+    assert set(terms) == {"accuracy"}
+
+
+def test_the_target_gram_is_that_of_the_labels():
+    labels = jnp.array([0, 1, 0])
+    task = classification(num_classes=2)
+    got = task.target_gram(task.targets({"labels": labels, "images": None}))
+    np.testing.assert_array_equal(got, label_gram(labels))
+
+
+def test_smoothing_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        classification(num_classes=3, label_smoothing=1.0)
