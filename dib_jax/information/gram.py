@@ -20,7 +20,11 @@ def _flat(x: jax.Array) -> jax.Array:
             f"features must have shape (n, …) with n ≥ 1, got {x.shape}; the first "
             "axis counts samples"
         )
-    x = x.reshape(x.shape[0], -1)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"features must be real, got {x.dtype}; stack real and imaginary parts"
+        )
+    x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -33,8 +37,10 @@ def _pairwise(x: jax.Array) -> jax.Array:
     """Squared distances of the rows of (n, d)."""
     # Centred first: far from the origin |x|² + |y|² − 2xy loses every digit.
     x = x - jnp.mean(x, axis=0)
-    squares = jnp.sum(x * x, axis=1)
-    distances = squares[:, None] + squares[None, :] - 2 * _product(x, x)
+    product = _product(x, x)
+    # From the same product: so what is rounded cancels between equal samples.
+    squares = jnp.diagonal(product)
+    distances = squares[:, None] + squares[None, :] - 2 * product
     off_diagonal = 1 - jnp.eye(x.shape[0], dtype=x.dtype)
     return jnp.maximum(distances, 0) * off_diagonal
 
@@ -72,7 +78,7 @@ def _distances(x: jax.Array) -> jax.Array:
     """Distances that neither overflow nor underflow, without a gradient."""
     x = jax.lax.stop_gradient(_flat(x))
     x = x - x[0]
-    largest = jnp.max(jnp.abs(x))
+    largest = jnp.max(jnp.abs(x), initial=0)
     scale = jnp.where(largest > 0, largest, 1)
     return jnp.sqrt(_pairwise(x / scale)) * scale
 
@@ -241,8 +247,14 @@ def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
     _check_sigma(sigma)
     flat = _flat(x)
     # Divided before squaring: at scales of 1e±20 the squares leave float32.
-    scaled = (flat - jax.lax.stop_gradient(flat[0])) / jnp.asarray(sigma, flat.dtype)
-    return jnp.exp(-_pairwise(scaled) / 2) / flat.shape[0]
+    moved = flat - jax.lax.stop_gradient(flat[0])
+    sigma = jnp.maximum(jnp.asarray(sigma, flat.dtype), jnp.finfo(flat.dtype).tiny)
+    # Samples that are this many σ apart stay infinitely far apart for the kernel, and
+    # their squares do not overflow.
+    farthest = math.sqrt(float(jnp.finfo(flat.dtype).max) / (16 * (flat.shape[1] + 1)))
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(moved)), initial=0)
+    sigma = jnp.where(sigma * farthest >= largest, sigma, largest / farthest)
+    return jnp.exp(-_pairwise(moved / sigma) / 2) / flat.shape[0]
 
 
 def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:

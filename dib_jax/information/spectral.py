@@ -36,7 +36,10 @@ def check_alpha(alpha: float) -> float:
             f"alpha must be a positive Python number or math.inf, got {alpha!r}; "
             "under jit, close over it or name it in static_argnames"
         )
-    return float(alpha)
+    if alpha == math.inf:
+        return math.inf
+    # Beyond these the entropy is that at the limit, and float32 has no such number.
+    return float(min(max(alpha, 1e-30), 1e30))
 
 
 def entropy_of(gram: jax.Array, alpha: float) -> jax.Array:
@@ -151,12 +154,12 @@ def _slopes(spectrum: jax.Array, alpha: float) -> jax.Array:
     logs = jnp.log(jnp.maximum(spectrum, floor))
     if alpha == 1:
         return -logs / math.log(2)
-    entropy = entropy_of_spectrum(spectrum, alpha)
+    factor = alpha / ((1 - alpha) * math.log(2))
     if abs(alpha - 1) < _NEAR_ONE:
         # λ^(α−1) − 1 instead of λ^(α−1): the constant is what would cancel.
-        total = jnp.exp2((1 - alpha) * entropy)
-        factor = alpha / ((1 - alpha) * math.log(2))
+        total = jnp.exp2((1 - alpha) * entropy_of_spectrum(spectrum, alpha))
         return factor * jnp.expm1((alpha - 1) * logs) / total
-    log_total = (1 - alpha) * math.log(2) * entropy
-    factor = alpha / ((1 - alpha) * math.log(2))
-    return factor * jnp.exp((alpha - 1) * logs - log_total)
+    # In units of the largest eigenvalue: exp of α times a logarithm loses α's digits.
+    logs = logs - jnp.log(largest)
+    powers = jnp.exp(alpha * jnp.where(spectrum > 0, logs, -jnp.inf))
+    return factor * jnp.exp((alpha - 1) * logs) / (largest * jnp.sum(powers))
