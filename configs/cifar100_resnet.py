@@ -1,6 +1,6 @@
 """GreedyDIB on CIFAR-100: ResNet-18, one residual block at a time.
 
-Command:  python -m experiments.run --config=configs/cifar100_resnet.py (:quick, a minute or two)
+Command:  python -m experiments.run --config=configs/cifar100_resnet.py (or :quick)
 """
 
 import ml_collections

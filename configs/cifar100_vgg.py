@@ -1,6 +1,6 @@
 """GreedyDIB on CIFAR-100: VGG-11, one convolution at a time.
 
-Command:  python -m experiments.run --config=configs/cifar100_vgg.py (:quick, a minute or two)
+Command:  python -m experiments.run --config=configs/cifar100_vgg.py (or :quick)
 """
 
 import ml_collections

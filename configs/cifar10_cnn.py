@@ -1,6 +1,6 @@
 """GreedyDIB on CIFAR-10: a small convnet that a CPU can train within the hour.
 
-Command:  python -m experiments.run --config=configs/cifar10_cnn.py (:quick, a minute or two)
+Command:  python -m experiments.run --config=configs/cifar10_cnn.py (or :quick)
 """
 
 import ml_collections

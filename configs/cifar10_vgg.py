@@ -1,6 +1,6 @@
 """GreedyDIB on CIFAR-10: VGG-11, one convolution at a time.
 
-Command:  python -m experiments.run --config=configs/cifar10_vgg.py (:quick, a minute or two)
+Command:  python -m experiments.run --config=configs/cifar10_vgg.py (or :quick)
 """
 
 import ml_collections

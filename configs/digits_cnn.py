@@ -1,6 +1,6 @@
-"""GreedyDIB on scikit-learn's digits (8 × 8): three stages, about a minute on two cores.
+"""GreedyDIB on scikit-learn's digits (8 × 8): three stages, a minute on two cores.
 
-Command:  python -m experiments.run --config=configs/digits_cnn.py (:quick, seconds)
+Command:  python -m experiments.run --config=configs/digits_cnn.py (or :quick)
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """GreedyDIB on MNIST: a perceptron of three hidden layers, trained one by one.
 
-Command:  python -m experiments.run --config=configs/mnist_mlp.py (:quick, a minute or two)
+Command:  python -m experiments.run --config=configs/mnist_mlp.py (or :quick)
 """
 
 import ml_collections

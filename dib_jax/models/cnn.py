@@ -1,4 +1,4 @@
-"""Plain convolutional networks: each stage some convolutions, perhaps with a pooling."""
+"""Plain convolutional networks: each stage some convolutions, perhaps a pooling."""
 
 import flax.linen as nn
 import jax

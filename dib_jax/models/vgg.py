@@ -1,7 +1,7 @@
 """VGG networks for small pictures: each stage one 3 × 3 convolution.
 
-Source: Simonyan & Zisserman, arXiv 1409.1556; batch norm, and no dense layers before the
-output, as is usual on CIFAR.
+Source: Simonyan & Zisserman, arXiv 1409.1556; with batch norm, and without dense layers
+before the output, as is usual on CIFAR.
 """
 
 import flax.linen as nn

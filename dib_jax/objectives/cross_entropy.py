@@ -1,4 +1,4 @@
-"""The task's own loss at every stage: layer-wise training without an information term."""
+"""The task's own loss at every stage, without an information term."""
 
 import jax
 

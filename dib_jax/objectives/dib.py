@@ -56,9 +56,9 @@ def dib(
         ValueError: `alpha` ≤ 0, or an unknown `compress` or `bandwidth`; when called,
             `beta` that has no number for the stage.
 
-    Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T) of
-    matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T) by
-    Strouse & Schwab, arXiv 1604.00268.
+    Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
+    of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
+    by Strouse & Schwab, arXiv 1604.00268.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha!r}")

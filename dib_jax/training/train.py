@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import threadpoolctl
 
 from dib_jax import checkpoints
 from dib_jax.training.experiment import Experiment, assemble
@@ -137,7 +138,10 @@ def train(
     """
     experiment = assemble(config)
     claim(workdir, config)
-    with Progress(sum(experiment.epochs)) as progress:
+    # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
+    # CPU are faster on one thread.
+    one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
+    with one_thread, Progress(sum(experiment.epochs)) as progress:
         position, network, training = _resume(workdir, experiment, progress)
         data = _on_device(experiment.dataset.train)
         validation = _on_device(experiment.dataset.validation)

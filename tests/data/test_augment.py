@@ -115,7 +115,9 @@ def test_a_picture_of_32_pixels_moves_by_up_to_four():
     missing = 32 - cropped.max(axis=2).sum(axis=1)
     np.testing.assert_array_equal(np.unique(missing), range(5))
     # 0 comes from one shift of nine, 1 to 4 from two each.
-    np.testing.assert_allclose(np.bincount(missing)[1:] / 2000, 2 / 9, atol=0.04)
+    np.testing.assert_allclose(
+        np.bincount(missing.astype(int))[1:] / 2000, 2 / 9, atol=0.04
+    )
 
 
 def test_flip_mirrors_about_half_of_the_pictures():

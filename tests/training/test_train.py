@@ -110,7 +110,9 @@ def test_later_stages_change_no_bit_of_earlier_ones(run, tmp_path):
 
 
 @pytest.mark.parametrize("at", [(0, 1), (1, 1), (1, 2), (2, 2)])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, tmp_path, at, monkeypatch):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    run, tmp_path, at, monkeypatch
+):
     """Stopped right after the checkpoint of (stage, epoch); a line too many is cut."""
     save, workdir = checkpoints.save, tmp_path / "run"
     done = 2 * at[0] + at[1]
@@ -179,7 +181,9 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     train(small(), workdir, config_name="digits_cnn")
     (workdir / "results.json").unlink()
     newest = max((workdir / "checkpoints").iterdir())
-    largest = max(newest.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    largest = max(
+        newest.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
@@ -196,7 +200,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_stage_step_and_term(tmp_pa
     config = small()
     config.optimizer.learning_rate = 1e20
     with pytest.raises(
-        NonFiniteError, match=r"stage 0, epoch 1, step \d+ of the epoch: \w+ is (nan|inf)"
+        NonFiniteError,
+        match=r"stage 0, epoch 1, step \d+ of the epoch: \w+ is (nan|inf)",
     ):
         train(config, tmp_path / "run", config_name="digits_cnn")
     assert not (tmp_path / "run" / "results.json").exists()
