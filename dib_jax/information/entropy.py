@@ -5,13 +5,19 @@ Giraldo, Jenssen & Príncipe, arXiv 1808.07912 (several variables).
 """
 
 import functools
+import numbers
 import operator
 
 import jax
 import jax.numpy as jnp
 
-from dib_jax.information.gram import check_gram, check_grams
-from dib_jax.information.spectral import check_alpha, entropy_of
+from dib_jax.information.gram import check_gram, check_grams, check_labels, label_gram
+from dib_jax.information.spectral import (
+    check_alpha,
+    entropy_of,
+    entropy_of_blocks,
+    entropy_of_spectrum,
+)
 
 
 def renyi_entropy(gram: jax.Array, *, alpha: float) -> jax.Array:
@@ -61,6 +67,153 @@ def _hadamard(*grams: jax.Array) -> jax.Array:
     # Unit diagonals, so that a product of many entries 1/n does not underflow.
     product = functools.reduce(operator.mul, (gram * n for gram in grams))
     return product / jnp.trace(product)
+
+
+def label_joint_entropy(
+    gram: jax.Array,
+    labels: jax.Array,
+    *,
+    alpha: float,
+    num_classes: int | None = None,
+    class_size: int | None = None,
+) -> jax.Array:
+    """Joint entropy with class labels, `joint_entropy(gram, label_gram(labels))`.
+
+    Sorted by class, the joint Gram is block diagonal: C small eigenvalue problems take
+    the place of a large one. Concrete labels are sorted here, and a class is filled up
+    to the largest one below the next power of 2. Under `jit` with traced labels every
+    class is filled up to `class_size`, so that the work is C · class_size³: for even
+    classes as little as can be, for uneven ones up to C times the needed. A batch with
+    a larger class, or a label outside of 0..C−1, takes the dense way; under `vmap` of
+    traced labels both ways are computed.
+
+    Args:
+        gram: (n, n), as for `renyi_entropy`.
+        labels: (n,), integers.
+        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
+        num_classes: C, for traced labels, which are 0..C−1; static.
+        class_size: samples of the largest class in all but rare batches, for traced
+            labels; static.
+
+    Returns:
+        Scalar, in bits, from 0 to log2 n.
+
+    Raises:
+        ValueError: `alpha` is not such a number, sizes differ, labels are not integers,
+            or are traced without both sizes.
+
+    Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
+    """
+    alpha = check_alpha(alpha)
+    gram = check_gram(gram)
+    with jax.ensure_compile_time_eval():  # keeps concrete labels concrete under jit
+        labels = check_labels(labels)
+    n = gram.shape[0]
+    if labels.shape[0] != n:
+        raise ValueError(
+            f"gram and labels must be of the same samples, got {n} and "
+            f"{labels.shape[0]}"
+        )
+    sizes = {"num_classes": num_classes, "class_size": class_size}
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, numbers.Integral) or size < 1):
+            raise ValueError(f"{name} must be an integer ≥ 1 or None, got {size!r}")
+    if alpha == 2:  # no eigenvalues, so nothing is gained by smaller ones
+        return entropy_of(_hadamard(gram, label_gram(labels)), alpha)
+    if not isinstance(labels, jax.core.Tracer):
+        members = _members_by_size(labels.tolist())
+        return entropy_of_blocks(tuple(_blocks(gram, m) for m in members), alpha)
+    if num_classes is None or class_size is None:
+        raise ValueError(
+            "labels that are traced need num_classes and class_size, which must be "
+            f"static, got {num_classes!r} and {class_size!r}; or use joint_entropy "
+            "with label_gram"
+        )
+    counts = jnp.bincount(labels, length=num_classes)
+    known = (labels >= 0) & (labels < num_classes)
+    fits = jnp.all(known) & jnp.all(counts <= class_size)
+
+    def by_blocks(gram: jax.Array) -> jax.Array:
+        order = jnp.argsort(labels)
+        classes = labels[order]
+        places = jnp.arange(n) - (jnp.cumsum(counts) - counts)[classes]
+        # n stands for nobody. What does not fit is dropped, and this branch not taken.
+        members = jnp.full((num_classes, min(int(class_size), n)), n)
+        members = members.at[classes, places].set(order, mode="drop")
+        return entropy_of_blocks((_blocks(gram, members),), alpha)
+
+    def dense(gram: jax.Array) -> jax.Array:
+        return entropy_of(_hadamard(gram, label_gram(labels)), alpha)
+
+    return jax.lax.cond(fits, by_blocks, dense, gram)
+
+
+def _members_by_size(labels: list[int]) -> list[jax.Array]:
+    """The samples of each class, (classes, size) with n for nobody, by size."""
+    classes: dict[int, list[int]] = {}
+    for sample, label in enumerate(labels):
+        classes.setdefault(label, []).append(sample)
+    by_power: dict[int, list[list[int]]] = {}
+    for members in classes.values():
+        # Sizes from above 2^(p−1) to 2^p go together.
+        by_power.setdefault((len(members) - 1).bit_length(), []).append(members)
+    nobody = len(labels)
+    found = []
+    for alike in by_power.values():
+        size = max(map(len, alike))
+        rows = [members + [nobody] * (size - len(members)) for members in alike]
+        found.append(jnp.array(rows))
+    return found
+
+
+def _blocks(gram: jax.Array, members: jax.Array) -> jax.Array:
+    """(classes, size, size): a block for each class, filled up with zeros."""
+    n = gram.shape[0]
+    somebody = members < n
+    members = jnp.where(somebody, members, 0)
+    blocks = gram[members[:, :, None], members[:, None, :]]
+    pairs = somebody[:, :, None] & somebody[:, None, :]
+    return jnp.where(pairs, blocks, 0) / jnp.trace(gram)
+
+
+def label_mutual_information(
+    gram: jax.Array,
+    labels: jax.Array,
+    *,
+    alpha: float,
+    num_classes: int | None = None,
+    class_size: int | None = None,
+) -> jax.Array:
+    """Mutual information with labels, `mutual_information(gram, label_gram(labels))`.
+
+    The joint term as in `label_joint_entropy`; the entropy of the labels is that of
+    their shares, and needs no eigenvalues at all.
+
+    Args:
+        gram: (n, n), as for `renyi_entropy`.
+        labels: (n,), integers.
+        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
+        num_classes: for traced labels, as for `label_joint_entropy`.
+        class_size: for traced labels, as for `label_joint_entropy`.
+
+    Returns:
+        Scalar, in bits; for α well above 1 it can be slightly negative.
+
+    Raises:
+        ValueError: as `label_joint_entropy`.
+
+    Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459.
+    """
+    alpha = check_alpha(alpha)
+    joint = label_joint_entropy(
+        gram, labels, alpha=alpha, num_classes=num_classes, class_size=class_size
+    )
+    gram, labels = check_gram(gram), check_labels(labels)
+    same = labels[:, None] == labels[None, :]
+    # Each class once, at its first sample.
+    is_first = jnp.argmax(same, axis=1) == jnp.arange(labels.shape[0])
+    shares = jnp.where(is_first, jnp.mean(same, axis=1, dtype=gram.dtype), 0)
+    return entropy_of(gram, alpha) + entropy_of_spectrum(shares, alpha) - joint
 
 
 def conditional_entropy(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array:

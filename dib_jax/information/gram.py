@@ -4,9 +4,10 @@ A Gram is (n, n), symmetric, positive semi-definite, trace 1. The Gaussian kerne
 exp(−d²/(2σ²)) everywhere, d the Euclidean distance of the flattened features.
 """
 
+import difflib
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +193,60 @@ def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
     return jnp.asarray(gamma * n ** (-1 / (4 + d)), flat.dtype)
 
 
+_RULES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "mean": mean_bandwidth,
+    "median": median_bandwidth,
+    "knn": knn_bandwidth,
+    "quantile": quantile_bandwidth,
+    "scott": scott_bandwidth,
+}
+
+
+def check_bandwidth(rule: str | float) -> str | float:
+    """The name of a bandwidth rule, or a width as a float, for `named_bandwidth`.
+
+    Args:
+        rule: mean, median, knn, quantile or scott; or a width, a number > 0 or text
+            that spells one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(rule, str) and rule in _RULES:
+        return rule
+    try:
+        width = 0.0 if isinstance(rule, bool) else float(rule)
+    except (TypeError, ValueError):
+        width = 0.0
+    if not 0 < width < math.inf:
+        close = difflib.get_close_matches(str(rule).lower(), _RULES, n=1, cutoff=0.5)
+        raise ValueError(
+            f"bandwidth must be one of {list(_RULES)} or a number > 0, got {rule!r}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    return width
+
+
+def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
+    """A kernel width by the name of its rule, as configs have it.
+
+    Args:
+        x: (n, …); features are flattened.
+        rule: mean, median, knn, quantile or scott: the function NAME_bandwidth with its
+            defaults; or the width itself, a number > 0 or text that spells one.
+
+    Returns:
+        σ, a scalar in units of x. No gradient.
+
+    Raises:
+        ValueError: `rule` is neither.
+    """
+    rule = check_bandwidth(rule)
+    if isinstance(rule, str):
+        return _RULES[rule](x)
+    return jnp.asarray(rule, jnp.promote_types(jnp.asarray(x).dtype, jnp.float32))
+
+
 def aligned_bandwidth(
     x: jax.Array, target_gram: jax.Array, *, candidates: jax.Array | Sequence[float]
 ) -> jax.Array:
@@ -307,12 +362,20 @@ def label_gram(labels: jax.Array) -> jax.Array:
     Raises:
         ValueError: `labels` is not (n,) or not of integers.
     """
-    labels = _check_labels(labels)
+    labels = check_labels(labels)
     same = labels[:, None] == labels[None, :]
     return same.astype(jnp.result_type(float)) / labels.shape[0]
 
 
-def _check_labels(labels: jax.Array) -> jax.Array:
+def check_labels(labels: jax.Array) -> jax.Array:
+    """The argument as an array, if it is one integer a sample.
+
+    Args:
+        labels: (n,), integers.
+
+    Raises:
+        ValueError: it is not.
+    """
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(

@@ -4,24 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax.information import (
+    check_bandwidth,
     gaussian_gram,
-    knn_bandwidth,
-    mean_bandwidth,
-    median_bandwidth,
     mutual_information,
-    quantile_bandwidth,
+    named_bandwidth,
     renyi_entropy,
-    scott_bandwidth,
 )
 from dib_jax.objectives import Objective, Signals, Terms
 
-_BANDWIDTHS = {
-    "mean": mean_bandwidth,
-    "median": median_bandwidth,
-    "knn": knn_bandwidth,
-    "quantile": quantile_bandwidth,
-    "scott": scott_bandwidth,
-}
 # What is compressed, and the name under which it is recorded, in bits.
 _TERMS = {
     "input": "input_information",
@@ -64,13 +54,11 @@ def dib(
         raise ValueError(f"alpha must be > 0, got {alpha!r}")
     if compress not in _TERMS:
         raise ValueError(f"compress must be one of {list(_TERMS)}, got {compress!r}")
-    if bandwidth not in _BANDWIDTHS:
-        _fixed_width(bandwidth)
+    check_bandwidth(bandwidth)
 
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        rule = _BANDWIDTHS.get(bandwidth)
-        sigma = rule(x) if rule else jnp.asarray(_fixed_width(bandwidth), x.dtype)
+        sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
@@ -86,19 +74,6 @@ def dib(
         return loss, {_TERMS[compress]: information, "sigma": sigma}
 
     return objective
-
-
-def _fixed_width(bandwidth: str) -> float:
-    try:
-        width = float(bandwidth)
-    except ValueError:
-        width = 0.0
-    if not 0 < width < float("inf"):
-        raise ValueError(
-            f"bandwidth must be one of {list(_BANDWIDTHS)} or a number > 0, "
-            f"got {bandwidth!r}"
-        )
-    return width
 
 
 def _at(beta: float | tuple[float, ...], stage: int) -> float:
