@@ -4,10 +4,8 @@ A mistake gives one line on standard error and exit status 2, and nothing is wri
 """
 
 import ast
-import contextlib
 import dis
 import inspect
-import json
 import os
 import pathlib
 import shutil
@@ -18,7 +16,7 @@ import textwrap
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_collections
 
@@ -357,8 +355,8 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         config: a complete config.
 
     Raises:
-        ValueError: it is no folder, cannot be written, or belongs to another config;
-            then the message has the fields that differ, with both values.
+        ValueError: it is no folder, cannot be written, belongs to another config, or
+            holds files that are not a run's.
     """
     for place in (workdir, *workdir.parents):
         try:
@@ -378,44 +376,10 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
                 "give a folder that can"
             )
         break
-    if (workdir / "config.json").exists():
-        _refuse_other_config(workdir, config)
+    # Late, for it needs JAX, and --help should not wait for that.
+    from dib_jax.training.workdir import check_owner
 
-
-def _refuse_other_config(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
-) -> None:
-    path = workdir / "config.json"
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except ValueError as error:
-        raise ValueError(
-            f"--workdir: {path} is damaged ({_one_line(error)}); "
-            "choose another --workdir"
-        ) from None
-    if not isinstance(saved, Mapping):
-        raise ValueError(f"--workdir: {path} is no config; choose another --workdir")
-    with contextlib.suppress(ValueError):  # of another version: compared as it is
-        saved = configs.to_json(configs.from_json(saved))
-    there = configs.flatten(saved)
-    here = configs.flatten(configs.to_json(config))
-    changed = [
-        f"{field} is {_value(there, field)} there and {_value(here, field)} here"
-        for field in configs.differences(saved, config)
-    ]
-    if changed:
-        raise ValueError(
-            f"--workdir: {workdir} belongs to another config: {'; '.join(changed)}; "
-            "choose another --workdir, or set back what differs"
-        )
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _value(flat: Mapping[str, Any], field: str) -> str:
-    return repr(flat[field]) if field in flat else "absent"
+    check_owner(workdir, config)
 
 
 def _usage(command: str, purpose: str, config: str = "") -> str:

@@ -6,17 +6,19 @@ results.json    written last, so it is there when the run is finished
 checkpoints/    see `dib_jax.checkpoints`
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import jax
 import ml_collections
 
-from dib_jax.training.config import differences, from_json, to_json
+from dib_jax.training.config import differences, flatten, from_json, to_json
 
 _PACKAGES = ("dib_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -26,27 +28,55 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
     Args:
         workdir: the folder; made if it is missing.
-        config: the config.
+        config: a complete config.
 
     Raises:
-        ValueError: it belongs to another config, or holds files but no config.json.
+        ValueError: as `check_owner`.
         OSError: it cannot be written.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        if changed := differences(read_config(workdir), config):
+    check_owner(workdir, config)
+    if not (workdir / "config.json").exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", to_json(config))
+
+
+def check_owner(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuse a workdir that is not this config's; nothing is written.
+
+    Args:
+        workdir: a folder, perhaps not made yet.
+        config: a complete config.
+
+    Raises:
+        ValueError: it belongs to another config, and the message has the fields that
+            differ with both values; or it holds files but no config.json.
+    """
+    if not (workdir / "config.json").exists():
+        if workdir.is_dir() and any(
+            not entry.name.startswith(".") for entry in workdir.iterdir()
+        ):
             raise ValueError(
-                f"workdir: {workdir} belongs to a run with another config, different "
-                f"in {', '.join(changed)}; choose another --workdir"
+                f"workdir: {workdir} is not empty and holds no config.json, so it is "
+                "not a run of ours; choose another --workdir"
             )
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    if any(not entry.name.startswith(".") for entry in workdir.iterdir()):
+    saved = _read_json(workdir / "config.json")
+    with contextlib.suppress(ValueError):  # of another version: compared as it is
+        saved = to_json(from_json(saved))
+    there, here = flatten(saved), flatten(to_json(config))
+    changed = [
+        f"{field} is {_shown(there, field)} there and {_shown(here, field)} here"
+        for field in differences(saved, config)
+    ]
+    if changed:
         raise ValueError(
-            f"workdir: {workdir} is not empty and holds no config.json, so it is not a "
-            "run of ours; choose another --workdir"
+            f"workdir: {workdir} belongs to another config: {'; '.join(changed)}; "
+            "choose another --workdir, or set back what differs"
         )
-    write_json(path, to_json(config))
+
+
+def _shown(flat: Mapping[str, Any], field: str) -> str:
+    return repr(flat[field]) if field in flat else "absent"
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -112,14 +142,23 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise ValueError(
             f"workdir: there is no {path.name} in {path.parent}; is it the folder of a "
             "finished run? `python -m experiments.run` makes one"
         ) from None
     except ValueError as error:
-        raise ValueError(f"workdir: {path} is damaged: {error}") from None
+        raise ValueError(
+            f"workdir: {path} is damaged ({error}); choose another --workdir"
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"workdir: {path} holds no fields; choose another --workdir")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def hardware() -> str:
