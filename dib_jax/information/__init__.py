@@ -16,6 +16,11 @@ from dib_jax.information.entropy import (
     renyi_entropy,
     total_correlation,
 )
+from dib_jax.information.estimation import (
+    Estimate,
+    estimated_mutual_information,
+    estimated_renyi_entropy,
+)
 from dib_jax.information.gram import (
     aligned_bandwidth,
     channel_gram,
@@ -33,12 +38,15 @@ from dib_jax.information.gram import (
 )
 
 __all__ = [
+    "Estimate",
     "aligned_bandwidth",
     "channel_gram",
     "check_bandwidth",
     "cka",
     "conditional_entropy",
     "dual_total_correlation",
+    "estimated_mutual_information",
+    "estimated_renyi_entropy",
     "gaussian_gram",
     "hsic",
     "joint_entropy",

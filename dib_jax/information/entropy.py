@@ -57,10 +57,15 @@ def joint_entropy(*grams: jax.Array, alpha: float) -> jax.Array:
     Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
     """
     alpha = check_alpha(alpha)
-    return entropy_of(_hadamard(*check_grams(*grams)), alpha)
+    return entropy_of(hadamard(*check_grams(*grams)), alpha)
 
 
-def _hadamard(*grams: jax.Array) -> jax.Array:
+def hadamard(*grams: jax.Array) -> jax.Array:
+    """Hadamard product of Grams, normalised to trace 1.
+
+    Args:
+        grams: (n, n) each, at least one.
+    """
     if len(grams) == 1:
         return grams[0]
     n = grams[0].shape[0]
@@ -119,7 +124,7 @@ def label_joint_entropy(
         if size is not None and (not isinstance(size, numbers.Integral) or size < 1):
             raise ValueError(f"{name} must be an integer ≥ 1 or None, got {size!r}")
     if alpha == 2:  # no eigenvalues, so nothing is gained by smaller ones
-        return entropy_of(_hadamard(gram, label_gram(labels)), alpha)
+        return entropy_of(hadamard(gram, label_gram(labels)), alpha)
     if not isinstance(labels, jax.core.Tracer):
         members = _members_by_size(labels.tolist())
         return entropy_of_blocks(tuple(_blocks(gram, m) for m in members), alpha)
@@ -143,7 +148,7 @@ def label_joint_entropy(
         return entropy_of_blocks((_blocks(gram, members),), alpha)
 
     def dense(gram: jax.Array) -> jax.Array:
-        return entropy_of(_hadamard(gram, label_gram(labels)), alpha)
+        return entropy_of(hadamard(gram, label_gram(labels)), alpha)
 
     return jax.lax.cond(fits, by_blocks, dense, gram)
 
@@ -234,7 +239,7 @@ def conditional_entropy(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Arra
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
-    return entropy_of(_hadamard(a, b), alpha) - entropy_of(b, alpha)
+    return entropy_of(hadamard(a, b), alpha) - entropy_of(b, alpha)
 
 
 def mutual_information(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array:
@@ -259,7 +264,7 @@ def mutual_information(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
-    joint = entropy_of(_hadamard(a, b), alpha)
+    joint = entropy_of(hadamard(a, b), alpha)
     return entropy_of(a, alpha) + entropy_of(b, alpha) - joint
 
 
@@ -282,7 +287,7 @@ def total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
     marginals = sum(entropy_of(gram, alpha) for gram in checked)
-    return marginals - entropy_of(_hadamard(*checked), alpha)
+    return marginals - entropy_of(hadamard(*checked), alpha)
 
 
 def dual_total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
@@ -303,11 +308,11 @@ def dual_total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
     """
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
-    joint = entropy_of(_hadamard(*checked), alpha)
+    joint = entropy_of(hadamard(*checked), alpha)
     if len(checked) == 1:
         return joint - joint
     rests = [
-        entropy_of(_hadamard(*checked[:index], *checked[index + 1 :]), alpha)
+        entropy_of(hadamard(*checked[:index], *checked[index + 1 :]), alpha)
         for index in range(len(checked))
     ]
     return sum(rests) - (len(checked) - 1) * joint
@@ -345,7 +350,7 @@ def mutual_information_matrix(grams: jax.Array, *, alpha: float) -> jax.Array:
     # l² matrices at once.
     single = jax.lax.map(entropy, grams)
     joint = jax.lax.map(
-        lambda pair: entropy(_hadamard(grams[pair[0]], grams[pair[1]])), (rows, columns)
+        lambda pair: entropy(hadamard(grams[pair[0]], grams[pair[1]])), (rows, columns)
     )
     values = single[rows] + single[columns] - joint
     upper = jnp.zeros((length, length), values.dtype).at[rows, columns].set(values)

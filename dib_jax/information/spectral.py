@@ -136,7 +136,7 @@ def _value_and_gradient(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     pairs = [jnp.linalg.eigh(block, symmetrize_input=False) for block in blocks]
     spectrum = _joined([values for values, _ in pairs])
-    slopes = _slopes(spectrum, alpha)
+    slopes = slopes_of_spectrum(spectrum, alpha)
     gradients, start = [], 0
     for values, vectors in pairs:
         own = slopes[start : start + values.size].reshape(values.shape)
@@ -155,12 +155,15 @@ def _no_second_derivative(alpha: float, primals: object, tangents: object) -> An
     )
 
 
-def entropy_of_spectrum(spectrum: jax.Array, alpha: float) -> jax.Array:
+def entropy_of_spectrum(
+    spectrum: jax.Array, alpha: float, weights: jax.Array | None = None
+) -> jax.Array:
     """S_α in bits from the eigenvalues.
 
     Args:
         spectrum: (n,), sum 1; what rounding made negative counts as 0.
         alpha: the order, as `check_alpha` returns it.
+        weights: (n,), how often each eigenvalue counts; None for once.
 
     Returns:
         Scalar.
@@ -169,22 +172,35 @@ def entropy_of_spectrum(spectrum: jax.Array, alpha: float) -> jax.Array:
     if alpha == math.inf:
         return -jnp.log2(jnp.max(spectrum))
     logs = jnp.log(jnp.where(spectrum > 0, spectrum, 1))
+    masses = spectrum if weights is None else weights * spectrum
     if alpha == 1:
-        return -jnp.sum(spectrum * logs) / math.log(2)
+        return -jnp.sum(masses * logs) / math.log(2)
     if abs(alpha - 1) < _NEAR_ONE:
         # The sum is 1 + O(α − 1), and the quotient by 1 − α would magnify its rounding.
-        rest = jnp.sum(spectrum * jnp.expm1((alpha - 1) * logs))
+        rest = jnp.sum(masses * jnp.expm1((alpha - 1) * logs))
         return jnp.log1p(rest) / ((1 - alpha) * math.log(2))
     logs = jnp.where(spectrum > 0, logs, -jnp.inf)
     # As a sum of logarithms: λ^α leaves float32 at large α.
-    return jax.nn.logsumexp(alpha * logs) / ((1 - alpha) * math.log(2))
+    total = jax.nn.logsumexp(alpha * logs, b=weights)
+    return total / ((1 - alpha) * math.log(2))
 
 
-def _slopes(spectrum: jax.Array, alpha: float) -> jax.Array:
+def slopes_of_spectrum(
+    spectrum: jax.Array, alpha: float, weights: jax.Array | None = None
+) -> jax.Array:
     """∂S_α/∂λ_i, up to one constant for all i.
 
     Eigenvalues below the resolution of the decomposition count as equal to it, where
     the true derivative may grow without bound (α ≤ 1).
+
+    Args:
+        spectrum: (n,), sum 1.
+        alpha: the order, as `check_alpha` returns it.
+        weights: (n,), how often each eigenvalue counts; None for once. The result is
+            the derivative per count.
+
+    Returns:
+        (n,).
     """
     largest = jnp.max(spectrum)
     if alpha == math.inf:
@@ -197,9 +213,12 @@ def _slopes(spectrum: jax.Array, alpha: float) -> jax.Array:
     factor = alpha / ((1 - alpha) * math.log(2))
     if abs(alpha - 1) < _NEAR_ONE:
         # λ^(α−1) − 1 instead of λ^(α−1): the constant is what would cancel.
-        total = jnp.exp2((1 - alpha) * entropy_of_spectrum(spectrum, alpha))
+        entropy = entropy_of_spectrum(spectrum, alpha, weights)
+        total = jnp.exp2((1 - alpha) * entropy)
         return factor * jnp.expm1((alpha - 1) * logs) / total
     # In units of the largest eigenvalue: exp of α times a logarithm loses α's digits.
     logs = logs - jnp.log(largest)
     powers = jnp.exp(alpha * jnp.where(spectrum > 0, logs, -jnp.inf))
+    if weights is not None:
+        powers = weights * powers
     return factor * jnp.exp((alpha - 1) * logs) / (largest * jnp.sum(powers))
