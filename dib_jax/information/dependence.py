@@ -74,7 +74,8 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
     Args:
         a: (n, n), a Gram; K_a = n · a.
         b: (n, n), likewise, of the same samples.
-        epsilon: regularisation ε, > 0.
+        epsilon: regularisation ε, > 0; below the resolution of the Grams' dtype (4 eps,
+            5e-7 in float32) it counts as that.
 
     Returns:
         Scalar from 0 to n − 1.
@@ -92,7 +93,9 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
 
     def smoother(gram: jax.Array) -> jax.Array:
         centred = _centred_kernel(gram)
-        ridge = centred + epsilon * n * jnp.eye(n, dtype=centred.dtype)
+        # With less, rounding makes the matrix indefinite: it has no Cholesky factor.
+        least = jnp.maximum(epsilon, 4 * float(jnp.finfo(centred.dtype).eps))
+        ridge = centred + least * n * jnp.eye(n, dtype=centred.dtype)
         factor = jax.scipy.linalg.cho_factor(ridge, lower=True)
         return jax.scipy.linalg.cho_solve(factor, centred)
 

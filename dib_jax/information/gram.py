@@ -8,6 +8,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -261,13 +262,14 @@ def aligned_bandwidth(
         σ, one of the candidates, the first of the best ones. No gradient.
 
     Raises:
-        ValueError: sizes differ, or there is no candidate.
+        ValueError: sizes differ, there is no candidate, or a static one is not above 0.
 
     Source: centred alignment of Cortes, Mohri & Rostamizadeh, JMLR 13, 2012.
     """
     # Late, for `dependence` is built on this module.
     from dib_jax.information.dependence import cka
 
+    _check_widths(candidates, name="candidates")
     flat = jax.lax.stop_gradient(_flat(x))
     target_gram = jax.lax.stop_gradient(target_gram)
     widths = jax.lax.stop_gradient(jnp.asarray(candidates, flat.dtype))
@@ -281,9 +283,32 @@ def aligned_bandwidth(
     return widths[jnp.argmax(scores)]
 
 
-def _check_sigma(sigma: object) -> None:
-    if isinstance(sigma, numbers.Real) and not 0 < float(sigma) < math.inf:
-        raise ValueError(f"sigma must be a width > 0, got {sigma!r}")
+def _check_widths(widths: Any, *, name: str = "sigma") -> None:
+    """Refuse what is no width, as far as that is known without waiting for a device."""
+    values = widths
+    if not isinstance(widths, jax.Array) and hasattr(widths, "tolist"):
+        values = widths.tolist()  # NumPy's
+    for value in jax.tree.leaves(values, is_leaf=lambda leaf: leaf is None):
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if isinstance(value, jax.Array) or (is_number and 0 < value < math.inf):
+            continue
+        raise ValueError(f"{name} must be a width > 0, got {widths!r}")
+
+
+def _in_widths(x: jax.Array, sigma: jax.Array) -> jax.Array:
+    """(n, m, c) in units of (c,) widths, as (n, m · c) differences to a sample."""
+    # Divided before squaring: at scales of 1e±20 the squares leave float32.
+    moved = x - jax.lax.stop_gradient(x[0])
+    limits = jnp.finfo(x.dtype)
+    sigma = jnp.maximum(sigma, limits.tiny)
+    # Samples that are this many σ apart stay infinitely far apart for the kernel, and
+    # their squares do not overflow.
+    size = math.prod(x.shape[1:])
+    farthest = math.sqrt(float(limits.max) / (16 * (size + 1)))
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(moved)), axis=(0, 1), initial=0)
+    # Asked so that a σ that is NaN stays one, and is seen.
+    sigma = jnp.where(sigma * farthest < largest, largest / farthest, sigma)
+    return (moved / sigma).reshape(x.shape[0], size)
 
 
 def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
@@ -297,19 +322,18 @@ def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
         (n, n), trace 1.
 
     Raises:
-        ValueError: a static `sigma` is not above 0.
+        ValueError: `sigma` is not a scalar, or a static one is not above 0.
     """
-    _check_sigma(sigma)
+    _check_widths(sigma)
     flat = _flat(x)
-    # Divided before squaring: at scales of 1e±20 the squares leave float32.
-    moved = flat - jax.lax.stop_gradient(flat[0])
-    sigma = jnp.maximum(jnp.asarray(sigma, flat.dtype), jnp.finfo(flat.dtype).tiny)
-    # Samples that are this many σ apart stay infinitely far apart for the kernel, and
-    # their squares do not overflow.
-    farthest = math.sqrt(float(jnp.finfo(flat.dtype).max) / (16 * (flat.shape[1] + 1)))
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(moved)), initial=0)
-    sigma = jnp.where(sigma * farthest >= largest, sigma, largest / farthest)
-    return jnp.exp(-_pairwise(moved / sigma) / 2) / flat.shape[0]
+    width = jnp.asarray(sigma, flat.dtype)
+    if width.shape != ():
+        raise ValueError(
+            f"sigma must be a scalar, got shape {width.shape}; for a width of each "
+            "feature divide the features by them first"
+        )
+    scaled = _in_widths(flat[:, :, None], width[None])
+    return jnp.exp(-_pairwise(scaled) / 2) / flat.shape[0]
 
 
 def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
@@ -331,7 +355,7 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
 
     Source: Yu, Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
     """
-    _check_sigma(sigma)
+    _check_widths(sigma)
     features = jnp.asarray(features)
     if features.ndim != 4:
         raise ValueError(
@@ -345,9 +369,10 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
             f"sigma must be a scalar or have shape {features.shape[3:]}, one width a "
             f"channel, got shape {widths.shape}"
         )
-    features = features.astype(dtype)
-    features = (features - jax.lax.stop_gradient(features[0])) / widths
-    return gaussian_gram(features, sigma=1.0)
+    n, h, w, c = features.shape
+    pixels = features.astype(dtype).reshape(n, h * w, c)
+    scaled = _in_widths(pixels, jnp.broadcast_to(widths, (c,)))
+    return jnp.exp(-_pairwise(scaled) / 2) / n
 
 
 def label_gram(labels: jax.Array) -> jax.Array:

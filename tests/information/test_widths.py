@@ -1,0 +1,74 @@
+"""Widths of any size, and what is no width."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax import information as info
+
+FEATURES = np.random.default_rng(5).normal(size=(6, 2, 2, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "sigma", [0, -1.0, math.nan, [1.0, 0.0, 1.0], np.array([1.0, -2.0, 1.0]), "1", True]
+)
+def test_widths_of_channels_that_are_no_widths_are_named(sigma):
+    with pytest.raises(ValueError, match="sigma must be a width > 0, got"):
+        info.channel_gram(FEATURES, sigma=sigma)
+
+
+@pytest.mark.parametrize("candidates", [[0.0], [1.0, -1.0], np.array([math.nan, 1.0])])
+def test_candidates_that_are_no_widths_are_named(candidates):
+    target = info.label_gram(np.arange(6) % 2)
+    with pytest.raises(ValueError, match="candidates must be a width > 0, got"):
+        info.aligned_bandwidth(FEATURES, target, candidates=candidates)
+
+
+def test_a_width_for_each_feature_is_refused_where_one_is_meant():
+    with pytest.raises(ValueError, match=r"must be a scalar, got shape \(3,\)"):
+        info.gaussian_gram(np.ones((6, 3), np.float32), sigma=jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("scale", "widths"),
+    [
+        (1e20, [1e-20] * 3),
+        (1e37, [1.0] * 3),
+        (1e-30, [1e-30] * 3),
+        (1.0, [1e-30, 1.0, 1e30]),
+        (1.0, [0.0, 1.0, 1.0]),  # traced, so that nothing is known of it before
+    ],
+)
+def test_channels_of_any_scale_and_width_have_a_gram_and_a_gradient(scale, widths):
+    def entropy(features, sigma):
+        gram = info.channel_gram(features, sigma=sigma)
+        return info.renyi_entropy(gram, alpha=1.01)
+
+    both = jax.jit(jax.value_and_grad(entropy))
+    value, slope = both(FEATURES * np.float32(scale), jnp.array(widths))
+    assert -1e-5 <= value <= math.log2(6) + 1e-5
+    assert np.all(np.isfinite(slope))
+
+
+def test_a_width_that_came_out_as_nan_is_not_hidden():
+    for gram in (info.gaussian_gram, info.channel_gram):
+        assert np.all(np.isnan(gram(FEATURES, sigma=jnp.nan * jnp.ones(()))[0, 1:]))
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-12])
+@pytest.mark.parametrize("sigma", [1.0, 50.0])
+def test_a_regularisation_below_the_resolution_leaves_normalized_hsic_finite(
+    epsilon, sigma
+):
+    x = np.repeat(np.random.default_rng(0).normal(size=(8, 3)), 8, axis=0)
+
+    def loss(x):
+        gram = info.gaussian_gram(x, sigma=sigma)
+        return info.normalized_hsic(gram, gram, epsilon=epsilon)
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(x, jnp.float32))
+    assert 0 <= value <= 63
+    assert np.all(np.isfinite(slope))
