@@ -68,7 +68,7 @@ def squared_distances(x: jax.Array) -> jax.Array:
         x: (n, …); features are flattened.
 
     Returns:
-        (n, n), ≥ 0, symmetric, the diagonal exactly 0; at least float32.
+        (n, n), ≥ 0, symmetric to rounding, the diagonal exactly 0; at least float32.
 
     Raises:
         ValueError: `x` has no sample axis.
