@@ -4,7 +4,12 @@ A Gram is (n, n), symmetric, positive semi-definite, trace 1. Everything works u
 `jit`, `vmap` and `grad`; importing this package initialises no backend.
 """
 
-from dib_jax.information.dependence import cka, hsic, normalized_hsic
+from dib_jax.information.dependence import (
+    aligned_bandwidth,
+    cka,
+    hsic,
+    normalized_hsic,
+)
 from dib_jax.information.entropy import (
     conditional_entropy,
     dual_total_correlation,
@@ -22,7 +27,6 @@ from dib_jax.information.estimation import (
     estimated_renyi_entropy,
 )
 from dib_jax.information.gram import (
-    aligned_bandwidth,
     channel_gram,
     check_bandwidth,
     gaussian_gram,

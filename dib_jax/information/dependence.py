@@ -5,11 +5,13 @@ They work on n · Gram, the kernel matrix with unit diagonal. 0/0 is 0 in all th
 
 import math
 import numbers
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from dib_jax.information.gram import check_grams
+from dib_jax.information.decompositions import solve_positive
+from dib_jax.information.gram import check_grams, check_widths, gaussian_gram
 
 
 def _centred_kernel(gram: jax.Array) -> jax.Array:
@@ -96,7 +98,40 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
         # With less, rounding makes the matrix indefinite: it has no Cholesky factor.
         least = jnp.maximum(epsilon, 4 * float(jnp.finfo(centred.dtype).eps))
         ridge = centred + least * n * jnp.eye(n, dtype=centred.dtype)
-        factor = jax.scipy.linalg.cho_factor(ridge, lower=True)
-        return jax.scipy.linalg.cho_solve(factor, centred)
+        return solve_positive(ridge, centred)
 
     return jnp.sum(smoother(a) * smoother(b).T)
+
+
+def aligned_bandwidth(
+    x: jax.Array, target_gram: jax.Array, *, candidates: jax.Array | Sequence[float]
+) -> jax.Array:
+    """The candidate width whose Gaussian Gram aligns best with a target's Gram.
+
+    Args:
+        x: (n, …); features are flattened.
+        target_gram: (n, n), e.g. `label_gram(labels)`.
+        candidates: (m,), widths > 0 in units of x.
+
+    Returns:
+        σ, one of the candidates, the first of the best ones. No gradient.
+
+    Raises:
+        ValueError: sizes differ, there is no candidate, or a static one is not above 0.
+
+    Source: centred alignment of Cortes, Mohri & Rostamizadeh, JMLR 13, 2012.
+    """
+    check_widths(candidates, name="candidates")
+    x = jax.lax.stop_gradient(jnp.asarray(x))
+    target_gram = jax.lax.stop_gradient(target_gram)
+    widths = jax.lax.stop_gradient(
+        jnp.asarray(candidates, jnp.result_type(x.dtype, jnp.float32))
+    )
+    if widths.ndim != 1 or widths.size == 0:
+        raise ValueError(
+            f"candidates must be one or more widths (m,), got shape {widths.shape}"
+        )
+    scores = jax.lax.map(
+        lambda sigma: cka(gaussian_gram(x, sigma=sigma), target_gram), widths
+    )
+    return widths[jnp.argmax(scores)]

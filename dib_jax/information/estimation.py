@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dib_jax.information.decompositions import eigh, matmul, qr, solve_lower
 from dib_jax.information.entropy import hadamard
 from dib_jax.information.gram import check_gram, check_grams
 from dib_jax.information.spectral import (
@@ -199,7 +200,7 @@ def _with_gradient(
     rest = slopes[:rank] - c - m * spectrum.top
     vectors = spectrum.vectors
     # Without c I, which changes nothing where the trace stays.
-    gradient = m * gram + _product(vectors * rest, vectors.T)
+    gradient = m * gram + matmul(vectors * rest, vectors.T)
     return *_bits(alpha, spectrum), gradient
 
 
@@ -208,10 +209,6 @@ def _no_second_derivative(
     alpha: float, rank: int, probes: int, primals: Any, tangents: Any
 ) -> Any:
     raise ValueError("second derivatives of an estimated entropy are not available")
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _bits(alpha: float, spectrum: _Spectrum) -> tuple[jax.Array, jax.Array]:
@@ -234,12 +231,12 @@ def _spectrum(gram: jax.Array, key: jax.Array, rank: int, probes: int) -> _Spect
     key_start, key_probes = jax.random.split(key)
     basis = jax.random.normal(key_start, (n, rank), dtype)
     for _ in range(_PASSES):
-        basis = jnp.linalg.qr(_product(gram, basis))[0]
-    image = _product(gram, basis)
-    top, turn = jnp.linalg.eigh(_product(basis.T, image))
-    vectors = _product(basis, turn)
+        basis = qr(matmul(gram, basis))[0]
+    image = matmul(gram, basis)
+    top, turn = eigh(matmul(basis.T, image))
+    vectors = matmul(basis, turn)
     starts = jax.random.rademacher(key_probes, (n, probes), dtype)
-    starts = starts - _product(vectors, _product(vectors.T, starts))
+    starts = starts - matmul(vectors, matmul(vectors.T, starts))
     norms = jnp.linalg.norm(starts, axis=0)
     tiny = jnp.finfo(dtype).tiny
     diagonal, beside = _lanczos(gram, vectors, starts / jnp.maximum(norms, tiny))
@@ -274,7 +271,7 @@ def _lanczos(
     tiny = jnp.finfo(dtype).tiny
 
     def outside(block: jax.Array) -> jax.Array:
-        return block - _product(vectors, _product(vectors.T, block))
+        return block - matmul(vectors, matmul(vectors.T, block))
 
     basis = jnp.zeros((_STEPS, n, probes), dtype).at[0].set(starts)
 
@@ -282,7 +279,7 @@ def _lanczos(
         index: jax.Array, state: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         basis, diagonal, beside = state
-        image = outside(_product(gram, outside(basis[index])))
+        image = outside(matmul(gram, outside(basis[index])))
         diagonal = diagonal.at[index].set(jnp.sum(image * basis[index], axis=0))
         # Against all earlier ones, twice: Lanczos vectors lose their right angles.
         for _ in range(2):
@@ -304,7 +301,7 @@ def _lanczos(
 def _quadrature(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Nodes of Gauss's quadrature and their shares, from a tridiagonal matrix."""
     off = jnp.diag(beside[:-1], 1)
-    nodes, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + off + off.T)
+    nodes, vectors = eigh(jnp.diag(diagonal) + off + off.T)
     return jnp.maximum(nodes, 0), vectors[0] ** 2
 
 
@@ -319,10 +316,10 @@ def _corrected(moments: jax.Array, nodes: jax.Array, weights: jax.Array) -> jax.
     # The smallest change u √w with P (u √w) = missing, which is what a regression on 1,
     # λ and λ² takes away. By QR, for the normal equations would square the condition.
     roots = jnp.sqrt(weights)
-    q, r = jnp.linalg.qr((powers * roots).T)
+    q, r = qr((powers * roots).T)
     diagonal = jnp.diagonal(r)
     least = 1e-5 * jnp.abs(diagonal[0])
     # Fewer than three different nodes leave a moment that cannot be moved.
     r = r + jnp.diag(jnp.where(jnp.abs(diagonal) > least, 0, jnp.inf))
-    u = q @ jax.scipy.linalg.solve_triangular(r.T, missing, lower=True)
+    u = q @ solve_lower(r.T, missing)
     return weights + jnp.where(is_tail, roots * u, 0)

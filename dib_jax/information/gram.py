@@ -7,7 +7,7 @@ exp(−d²/(2σ²)) everywhere, d the Euclidean distance of the flattened featur
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -248,42 +248,7 @@ def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
     return jnp.asarray(rule, jnp.promote_types(jnp.asarray(x).dtype, jnp.float32))
 
 
-def aligned_bandwidth(
-    x: jax.Array, target_gram: jax.Array, *, candidates: jax.Array | Sequence[float]
-) -> jax.Array:
-    """The candidate width whose Gaussian Gram aligns best with a target's Gram.
-
-    Args:
-        x: (n, …); features are flattened.
-        target_gram: (n, n), e.g. `label_gram(labels)`.
-        candidates: (m,), widths > 0 in units of x.
-
-    Returns:
-        σ, one of the candidates, the first of the best ones. No gradient.
-
-    Raises:
-        ValueError: sizes differ, there is no candidate, or a static one is not above 0.
-
-    Source: centred alignment of Cortes, Mohri & Rostamizadeh, JMLR 13, 2012.
-    """
-    # Late, for `dependence` is built on this module.
-    from dib_jax.information.dependence import cka
-
-    _check_widths(candidates, name="candidates")
-    flat = jax.lax.stop_gradient(_flat(x))
-    target_gram = jax.lax.stop_gradient(target_gram)
-    widths = jax.lax.stop_gradient(jnp.asarray(candidates, flat.dtype))
-    if widths.ndim != 1 or widths.size == 0:
-        raise ValueError(
-            f"candidates must be one or more widths (m,), got shape {widths.shape}"
-        )
-    scores = jax.lax.map(
-        lambda sigma: cka(gaussian_gram(flat, sigma=sigma), target_gram), widths
-    )
-    return widths[jnp.argmax(scores)]
-
-
-def _check_widths(widths: Any, *, name: str = "sigma") -> None:
+def check_widths(widths: Any, *, name: str = "sigma") -> None:
     """Refuse what is no width, as far as that is known without waiting for a device."""
     values = widths
     if not isinstance(widths, jax.Array) and hasattr(widths, "tolist"):
@@ -324,7 +289,7 @@ def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
     Raises:
         ValueError: `sigma` is not a scalar, or a static one is not above 0.
     """
-    _check_widths(sigma)
+    check_widths(sigma)
     flat = _flat(x)
     width = jnp.asarray(sigma, flat.dtype)
     if width.shape != ():
@@ -355,7 +320,7 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
 
     Source: Yu, Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
     """
-    _check_widths(sigma)
+    check_widths(sigma)
     features = jnp.asarray(features)
     if features.ndim != 4:
         raise ValueError(

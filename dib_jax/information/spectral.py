@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dib_jax.information.decompositions import eigh, eigvalsh, matmul
+
 # Within this distance of 1 the sum of λ^α is taken as 1 + Σ λ (λ^(α−1) − 1).
 _NEAR_ONE = 0.25
 # Orders whose sums of powers are taken from products of matrices.
@@ -80,7 +82,7 @@ def entropy_of_blocks(blocks: tuple[jax.Array, ...], alpha: float) -> jax.Array:
 def _by_products(alpha: int, blocks: tuple[jax.Array, ...]) -> jax.Array:
     power = jnp.zeros((), blocks[0].dtype)
     for block in blocks:
-        square = _matmul(block, block)
+        square = matmul(block, block)
         # As two statements: one fused expression is ten times slower on a CPU.
         power += jnp.sum(square * (block if alpha == 3 else square))
     return jnp.log2(power) / (1 - alpha)
@@ -96,21 +98,17 @@ def _by_products_jvp(
     entropy = _by_products(alpha, blocks)
     change_of_power = jnp.zeros((), blocks[0].dtype)
     for block, change in zip(blocks, changes, strict=True):
-        square = _matmul(block, block)
-        derivative = square if alpha == 3 else _matmul(square, block)
+        square = matmul(block, block)
+        derivative = square if alpha == 3 else matmul(square, block)
         change_of_power += jnp.sum(derivative * change)
     # d/dA tr A^α = α A^(α−1); the sum itself from the entropy, which is at hand.
     scale = alpha / (1 - alpha) / math.log(2) * jnp.exp2(-(1 - alpha) * entropy)
     return entropy, scale * change_of_power
 
 
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _by_spectrum(alpha: float, blocks: tuple[jax.Array, ...]) -> jax.Array:
-    spectra = [jnp.linalg.eigvalsh(block, symmetrize_input=False) for block in blocks]
+    spectra = [eigvalsh(block) for block in blocks]
     return entropy_of_spectrum(_joined(spectra), alpha)
 
 
@@ -134,7 +132,7 @@ def _by_spectrum_jvp(
 def _value_and_gradient(
     alpha: float, blocks: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    pairs = [jnp.linalg.eigh(block, symmetrize_input=False) for block in blocks]
+    pairs = [eigh(block) for block in blocks]
     spectrum = _joined([values for values, _ in pairs])
     slopes = slopes_of_spectrum(spectrum, alpha)
     gradients, start = [], 0
@@ -142,7 +140,7 @@ def _value_and_gradient(
         own = slopes[start : start + values.size].reshape(values.shape)
         start += values.size
         gradients.append(
-            _matmul(vectors * own[..., None, :], jnp.swapaxes(vectors, -1, -2))
+            matmul(vectors * own[..., None, :], jnp.swapaxes(vectors, -1, -2))
         )
     return entropy_of_spectrum(spectrum, alpha), tuple(gradients)
 
