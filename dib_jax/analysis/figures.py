@@ -149,7 +149,7 @@ def stage_metric(
     if baseline is not None:
         axes.axhline(_percent(baseline), color=_INK, lw=1.1, ls=(0, (1, 2)))
         axes.plot([], [], color=_INK, lw=1.1, ls=(0, (1, 2)), label="end to end, test")
-    _finish(axes, "Stage", f"{metric_label(metric)} (%)")
+    finish(axes, "Stage", f"{metric_label(metric)} (%)")
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=12, integer=True, steps=[1, 2, 5, 10])
     )
@@ -190,7 +190,7 @@ def training_curves(
     ):
         for split in ("train", "validation"):
             layout.draw(axes, split, keys, scale=scale, solid=len(splits) == 1)
-        _finish(axes, "", label)
+        finish(axes, "", label)
         layout.mark_stages(axes, names=axes is panels[0], width=width)
     panels[1].set_xlabel(layout.label, fontsize=_LABEL, color=_INK)
     handles = [
@@ -229,7 +229,7 @@ def loss_terms(rows: Rows, *, overlapping: bool = False, width: float = 8.3) -> 
             axes.set_visible(False)
             continue
         layout.draw(axes, "train", (names[number],), solid=True)
-        _finish(axes, "", "")
+        finish(axes, "", "")
         axes.set_title(
             term_label(names[number]), fontsize=_TITLE, color=_INK, loc="left", pad=14
         )
@@ -502,7 +502,14 @@ class _Epochs:
         bar.outline.set_visible(False)
 
 
-def _finish(axes: Axes, x: str, y: str) -> None:
+def finish(axes: Axes, x: str, y: str) -> None:
+    """Labels, spines, ticks and grid as all figures here have them.
+
+    Args:
+        axes: to be changed.
+        x: label of the x axis, with its unit; "" for none.
+        y: likewise.
+    """
     if x:
         axes.set_xlabel(x, fontsize=_LABEL, color=_INK)
     if y:
