@@ -62,15 +62,15 @@ def predictions(trained: "Trained") -> "Predictions":
     Args:
         trained: a finished run.
     """
-    import jax
-
     from dib_jax.analysis.report import Predictions
 
     dataset = trained.experiment.dataset
+    said = trained.experiment.task.objects(trained.outputs)
     return Predictions(
         images=dataset.test["images"],
         labels=dataset.test["labels"],
-        probabilities=np.asarray(jax.nn.softmax(trained.outputs)),
+        predicted=np.asarray(said.labels)[:, 0],
+        confidence=np.asarray(said.scores)[:, 0],
         class_names=dataset.class_names,
     )
 

@@ -13,7 +13,14 @@ from dib_jax.training.steps import frozen, initial_state, predict, train_step
 from experiments.command_line import load_config
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+SHAPES = {
+    "mnist": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+    "cifar100": (32, 32, 3),
+    "gtsrb": (32, 32, 3),
+}
+# Some of them change their class when mirrored.
+SIGNS = {"gtsrb"}
 
 
 @pytest.fixture
@@ -27,6 +34,7 @@ def data_dir(tmp_path):
                 tmp_path / name / f"{split}.npz",
                 images=generator.integers(0, 256, (400, *shape), np.uint8),
                 labels=np.arange(400) % 10,
+                boxes=np.tile(np.float32([2, 3, 20, 25]), (400, 1)),
             )
     return tmp_path
 
@@ -41,7 +49,10 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
     images = jax.ShapeDtypeStruct(
         (128, *SHAPES.get(config.dataset.name, (8, 8, 1))), "uint8"
     )
-    batch = {"images": images, "labels": jax.ShapeDtypeStruct((128,), "int32")}
+    batch = {
+        name: jax.ShapeDtypeStruct((128, *array.shape[1:]), array.dtype)
+        for name, array in experiment.dataset.train.items()
+    }
     trunk = ()
     for block in experiment.blocks:
         state = jax.eval_shape(
@@ -61,8 +72,20 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
             head,
             images,
         )
-        assert outputs.shape == (128, 10)
+        metrics = jax.eval_shape(
+            block.task.metrics, outputs, jax.eval_shape(block.task.targets, batch)
+        )
+        assert metrics[block.task.metric].shape == ()
         trunk += stages
+
+
+@pytest.mark.parametrize("variant", ["", ":quick"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_traffic_sign_is_mirrored(path, variant):
+    dataset = load_config(f"{path}{variant}").config.dataset
+    if dataset.name in SIGNS:
+        assert dataset.augment
+        assert "flip" not in dataset.augment
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -33,6 +33,7 @@ _WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _MANY = 20  # stages or classes, beyond which a figure is drawn in pixels
 _EXAMPLES, _PAIRS = 12, 10
+_NOTHING = "nothing found"
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 
 
@@ -42,13 +43,15 @@ class Predictions(NamedTuple):
     Attributes:
         images: uint8 (n, h, w, c), the whole split.
         labels: int (n,), the true classes.
-        probabilities: float (n, c), the share of each class, rows sum to 1.
+        predicted: int (n,), the predicted classes, −1 where nothing was found.
+        confidence: (n,), how sure each of them is, 0..1.
         class_names: of the c classes.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    probabilities: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     class_names: tuple[str, ...]
 
 
@@ -207,8 +210,8 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _check(predictions: Predictions) -> None:
-    images, labels, probabilities, class_names = predictions
-    count, classes = len(labels), len(class_names)
+    images, labels, predicted = predictions[:3]
+    count, classes = len(labels), len(predictions.class_names)
     if count == 0:
         raise ValueError("predictions: there is no test sample to report on")
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) != count:
@@ -216,15 +219,21 @@ def _check(predictions: Predictions) -> None:
             f"predictions.images must be uint8 ({count}, h, w, c), got {images.dtype} "
             f"{images.shape}"
         )
-    if probabilities.shape != (count, classes):
-        raise ValueError(
-            f"predictions.probabilities must be ({count}, {classes}), for {count} "
-            f"labels and {classes} class names, got {probabilities.shape}"
-        )
+    for name in ("predicted", "confidence"):
+        shape = getattr(predictions, name).shape
+        if shape != (count,):
+            raise ValueError(
+                f"predictions.{name} must be ({count},), as labels are, got {shape}"
+            )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"predictions.labels must lie in 0..{classes - 1}, got {labels.min()} to "
             f"{labels.max()}"
+        )
+    if predicted.min() < -1 or predicted.max() >= classes:
+        raise ValueError(
+            f"predictions.predicted must lie in −1..{classes - 1}, got "
+            f"{predicted.min()} to {predicted.max()}"
         )
 
 
@@ -525,7 +534,9 @@ def _terms(material: _Material) -> Section | None:
 
 def _confusion(material: _Material) -> Section | None:
     names, labels = material.predictions.class_names, material.predictions.labels
-    predicted = material.predictions.probabilities.argmax(axis=1)
+    predicted = material.predictions.predicted
+    if predicted.min() < 0:  # a column of its own; no picture is truly of that class
+        names = (*names, _NOTHING)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (labels, predicted), 1)
     drawn = _figure(
@@ -567,8 +578,7 @@ def _confusion(material: _Material) -> Section | None:
 def _pictures(material: _Material) -> Section | None:
     predictions, seed = material.predictions, material.run.results.get("seed") or 0
     count = len(predictions.labels)
-    predicted = predictions.probabilities.argmax(axis=1)
-    confidence = predictions.probabilities.max(axis=1)
+    predicted, confidence = predictions.predicted, predictions.confidence
     chosen = np.sort(
         np.random.default_rng(seed).choice(count, min(_EXAMPLES, count), replace=False)
     )
@@ -706,9 +716,9 @@ def _said_of(
     said = []
     for index in chosen:
         true = int(predictions.labels[index])
-        predicted = int(predictions.probabilities[index].argmax())
-        confidence = float(predictions.probabilities[index, predicted])
-        names = predictions.class_names
+        predicted = int(predictions.predicted[index])
+        confidence = float(predictions.confidence[index])
+        names = (*predictions.class_names, _NOTHING)  # for −1, too
         # 99.97 % is not certainty, and rounds to 100 %.
         shown = "> 99.9 %" if 0.999 < confidence < 1 else f"{100 * confidence:.1f} %"
         said.append((names[true], names[predicted], shown, true == predicted))

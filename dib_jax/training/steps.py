@@ -289,7 +289,7 @@ def predict(
         batch_size: samples that pass through the network at once.
 
     Returns:
-        (n, num_outputs), float32.
+        (n, …, num_outputs), float32.
     """
 
     def outputs(images: jax.Array) -> jax.Array:
@@ -311,4 +311,4 @@ def predict(
     images = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = images.reshape(-1, batch_size, *images.shape[1:])
     result = jax.lax.map(outputs, batches)
-    return result.reshape(-1, result.shape[-1])[:count]
+    return result.reshape(-1, *result.shape[2:])[:count]

@@ -107,7 +107,7 @@ class Trained(NamedTuple):
         network: its variables.
         results: what results.json holds.
         test: metrics of each block's head on the test split.
-        outputs: of the last head for the test split, (n, num_outputs).
+        outputs: of the last head for the test split, (n, …, num_outputs).
     """
 
     experiment: Experiment
@@ -177,6 +177,21 @@ def load_trained(workdir: pathlib.Path) -> Trained:
         FileNotFoundError: the data set is not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
+    experiment, network, results = restore(workdir)
+    return Trained(experiment, network, results, *evaluate(experiment, network))
+
+
+def restore(workdir: pathlib.Path) -> tuple[Experiment, Network, dict[str, Any]]:
+    """The pieces, the network and the results of a finished run, nothing evaluated.
+
+    Args:
+        workdir: of a finished run.
+
+    Raises:
+        ValueError: there is no finished run.
+        FileNotFoundError: the data set is not there any more.
+        dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
+    """
     results = read_results(workdir)
     experiment = assemble(read_config(workdir))
     with Progress(0) as progress:
@@ -187,7 +202,7 @@ def load_trained(workdir: pathlib.Path) -> Trained:
             "damaged; move results.json away, and the same run goes on from the last "
             "sound one"
         )
-    return Trained(experiment, network, results, *evaluate(experiment, network))
+    return experiment, network, results
 
 
 def evaluate(
@@ -200,18 +215,38 @@ def evaluate(
         network: variables of all its stages and heads.
 
     Returns:
-        A dict of metrics for each block, and (n, num_outputs).
+        A dict of metrics for each block, and (n, …, num_outputs).
     """
     test = _on_device(experiment.dataset.test)
     metrics = []
     for block, head in zip(experiment.blocks, network.heads, strict=True):
-        stages = network.stages[: block.stage + 1]
-        split = len(block.trunk)
-        outputs = _predictor(block)(
-            stages[:split], stages[split:], head, test["images"]
-        )
+        outputs = _outputs(block, network, head, test["images"])
         metrics.append(_metrics(block, outputs, test))
     return metrics, np.asarray(outputs)
+
+
+def outputs_of(
+    experiment: Experiment, network: Network, images: np.ndarray
+) -> jax.Array:
+    """What the last block's head gives for pictures.
+
+    Args:
+        experiment: the experiment.
+        network: variables of all its stages and heads.
+        images: uint8 (n, h, w, c), shaped as the data set's.
+
+    Returns:
+        (n, …, num_outputs).
+    """
+    block, head = experiment.blocks[-1], network.heads[-1]
+    return _outputs(block, network, head, jnp.asarray(images))
+
+
+def _outputs(
+    block: Block, network: Network, head: Variables, images: jax.Array
+) -> jax.Array:
+    stages, split = network.stages[: block.stage + 1], len(block.trunk)
+    return _predictor(block)(stages[:split], stages[split:], head, images)
 
 
 def _on_device(split: dict[str, np.ndarray]) -> Split:

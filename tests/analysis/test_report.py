@@ -164,8 +164,9 @@ def test_every_setting_is_shown(pair):
 
 
 def test_confusions_and_mistakes_are_counted(pair):
-    images, labels, probabilities, names = make_predictions()
-    predicted = probabilities.argmax(axis=1)
+    given = make_predictions()
+    images, labels, names = given.images, given.labels, given.class_names
+    predicted, confidence = given.predicted, given.confidence
     wrong = predicted != labels
     text = text_of(pair / "greedy" / "report.html")
     assert f"{(~wrong).sum()} of 360 pictures are on the diagonal" in text
@@ -176,7 +177,7 @@ def test_confusions_and_mistakes_are_counted(pair):
         found = (of_class & (predicted == names.index(other))).sum()
         assert found == int(count) > 0
         assert share == f"{100 * found / of_class.sum():.1f} %"
-    order = np.argsort(-np.where(wrong, probabilities.max(axis=1), 0), kind="stable")
+    order = np.argsort(-np.where(wrong, confidence, 0), kind="stable")
     page = (pair / "greedy" / "report.html").read_text()
     cards = re.findall(
         r'base64,([^"]+)" alt="Test picture (\d+)"><span>true <b>(.*?)</b></span>'
@@ -184,13 +185,13 @@ def test_confusions_and_mistakes_are_counted(pair):
         page,
     )
     assert [int(card[1]) for card in cards[12:]] == order[:12].tolist()
-    for picture, index, true, kind, mark, shown, confidence in cards:
+    for picture, index, true, kind, mark, shown, sure in cards:
         k = int(index)
         assert (true, shown) == (names[labels[k]], names[predicted[k]])
         assert ("✗" in mark) == wrong[k] == ("wrong" in kind)
-        share = probabilities[k].max()
+        share = confidence[k]
         shown = "> 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
-        assert html.unescape(confidence) == shown
+        assert html.unescape(sure) == shown
         decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
         np.testing.assert_array_equal(decoded, images[k, :, :, 0])
 
@@ -369,7 +370,8 @@ def test_a_damaged_line_of_the_record_is_named(workdir, predictions):
         ("labels", np.zeros(0, int), "no test sample"),
         ("labels", np.full(360, 10), "must lie in 0..9, got 10 to 10"),
         ("images", np.zeros((360, 8, 8, 1)), "images must be uint8"),
-        ("probabilities", np.zeros((360, 9)), r"must be \(360, 10\)"),
+        ("confidence", np.zeros((360, 9)), r"must be \(360,\), .* got \(360, 9\)"),
+        ("predicted", np.full(360, 10), r"must lie in −1..9, got 10 to 10"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(
