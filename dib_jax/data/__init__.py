@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dib_jax.data.arrays import read_arrays
 from dib_jax.data.dataset import Dataset, Split, check_boxes, check_dataset, check_split
-from dib_jax.data.preparation import downloadable
+from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
 
@@ -182,7 +182,7 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     embedded = ", ".join(known_names())
     command = f"python -m experiments.prepare {name} --data_dir={folder.parent}"
-    download = f"run `{command}`, or " if name in downloadable() else ""
+    download = f"run `{command}`, or " if is_downloadable(name) else ""
     place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
         f"data set {name!r} was not found: it is not embedded ({embedded} is), and "

@@ -35,6 +35,19 @@ def downloadable() -> tuple[str, ...]:
     )
 
 
+def is_downloadable(name: str) -> bool:
+    """Whether `prepare` knows a name, also one like gtsrb48.
+
+    Args:
+        name: the data set's name.
+    """
+    try:
+        _find(name)
+    except ValueError:
+        return False
+    return True
+
+
 def is_prepared(name: str, root: pathlib.Path) -> bool:
     """Whether a folder of data sets holds a set, as array files or as TFDS' files.
 

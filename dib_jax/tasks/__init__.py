@@ -18,6 +18,7 @@ class Task(NamedTuple):
         loss: outputs (n, num_outputs), targets → scalar, dict of scalars to record.
         metrics: outputs and targets of a whole split → dict of scalars.
         target_gram: targets → (n, n).
+        uses_boxes: whether `targets` reads the batch's `boxes`.
     """
 
     num_outputs: int
@@ -26,3 +27,4 @@ class Task(NamedTuple):
     loss: Callable[[jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
     metrics: Callable[[jax.Array, Any], dict[str, jax.Array]]
     target_gram: Callable[[Any], jax.Array]
+    uses_boxes: bool = False
