@@ -15,7 +15,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0
     config.workdir = ""
     config.dataset = dict(
-        name="cifar10", data_dir="", val_fraction=0.05, augment="crop,flip"
+        name="cifar10",
+        data_dir="",
+        val_fraction=0.05,
+        augment="crop,flip",
+        skip_bad_boxes=False,
     )
     config.model = dict(
         name="cnn",

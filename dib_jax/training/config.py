@@ -100,6 +100,11 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
             'augmentation of training pictures, e.g. "crop,flip"; empty for none',
             default="",
         ),
+        "dataset.skip_bad_boxes": Field(
+            bool,
+            "leave pictures with a bad box out, where the task uses boxes",
+            default=False,
+        ),
     }
     for section, package in FACTORIES.items():
         fields |= _factory_fields(section, package, sections)

@@ -52,11 +52,15 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         FileNotFoundError: the data set is not there.
         ValueError: the data, or a value of the config, cannot be used.
     """
+    # What a task reads does not depend on how many classes there are.
+    uses_boxes = _build("tasks", config.task, num_classes=2).uses_boxes
     dataset = data.load(
         config.dataset.name,
         data_dir=config.dataset.data_dir,
         val_fraction=config.dataset.val_fraction,
         seed=config.seed,
+        boxes=uses_boxes,
+        skip_bad_boxes=config.dataset.skip_bad_boxes,
     )
     count = len(dataset.train["labels"])
     if config.batch_size > count:
