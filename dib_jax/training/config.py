@@ -359,7 +359,10 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         if any(annotation is not int for annotation in supplied.values()):
             continue  # it wants something of the data, which are not read here
         try:
-            built[section] = factory(**chosen, **dict.fromkeys(supplied, 2))
+            # Any stage will do, and the first is always there.
+            built[section] = factory(
+                **chosen, **{name: 0 if name == "stage" else 2 for name in supplied}
+            )
         except ValueError as error:
             raise ValueError(_refused(section, chosen, str(error))) from None
     stages = built.get("model")
@@ -371,8 +374,9 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
     blocks = schedule.blocks(len(stages), full["schedule.blocks"])
     _one_for_each("epochs", full["epochs"], len(blocks), "block")
     for dotted, field in fields.items():
-        is_local = schedule.local and dotted.startswith("objective.")
-        if is_local and _is_one_or_several(field.type):
+        section = dotted.partition(".")[0]
+        is_by_stage = section == "head" or (schedule.local and section == "objective")
+        if is_by_stage and _is_one_or_several(field.type):
             _one_for_each(dotted, full[dotted], len(stages), "stage")
 
 

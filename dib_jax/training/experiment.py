@@ -13,7 +13,7 @@ from dib_jax import data
 from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
 from dib_jax.tasks import Task
-from dib_jax.training.build import find
+from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
 from dib_jax.training.schedules import SCHEDULES
 from dib_jax.training.steps import Block
@@ -79,7 +79,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         Block(
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
-            head=_build("models.heads", config.head, num_outputs=task.num_outputs),
+            head=_head(config.head, task, stage=group[-1]),
             stage=group[-1],
             task=task,
             objective=objective,
@@ -143,6 +143,14 @@ def _standardize(
 def _build(package: str, section: ml_collections.ConfigDict, **supplied: Any) -> Any:
     chosen = section.to_dict()
     return find(package, chosen.pop("name"))(**chosen, **supplied)
+
+
+def _head(section: ml_collections.ConfigDict, task: Task, *, stage: int) -> Any:
+    """The head of a block that ends with `stage`, which only some factories ask for."""
+    known = {"num_outputs": task.num_outputs, "stage": stage}
+    asked = supplied(find("models.heads", section.name))
+    wanted = {name: known[name] for name in asked if name in known}
+    return _build("models.heads", section, **wanted)
 
 
 def _task_loss(signals: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -66,7 +66,7 @@ def test_an_mlp_flattens_pictures_and_a_cnn_halves_them_where_it_pools():
         linear(num_outputs=10, pool=2),
         linear(num_outputs=10, pool=0),
         mlp_head(num_outputs=10, layers=2, width=16),
-        conv(num_outputs=10, layers=1),
+        conv(num_outputs=10, stage=0, layers=1),
     ],
 )
 def test_every_head_gives_one_row_of_outputs_for_each_sample(head):
@@ -90,7 +90,9 @@ def test_the_linear_head_is_linear():
 
 def test_a_convolutional_head_on_vectors_says_which_head_to_use():
     with pytest.raises(ValueError, match=r"needs feature maps .* head.name=mlp"):
-        conv(num_outputs=10).init(jax.random.key(0), jnp.ones((4, 6)), train=False)
+        conv(num_outputs=10, stage=0).init(
+            jax.random.key(0), jnp.ones((4, 6)), train=False
+        )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,8 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
         (lambda: cnn(widths=(4,), pools=2), "pools must be 0 to 1, got 2"),
         (lambda: mlp(widths=(4, 0)), "widths must be"),
         (lambda: linear(num_outputs=2, pool=-1), "pool must be ≥ 0, got -1"),
-        (lambda: conv(num_outputs=2, layers=0), "layers must be ≥ 1, got 0"),
+        (lambda: conv(num_outputs=2, stage=0, layers=-1), "layers must be ≥ 0, got -1"),
+        (lambda: conv(num_outputs=2, stage=2, layers=(1, 0)), "none for stage 2"),
         (lambda: mlp_head(num_outputs=2, layers=0), "must be ≥ 1"),
     ],
 )
