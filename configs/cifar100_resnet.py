@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         val_fraction=0.05,
         augment="crop,flip",
         skip_bad_boxes=False,
+        placement="auto",
     )
     config.model = dict(
         name="resnet", depth=8 if quick else 18, width=8 if quick else 64

@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         val_fraction=0.1,
         augment="",
         skip_bad_boxes=False,
+        placement="auto",
     )
     config.model = dict(
         name="mlp", widths=(64,) * 3 if quick else (512, 512, 512), batch_norm=True

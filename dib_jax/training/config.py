@@ -29,7 +29,7 @@ FACTORIES = {
 _SECTIONS = ("dataset", *FACTORIES, "schedule", "optimizer", "precision")
 _TOPS = ("seed", "workdir", *_SECTIONS, "epochs", "batch_size")
 # Where a run and its data lie may change without its being another run.
-_PLACES = ("workdir", "dataset.data_dir")
+_PLACES = ("workdir", "dataset.data_dir", "dataset.placement")
 _REQUIRED: Any = object()
 
 
@@ -104,6 +104,13 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
             bool,
             "leave pictures with a bad box out, where the task uses boxes",
             default=False,
+        ),
+        "dataset.placement": Field(
+            Literal["auto", "device", "stream"],
+            "where the pictures are while they are used: device, stream (from the "
+            "host's memory), or auto: device if they fill at most half of its memory",
+            default="auto",
+            names=("auto", "device", "stream"),
         ),
     }
     for section, package in FACTORIES.items():
@@ -442,8 +449,9 @@ def differences(
 ) -> list[str]:
     """The dotted fields in which two configs are not the same experiment.
 
-    `workdir` and `dataset.data_dir` are left out: a run may be moved. A list is the
-    same as a tuple, and a field that only one of them has is a difference.
+    `workdir`, `dataset.data_dir` and `dataset.placement` are left out: a run may be
+    moved. A list is the same as a tuple, and a field that only one of them has is a
+    difference.
 
     Args:
         config_a: a config.

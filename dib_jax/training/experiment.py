@@ -18,6 +18,9 @@ from dib_jax.training.optimizers import optimizer
 from dib_jax.training.schedules import SCHEDULES
 from dib_jax.training.steps import Block
 
+# Of a device's memory, which pictures may fill; the rest is for the network.
+_DEVICE_SHARE = 0.5
+
 
 class Experiment(NamedTuple):
     """The pieces of an experiment; pictures and labels are NumPy arrays on the host.
@@ -29,6 +32,7 @@ class Experiment(NamedTuple):
         epochs: of each block.
         key: PRNG key of the whole experiment.
         objective: name of what the blocks train on; "task_loss" for the task's own.
+        streams: whether the pictures stay on the host and are read batch by batch.
     """
 
     dataset: Dataset
@@ -37,6 +41,7 @@ class Experiment(NamedTuple):
     epochs: tuple[int, ...]
     key: jax.Array
     objective: str
+    streams: bool = False
 
 
 def assemble(config: ml_collections.ConfigDict) -> Experiment:
@@ -102,7 +107,18 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         epochs=epochs,
         key=jax.random.key(config.seed),
         objective=config.objective.name if schedule.local else "task_loss",
+        streams=_streams(config.dataset.placement, dataset),
     )
+
+
+def _streams(placement: str, dataset: Dataset) -> bool:
+    if placement != "auto":
+        return placement == "stream"
+    splits = (dataset.train, dataset.validation, dataset.test)
+    size = sum(array.nbytes for split in splits for array in split.values())
+    # A CPU gives no figures: its memory is the host's, where the pictures are anyway.
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return limit is not None and size > _DEVICE_SHARE * limit
 
 
 def standardization(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:

@@ -233,6 +233,27 @@ def train_step(
     return state, terms
 
 
+def epoch_order(
+    key: jax.Array, step: jax.Array, *, count: int, batch_size: int
+) -> jax.Array:
+    """The order in which an epoch takes the samples of the training split.
+
+    Args:
+        key: PRNG key of the stage.
+        step: of the state before the epoch, so that each epoch has an order of its own.
+        count: samples of the training split.
+        batch_size: samples of one step; the count mod batch_size last ones of the order
+            are left out.
+
+    Returns:
+        Rows of the split, (steps, batch_size).
+    """
+    _, order_key = jax.random.split(key)
+    order = jax.random.permutation(jax.random.fold_in(order_key, step), count)
+    steps = count // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
 def train_epoch(
     block: Block,
     state: StageState,
@@ -247,18 +268,19 @@ def train_epoch(
         block: the block.
         state: before the pass.
         trunk: variables of the earlier stages.
-        data: the training split, n samples; the n mod batch_size last ones of the
-            order are left out.
+        data: the training split, n samples.
         key: PRNG key of the stage; the epoch's order depends on it and on `state.step`.
 
     Returns:
         The state after the pass, and the recorded scalars of each step, (steps,).
     """
-    count = data["images"].shape[0]
-    steps = count // block.batch_size
-    step_key, order_key = jax.random.split(key)
-    order = jax.random.permutation(jax.random.fold_in(order_key, state.step), count)
-    order = order[: steps * block.batch_size].reshape(steps, block.batch_size)
+    order = epoch_order(
+        key,
+        state.step,
+        count=data["images"].shape[0],
+        batch_size=block.batch_size,
+    )
+    step_key, _ = jax.random.split(key)
 
     def body(
         state: StageState, rows: jax.Array
@@ -267,6 +289,36 @@ def train_epoch(
         return train_step(block, state, trunk, batch, key=step_key)
 
     return jax.lax.scan(body, state, order)
+
+
+def train_chunk(
+    block: Block,
+    state: StageState,
+    trunk: tuple[Variables, ...],
+    batches: Batch,
+    *,
+    key: jax.Array,
+) -> tuple[StageState, dict[str, jax.Array]]:
+    """Some steps of an epoch on batches that were put together elsewhere.
+
+    Args:
+        block: the block.
+        state: before these steps.
+        trunk: variables of the earlier stages.
+        batches: of the training split, (steps, batch_size, …).
+        key: as for `train_epoch`; with its batches in its order, the same state.
+
+    Returns:
+        The state after them, and the recorded scalars of each step, (steps,).
+    """
+    step_key, _ = jax.random.split(key)
+
+    def body(
+        state: StageState, batch: Batch
+    ) -> tuple[StageState, dict[str, jax.Array]]:
+        return train_step(block, state, trunk, batch, key=step_key)
+
+    return jax.lax.scan(body, state, batches)
 
 
 def predict(

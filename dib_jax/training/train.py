@@ -17,15 +17,18 @@ import numpy as np
 import threadpoolctl
 
 from dib_jax import checkpoints
+from dib_jax.data.stream import stream
 from dib_jax.training.experiment import Experiment, assemble
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
     Block,
     StageState,
     Variables,
+    epoch_order,
     frozen,
     initial_state,
     predict,
+    train_chunk,
     train_epoch,
     train_step,
 )
@@ -40,11 +43,14 @@ from dib_jax.training.workdir import (
 )
 
 _EVALUATION_BATCH = 500
+# Of a stream, in one program's run.
+_CHUNK_BYTES = 2**26
 # Checkpoints between the ends of blocks are written as often as keeps their cost below
 # this share of the time.
 _CHECKPOINT_SHARE = 0.05
 
-Split = dict[str, jax.Array]
+# On the device, or on the host where pictures are streamed.
+Split = dict[str, Any]
 
 
 class NonFiniteError(ArithmeticError):
@@ -143,8 +149,8 @@ def train(
     one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
     with one_thread, Progress(sum(experiment.epochs)) as progress:
         position, network, training = _resume(workdir, experiment, progress)
-        data = _on_device(experiment.dataset.train)
-        validation = _on_device(experiment.dataset.validation)
+        data = _place(experiment, experiment.dataset.train)
+        validation = _place(experiment, experiment.dataset.validation)
         while position.block < len(experiment.blocks):
             position, network = _train_block(
                 workdir,
@@ -217,7 +223,7 @@ def evaluate(
     Returns:
         A dict of metrics for each block, and (n, …, num_outputs).
     """
-    test = _on_device(experiment.dataset.test)
+    test = _place(experiment, experiment.dataset.test)
     metrics = []
     for block, head in zip(experiment.blocks, network.heads, strict=True):
         outputs = _outputs(block, network, head, test["images"])
@@ -239,22 +245,38 @@ def outputs_of(
         (n, …, num_outputs).
     """
     block, head = experiment.blocks[-1], network.heads[-1]
-    return _outputs(block, network, head, jnp.asarray(images))
+    return _outputs(block, network, head, images)
 
 
 def _outputs(
-    block: Block, network: Network, head: Variables, images: jax.Array
+    block: Block, network: Network, head: Variables, images: jax.Array | np.ndarray
 ) -> jax.Array:
     stages, split = network.stages[: block.stage + 1], len(block.trunk)
     return _predictor(block)(stages[:split], stages[split:], head, images)
 
 
-def _on_device(split: dict[str, np.ndarray]) -> Split:
+def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
+    """A split on the device; on the host, as it is, where pictures are streamed."""
+    if experiment.streams:
+        return split
     return {name: jnp.asarray(array) for name, array in split.items()}
 
 
 def _predictor(block: Block) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(predict, block, batch_size=_EVALUATION_BATCH))
+    run = jax.jit(functools.partial(predict, block, batch_size=_EVALUATION_BATCH))
+
+    def outputs(trunk: Any, stages: Any, head: Any, images: Any) -> jax.Array:
+        count = len(images)
+        if isinstance(images, jax.Array) or count <= _EVALUATION_BATCH:
+            return run(trunk, stages, head, images)
+        # The last picture again and again up to whole batches, cut off at the end.
+        rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
+        order = rows.reshape(-1, _EVALUATION_BATCH)
+        chunks = stream({"images": images}, order, steps=1)
+        parts = [run(trunk, stages, head, chunk["images"][0]) for chunk in chunks]
+        return jnp.concatenate(parts)[:count]
+
+    return outputs
 
 
 def _metrics(block: Block, outputs: jax.Array, split: Split) -> dict[str, float]:
@@ -282,7 +304,7 @@ def _train_block(
     run_epoch, figures, compile_seconds = _compile(
         block, training.state, network.stages, data, train_key
     )
-    outputs_of = _predictor(block)
+    predictor = _predictor(block)
     position = position._replace(
         compile_seconds=position.compile_seconds + compile_seconds
     )
@@ -293,7 +315,7 @@ def _train_block(
             state, terms = run_epoch(training.state, network.stages, data, train_key)
             metrics = {"train": _averages(terms, block, epoch)}
             if len(validation["labels"]):
-                outputs = outputs_of(
+                outputs = predictor(
                     network.stages, *frozen(state), validation["images"]
                 )
                 metrics["validation"] = _metrics(block, outputs, validation)
@@ -363,22 +385,69 @@ def _compile(
     def epoch(state: Any, trunk: Any, data: Any, key: Any) -> Any:
         return train_epoch(block, state, trunk, data, key=key)
 
+    def chunk(state: Any, trunk: Any, batches: Any, key: Any) -> Any:
+        return train_chunk(block, state, trunk, batches, key=key)
+
     def step(state: Any, trunk: Any, batch: Any, key: Any) -> Any:
         return train_step(block, state, trunk, batch, key=key)
 
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (block.batch_size, *leaf.shape[1:]), leaf.dtype
-        ),
-        data,
-    )
-    lowered_epoch = jax.jit(epoch, donate_argnums=0).lower(state, trunk, data, key)
-    lowered_step = jax.jit(step, donate_argnums=0).lower(state, trunk, batch, key)
+    def lower(function: Any, data: Any) -> Any:
+        lowered = jax.jit(function, donate_argnums=0)
+        return lowered.lower(state, trunk, data, key)
+
+    lowered_step = lower(step, _shapes(data, block.batch_size))
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
-        compiled_epoch = lowered_epoch.compile()
+        if isinstance(data["images"], jax.Array):
+            run_epoch = lower(epoch, data).compile()
+        else:
+            sizes = _chunk_sizes(block, data)
+            run_chunk = {
+                steps: lower(chunk, _shapes(data, steps, block.batch_size)).compile()
+                for steps in sizes
+            }
+            run_epoch = functools.partial(_stream_epoch, block, run_chunk)
         figures = compiler_figures(compiled_step.result())
-    return compiled_epoch, figures, time.monotonic() - start
+    return run_epoch, figures, time.monotonic() - start
+
+
+def _shapes(data: Split, *counts: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What batches of a split look like to the compiler."""
+    return {
+        name: jax.ShapeDtypeStruct((*counts, *array.shape[1:]), array.dtype)
+        for name, array in data.items()
+    }
+
+
+def _chunk_sizes(block: Block, data: Split) -> tuple[int, ...]:
+    """Steps of a chunk of a stream, the largest first, then of the epoch's last one."""
+    steps = len(data["labels"]) // block.batch_size
+    step_bytes = block.batch_size * sum(array[:1].nbytes for array in data.values())
+    most = min(max(1, _CHUNK_BYTES // step_bytes), steps)
+    return (most, steps % most) if steps % most else (most,)
+
+
+def _stream_epoch(
+    block: Block,
+    run_chunk: dict[int, Callable[..., Any]],
+    state: StageState,
+    trunk: tuple[Variables, ...],
+    data: Split,
+    key: jax.Array,
+) -> tuple[StageState, dict[str, np.ndarray]]:
+    """As `train_epoch`, on pictures that stay on the host."""
+    order = epoch_order(
+        key, state.step, count=len(data["labels"]), batch_size=block.batch_size
+    )
+    terms = []
+    for batches in stream(data, np.asarray(order), steps=max(run_chunk)):
+        chunk = run_chunk[len(batches["labels"])]
+        state, values = chunk(state, trunk, batches, key)
+        terms.append(values)
+    return state, {
+        name: np.concatenate([np.asarray(values[name]) for values in terms])
+        for name in terms[0]
+    }
 
 
 def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:
