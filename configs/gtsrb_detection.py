@@ -32,10 +32,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.head = dict(name="linear", pool=4)
     config.task = dict(
         name="detection",
+        objects="one",
         label_smoothing=0.0,
         box_loss="both",
         box_weight=1.0,
         bandwidth="mean",
+        candidates=32,
+        overlap=0.5,
+        confidence=0.3,
     )
     config.objective = dict(
         name="dib", alpha=1.01, beta=0.01, compress="input", bandwidth="mean"

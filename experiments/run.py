@@ -74,16 +74,25 @@ def predictions(trained: "Trained") -> "Predictions":
     Args:
         trained: a finished run.
     """
-    from dib_jax.analysis.report import Predictions
+    import jax
 
-    dataset = trained.experiment.dataset
-    said = trained.experiment.task.objects(trained.outputs)
+    from dib_jax.analysis.boxes import gather
+    from dib_jax.analysis.report import Predictions
+    from dib_jax.tasks.detection import largest_found
+
+    task, dataset = trained.experiment.task, trained.experiment.dataset
+    said = jax.tree.map(np.asarray, jax.jit(task.objects)(trained.outputs))
+    labels, scores, boxes = said.labels[:, 0], said.scores[:, 0], None
+    if task.uses_boxes:
+        labels, scores = map(np.asarray, largest_found(said)[:2])
+        boxes = gather(said, dataset.test, dataset.train)
     return Predictions(
         images=dataset.test["images"],
         labels=dataset.test["labels"],
-        predicted=np.asarray(said.labels)[:, 0],
-        confidence=np.asarray(said.scores)[:, 0],
+        predicted=labels,
+        confidence=scores,
         class_names=dataset.class_names,
+        boxes=boxes,
     )
 
 

@@ -18,23 +18,30 @@ SHAPES = {
     "cifar10": (32, 32, 3),
     "cifar100": (32, 32, 3),
     "gtsrb": (32, 32, 3),
+    "roadsign": (64, 64, 3),
 }
 # Some of them change their class when mirrored.
-SIGNS = {"gtsrb"}
+SIGNS = {"gtsrb", "roadsign"}
 
 
 @pytest.fixture
 def data_dir(tmp_path):
     """Data sets of the configs' names and shapes with a few random pictures."""
     generator = np.random.default_rng(0)
+    box = np.tile(np.float32([2, 3, 20, 25]), (400, 1))
+    several = {
+        "boxes": np.stack([box, np.full_like(box, -1)], axis=1),
+        "box_labels": np.stack([np.arange(400) % 10, np.full(400, -1)], axis=1),
+    }
     for name, shape in SHAPES.items():
         (tmp_path / name).mkdir()
+        boxes = several if name == "roadsign" else {"boxes": box}
         for split in ("train", "test"):
             np.savez(
                 tmp_path / name / f"{split}.npz",
                 images=generator.integers(0, 256, (400, *shape), np.uint8),
                 labels=np.arange(400) % 10,
-                boxes=np.tile(np.float32([2, 3, 20, 25]), (400, 1)),
+                **boxes,
             )
     return tmp_path
 

@@ -81,6 +81,34 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     return drawn
 
 
+def outlined(
+    picture: Image.Image, boxes: Sequence[tuple[Sequence[float], str]], *, side: int
+) -> Image.Image:
+    """A picture with bare boxes, for a small view.
+
+    Args:
+        picture: RGB or grey.
+        boxes: x1, y1, x2, y2 as shares of width and height, and a colour; the last one
+            above the others.
+        side: its longer side becomes that many pixels.
+    """
+    scale = side / max(picture.size)
+    size = (
+        max(1, round(picture.size[0] * scale)),
+        max(1, round(picture.size[1] * scale)),
+    )
+    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    drawn = picture.convert("RGB").resize(size, smooth)
+    canvas = ImageDraw.Draw(drawn)
+    for box, color in boxes:
+        x1, y1 = box[0] * (size[0] - 1), box[1] * (size[1] - 1)
+        x2, y2 = box[2] * (size[0] - 1), box[3] * (size[1] - 1)
+        canvas.rectangle(
+            (x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=max(2, side // 96)
+        )
+    return drawn
+
+
 def _place(
     box: Sequence[float],
     label: tuple[int, int],

@@ -36,6 +36,7 @@ _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
 _METRICS = {
     "accuracy": "Accuracy",
     "ap50": "AP50",
+    "ap50_largest": "AP50 (largest)",
     "map": "Mean AP",
     "mean_iou": "Mean IoU",
 }
@@ -294,6 +295,36 @@ def confusion_matrix(
     bar.set_label("Share of the true class (%)", fontsize=_LABEL, color=_INK)
     bar.ax.tick_params(labelsize=_TICK, length=2, color=_RULE)
     bar.outline.set_visible(False)
+    return figure
+
+
+def overlap_histogram(
+    overlaps: Mapping[str, np.ndarray], *, width: float = 8.3
+) -> Figure:
+    """How many pictures have which overlap of the found box with the true one.
+
+    Args:
+        overlaps: name → IoU, 0..1; the first is drawn filled, the others as outlines.
+        width: inches.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(width, 3.1), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, 41 if width > 5 else 21)
+    for number, (name, values) in enumerate(overlaps.items()):
+        style: dict[str, Any] = (
+            {"histtype": "stepfilled", "color": BLUE, "alpha": 0.75}
+            if number == 0
+            else {"histtype": "step", "color": VERMILION, "lw": 1.6}
+        )
+        label = f"{name}, mean {np.mean(values):.3f}"
+        axes.hist(np.clip(values, 0, 1), bins=list(edges), label=label, **style)
+    _finish(axes, "IoU of the found box with the true one", "Test pictures")
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    _legend(figure, axes)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2: overlap, suppression of duplicates, the largest of several.
+"""Boxes x1, y1, x2, y2: overlap, suppression, the largest, and their coding.
 
 All functions are pure and have static shapes; overlaps have finite gradients for boxes
 that are apart or have no area, too. Units are the caller's, here shares of the
@@ -106,3 +106,48 @@ def largest(boxes: jax.Array, there: jax.Array) -> jax.Array:
         there: bool (…, m), which of them count; where none does, the answer is 0.
     """
     return jnp.argmax(jnp.where(there, areas(boxes), -1.0), axis=-1)
+
+
+def encode(
+    boxes: jax.Array,
+    centre: jax.Array | float = 0.5,
+    unit: jax.Array | float = 1.0,
+) -> jax.Array:
+    """The outputs that stand for boxes: shift of the centre, and size by softplus⁻¹.
+
+    Args:
+        boxes: (…, 4), with positive sides.
+        centre: (…, 2) or a number, the x, y that no shift means.
+        unit: (2,) or a number, the width and height that shift and size count in.
+
+    Returns:
+        (…, 4).
+    """
+    shift = ((boxes[..., :2] + boxes[..., 2:]) / 2 - centre) / unit
+    size = (boxes[..., 2:] - boxes[..., :2]) / unit
+    # log(eˢ − 1), which is s itself to rounding where eˢ would be too large.
+    inverse = size + jnp.log(-jnp.expm1(-size))
+    return jnp.concatenate([shift, inverse], axis=-1)
+
+
+def decode(
+    outputs: jax.Array,
+    centre: jax.Array | float = 0.5,
+    unit: jax.Array | float = 1.0,
+) -> jax.Array:
+    """The boxes that outputs stand for; the inverse of `encode`.
+
+    Sizes are softplus of an output, so that they are positive and, other than by
+    exp, none explodes.
+
+    Args:
+        outputs: (…, 4).
+        centre: as for `encode`.
+        unit: as for `encode`.
+
+    Returns:
+        (…, 4); they may reach out of the picture.
+    """
+    middle = centre + unit * outputs[..., :2]
+    half = unit * jax.nn.softplus(outputs[..., 2:]) / 2
+    return jnp.concatenate([middle - half, middle + half], axis=-1)

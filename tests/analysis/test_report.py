@@ -10,7 +10,9 @@ import pytest
 from finished_run import CONFIG, make_predictions, make_workdir
 from PIL import Image
 
+from dib_jax.analysis.boxes import Boxes
 from dib_jax.analysis.report import find_baseline, write_report
+from dib_jax.tasks import Objects
 
 END_TO_END = {"name": "end_to_end", "blocks": 1}
 
@@ -348,6 +350,42 @@ def test_as_many_passes_in_all_make_a_baseline_too_and_equal_epochs_go_first(tmp
     assert find_baseline(greedy).workdir.name == "a"
     make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
     assert find_baseline(greedy).workdir.name == "b"
+
+
+def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
+    given = make_predictions(count=60, mistakes=6)
+    count = len(given.labels)
+    true = np.tile(np.float32([0.1, 0.2, 0.8, 0.9]), (count, 1, 1))
+    found = true.copy()
+    found[5] = [0.6, 0.6, 0.7, 0.7]  # far too small: the worst one
+    predicted = given.predicted.copy()
+    predicted[7] = -1
+    objects = Objects(
+        predicted[:, None], given.confidence[:, None], predicted[:, None] >= 0, found
+    )
+    boxes = Boxes(given.labels[:, None], true, objects, np.float32([0.1, 0.2, 0.8, 1]))
+    predictions = given._replace(predicted=predicted, boxes=boxes)
+    path = write_report(workdir, predictions)
+    header, (run, mean) = table_after(path, "Boxes")
+    assert header == ["Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP"]
+    iou = (count - 2 + 0.01 / 0.49) / count
+    assert run[1:3] == [f"{iou:.4f}", f"{100 * (count - 2) / count:.2f} %"]
+    assert mean[1] == "0.8750"  # always, whether the run found anything or not
+    _, classes = table_after(path, "Average precision by class")
+    totals = [int((given.labels == k).sum()) for k in range(10)]
+    assert [int(row[1]) for row in classes] == totals
+    text = path.read_text()
+    worst = text.partition("The worst boxes")[2]
+    assert re.findall(r"Test picture (\d+)", worst)[:2] == ["7", "5"]
+    assert "IoU 0.000" in worst
+    assert "nothing found" in worst
+    names = {file.stem for file in (workdir / "figures").glob("*.png")}
+    assert {"overlaps", "best", "worst", "examples", "confusion"} <= names
+    # The boxes are in the pictures: red over green where they are the same.
+    picture = re.search(r'base64,([^"]+)" alt="Test picture', worst)[1]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+    assert pixels.shape == (192, 192, 3)
+    assert (pixels[38, 50] == (0, 158, 115)).all()  # at 0.2 of its height
 
 
 def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):

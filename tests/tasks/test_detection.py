@@ -5,8 +5,13 @@ import optax
 import pytest
 
 from dib_jax.information import label_gram, renyi_entropy
-from dib_jax.tasks.boxes import generalized_iou, intersection_over_union
-from dib_jax.tasks.detection import decode, detection, encode
+from dib_jax.tasks.boxes import (
+    decode,
+    encode,
+    generalized_iou,
+    intersection_over_union,
+)
+from dib_jax.tasks.detection import detection
 
 
 def batch_of(count=24, classes=3, size=32):
@@ -75,7 +80,7 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_loss_of_the_box():
     targets = detection(num_classes=3).targets(batch_of())
     outputs = jax.random.normal(jax.random.key(0), (24, 7))
     values = {
-        name: detection(num_classes=3, box_loss=name, box_weight=0.7).loss(
+        name: jax.jit(detection(num_classes=3, box_loss=name, box_weight=0.7).loss)(
             outputs, targets
         )
         for name in ("huber", "giou", "both")
@@ -110,7 +115,7 @@ def test_gradient_descent_on_the_loss_finds_the_boxes(box_loss):
 
     start = outputs, optimizer.init(outputs)
     outputs = jax.jit(lambda: jax.lax.scan(step, start, length=300))()[0][0]
-    before, after = (task.loss(x, targets)[1] for x in (start[0], outputs))
+    before, after = (jax.jit(task.loss)(x, targets)[1] for x in (start[0], outputs))
     assert before["mean_iou"] < 0.2 < 0.8 < after["mean_iou"]
 
 
@@ -120,12 +125,12 @@ def test_pictures_without_an_object_count_for_nothing():
     outputs = jax.random.normal(jax.random.key(0), (24, 7))
     absent = {**targets, "labels": targets["labels"].at[8:].set(-1)}
     few = jax.tree.map(lambda leaf: leaf[:8], targets)
-    loss, terms = task.loss(outputs, absent)
-    wanted, wanted_terms = task.loss(outputs[:8], few)
+    loss, terms = jax.jit(task.loss)(outputs, absent)
+    wanted, wanted_terms = jax.jit(task.loss)(outputs[:8], few)
     np.testing.assert_allclose(loss, wanted, rtol=1e-6)
     for name, value in wanted_terms.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-6)
-    gradient = jax.grad(lambda x: task.loss(x, absent)[0])(outputs)
+    gradient = jax.jit(jax.grad(lambda x: task.loss(x, absent)[0]))(outputs)
     np.testing.assert_array_equal(gradient[8:], 0)
 
 
@@ -170,6 +175,10 @@ def test_what_is_said_of_a_picture_is_the_likeliest_class_and_a_box_inside_it():
         ({"box_weight": float("nan")}, "box_weight must be .* got nan"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"bandwidth": "widest"}, "bandwidth"),
+        ({"objects": "few"}, "objects must be one of .* got 'few'"),
+        ({"candidates": 0}, "candidates must be 1 to 100, got 0"),
+        ({"overlap": 1.5}, "overlap must be 0 to 1, got 1.5"),
+        ({"confidence": -0.1}, "confidence must be 0 to 1, got -0.1"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
@@ -182,7 +191,5 @@ def test_a_batch_without_boxes_and_a_head_of_another_form_are_refused():
     batch = batch_of()
     with pytest.raises(ValueError, match="needs a data set with boxes"):
         task.targets({name: batch[name] for name in ("images", "labels")})
-    with pytest.raises(
-        ValueError, match=r"needs outputs \(n, 7\), got \(24, 4, 4, 7\)"
-    ):
+    with pytest.raises(ValueError, match=r"must be \(n, 7\), got \(24, 4, 4, 7\)"):
         task.loss(jnp.zeros((24, 4, 4, 7)), task.targets(batch))

@@ -93,16 +93,19 @@ def test_precisions_are_those_of_pycocotools(seed):
     np.testing.assert_allclose(mean_precision(got[5:6]), stats[2], atol=1e-5)
 
 
+compiled = jax.jit(average_precisions, static_argnames="num_classes")
+
+
 def one(box, label, score=1.0):
     return jnp.array([[box]], float), jnp.array([[label]]), jnp.array([[score]])
 
 
 def test_a_detection_counts_from_its_overlap_on_and_for_its_class():
     truth = one((0, 0, 10, 10), 1)[:2]
-    got = average_precisions(*one((0, 0, 10, 7), 1), *truth, num_classes=3)
+    got = compiled(*one((0, 0, 10, 7), 1), *truth, num_classes=3)
     np.testing.assert_allclose(got[:, 1], [1.0 if t <= 0.7 else 0 for t in OVERLAPS])
     assert np.isnan(got[:, [0, 2]]).all()
-    wrong = average_precisions(*one((0, 0, 10, 10), 2), *truth, num_classes=3)
+    wrong = compiled(*one((0, 0, 10, 10), 2), *truth, num_classes=3)
     np.testing.assert_array_equal(wrong[:, 1], 0)
     assert mean_precision(wrong) == 0
 
@@ -111,7 +114,7 @@ def test_a_true_box_is_found_once_and_doubles_cost_precision():
     boxes = jnp.array([[[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30]]], float)
     scores = jnp.array([[0.9, 0.8, 0.7]])
     truths = boxes[:, [0, 2]]
-    got = average_precisions(
+    got = compiled(
         boxes, jnp.zeros((1, 3), int), scores, truths, jnp.zeros((1, 2), int),
         num_classes=1,
     )  # fmt: skip
@@ -123,8 +126,8 @@ def test_nothing_to_find_is_no_class_and_nothing_found_is_zero():
     box = jnp.zeros((2, 1, 4))
     none, some = jnp.full((2, 1), -1), jnp.zeros((2, 1), int)
     score = jnp.zeros((2, 1))
-    nothing = average_precisions(box, some, score, box, none, num_classes=2)
+    nothing = compiled(box, some, score, box, none, num_classes=2)
     assert np.isnan(nothing).all()
     assert mean_precision(nothing) == 0
-    missed = average_precisions(box, none, score, box, some, num_classes=1)
+    missed = compiled(box, none, score, box, some, num_classes=1)
     np.testing.assert_array_equal(missed, 0)
