@@ -20,6 +20,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         data_dir="",
         val_fraction=0.1,
         augment="affine,brightness",
+        skip_bad_boxes=False,
+        placement="auto",
     )
     config.model = dict(
         name="cnn",

@@ -321,7 +321,7 @@ def overlap_histogram(
         )
         label = f"{name}, mean {np.mean(values):.3f}"
         axes.hist(np.clip(values, 0, 1), bins=list(edges), label=label, **style)
-    _finish(axes, "IoU of the found box with the true one", "Test pictures")
+    finish(axes, "IoU of the found box with the true one", "Test pictures")
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     _legend(figure, axes)
