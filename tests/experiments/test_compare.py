@@ -11,7 +11,7 @@ from experiments import command_line, compare
 PLAN = {
     "base": "configs/digits_cnn.py:quick",
     "methods": {"end_to_end": ("schedule.name=end_to_end",), "greedy": ()},
-    "datasets": {"digits": ("model.widths=4,4", "epochs=1")},
+    "datasets": {"digits": ("model.name=mlp", "model.widths=4,4", "epochs=1")},
     "seeds": (0, 1),
     "reference": "end_to_end",
 }
@@ -34,6 +34,7 @@ def test_a_run_is_planned_for_each_data_set_method_and_seed(tmp_path):
         "digits-greedy-seed1",
     ]
     assert runs[1].overrides == {
+        "model.name": "mlp",
         "model.widths": "4,4",
         "epochs": "1",
         "schedule.name": "end_to_end",
