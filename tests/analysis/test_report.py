@@ -349,6 +349,16 @@ def test_as_many_passes_in_all_make_a_baseline_too_and_equal_epochs_go_first(tmp
     assert find_baseline(greedy).workdir.name == "b"
 
 
+def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
+    at_once = {"schedule": {"name": "parallel", "blocks": 1}}
+    together = make_workdir(tmp_path / "together", epochs=2, **at_once)
+    long = make_workdir(tmp_path / "a", stages=(2,), epochs=6, schedule=END_TO_END)
+    assert find_baseline(together) is None
+    short = make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
+    assert find_baseline(together).workdir == short
+    assert find_baseline(long) is None
+
+
 def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):
     (workdir / "results.json").unlink()
     with pytest.raises(ValueError, match="results.json is missing.*experiments.run"):
