@@ -28,6 +28,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         beta=0.01,
         compress="input",
         bandwidth="mean",
+        samples=0,
+        every=1,
     )
     config.schedule = dict(
         name="sequential", blocks=1, cache="auto", copies=0, remat=False
