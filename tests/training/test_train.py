@@ -48,6 +48,20 @@ def run(tmp_path_factory):
     return workdir, train(small(), workdir, config_name="digits_cnn")
 
 
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("parallel") / "first"
+    return workdir, train(in_parallel(), workdir, config_name="digits_cnn")
+
+
+def in_parallel(**changes):
+    config = small()
+    config.schedule.name = "parallel"
+    with config.ignore_type():
+        config.update(changes)
+    return complete(config)
+
+
 def test_a_run_leaves_what_the_design_promises(run):
     workdir, trained = run
     results = read_results(workdir)
@@ -140,9 +154,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
 
 
+@pytest.mark.parametrize(
+    ("make", "whole"), [("small", "run"), ("in_parallel", "at_once")]
+)
 def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
-    run, tmp_path
+    request, tmp_path, make, whole
 ):
+    uninterrupted, wanted_result = request.getfixturevalue(whole)
     workdir = tmp_path / "run"
     script = textwrap.dedent(
         f"""
@@ -150,7 +168,7 @@ def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
         sys.path[:0] = [{str(pathlib.Path(__file__).parent)!r}]
         import pathlib, test_train
         from dib_jax.training.train import train
-        train(test_train.small(), pathlib.Path({str(workdir)!r}),
+        train(test_train.{make}(), pathlib.Path({str(workdir)!r}),
               config_name="digits_cnn")
         """
     )
@@ -170,9 +188,10 @@ def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
         process.communicate()
         killed.append(process.returncode)
     assert killed == [-signal.SIGKILL] * 2
-    resumed = train(small(), workdir, config_name="digits_cnn")
-    chex.assert_trees_all_equal(resumed.network, run[1].network)
-    assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
+    config = {"small": small, "in_parallel": in_parallel}[make]()
+    resumed = train(config, workdir, config_name="digits_cnn")
+    chex.assert_trees_all_equal(resumed.network, wanted_result.network)
+    assert without_seconds(lines(workdir)) == without_seconds(lines(uninterrupted))
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
@@ -220,20 +239,6 @@ def test_end_to_end_trains_all_stages_as_one_block_on_the_task_loss(tmp_path):
             assert entry["loss"] == entry["task_loss"]
     assert len(trained.network.stages) == 3
     assert len(trained.network.heads) == 1
-
-
-@pytest.fixture(scope="module")
-def at_once(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("parallel") / "first"
-    return workdir, train(in_parallel(), workdir, config_name="digits_cnn")
-
-
-def in_parallel(**changes):
-    config = small()
-    config.schedule.name = "parallel"
-    with config.ignore_type():
-        config.update(changes)
-    return complete(config)
 
 
 def test_stages_trained_at_once_have_an_entry_and_lines_each(at_once):
