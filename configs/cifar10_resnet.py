@@ -15,7 +15,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0
     config.workdir = ""
     config.dataset = dict(
-        name="cifar10", data_dir="", val_fraction=0.05, augment="crop,flip"
+        name="cifar10",
+        data_dir="",
+        val_fraction=0.05,
+        augment="crop,flip",
+        skip_bad_boxes=False,
+        placement="auto",
     )
     config.model = dict(
         name="resnet", depth=8 if quick else 18, width=8 if quick else 64

@@ -13,7 +13,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.workdir = ""
-    config.dataset = dict(name="digits", data_dir="", val_fraction=0.1, augment="")
+    config.dataset = dict(
+        name="digits",
+        data_dir="",
+        val_fraction=0.1,
+        augment="",
+        skip_bad_boxes=False,
+        placement="auto",
+    )
     config.model = dict(name="cnn", widths=(32, 64, 128), convolutions=1, pools=2)
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)

@@ -14,7 +14,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.workdir = ""
-    config.dataset = dict(name="mnist", data_dir="", val_fraction=0.1, augment="")
+    config.dataset = dict(
+        name="mnist",
+        data_dir="",
+        val_fraction=0.1,
+        augment="",
+        skip_bad_boxes=False,
+        placement="auto",
+    )
     config.model = dict(
         name="mlp", widths=(64,) * 3 if quick else (512, 512, 512), batch_norm=True
     )

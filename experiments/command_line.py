@@ -217,11 +217,23 @@ def read_workdir(
         print("\n".join(textwrap.wrap(purpose, _width())))
         print("\n  --workdir=DIR  the folder of a run\n  --help         this")
         raise SystemExit(0)
-    if not given.flags.get("workdir"):
+    return find_workdir(given.flags)
+
+
+def find_workdir(flags: Mapping[str, str]) -> pathlib.Path:
+    """The folder of a run that `--workdir` names.
+
+    Args:
+        flags: value by name, as `split_arguments` gives them.
+
+    Raises:
+        ValueError: the flag is missing, or no run is there.
+    """
+    if not flags.get("workdir"):
         raise ValueError(
             "--workdir is missing: give --workdir=DIR, the folder of a run"
         )
-    workdir = pathlib.Path(given.flags["workdir"]).expanduser()
+    workdir = pathlib.Path(flags["workdir"]).expanduser()
     if not (workdir / "config.json").is_file():
         what = "holds no config.json" if workdir.is_dir() else "is no folder"
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Train, evaluate and report one experiment.
+"""Train, evaluate and report one experiment, its data set downloaded where it can be.
 
 python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
     [--config.FIELD=VALUE …]
@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from experiments import command_line
+from experiments.prepare import prepare
 
 if TYPE_CHECKING:
     from dib_jax.analysis.report import Predictions
@@ -52,8 +53,19 @@ def run(
     if finished(workdir):
         trained = load_trained(workdir)
     else:
+        _prepare_missing(config)
         trained = train(config, workdir, config_name=config_name)
     return write_report(workdir, predictions(trained), command=command)
+
+
+def _prepare_missing(config: ml_collections.ConfigDict) -> None:
+    """Download the data set of a config, if it is one that can be and is not there."""
+    from dib_jax import data
+    from dib_jax.data.preparation import is_downloadable, is_prepared
+
+    name, root = config.dataset.name, data.data_root(config.dataset.data_dir)
+    if is_downloadable(name) and not is_prepared(name, root):
+        print(f"contact sheet: {prepare(name, data_dir=str(root))}")
 
 
 def predictions(trained: "Trained") -> "Predictions":
@@ -64,14 +76,23 @@ def predictions(trained: "Trained") -> "Predictions":
     """
     import jax
 
+    from dib_jax.analysis.boxes import gather
     from dib_jax.analysis.report import Predictions
+    from dib_jax.tasks.detection import largest_found
 
-    dataset = trained.experiment.dataset
+    task, dataset = trained.experiment.task, trained.experiment.dataset
+    said = jax.tree.map(np.asarray, jax.jit(task.objects)(trained.outputs))
+    labels, scores, boxes = said.labels[:, 0], said.scores[:, 0], None
+    if task.uses_boxes:
+        labels, scores = map(np.asarray, largest_found(said)[:2])
+        boxes = gather(said, dataset.test, dataset.train)
     return Predictions(
         images=dataset.test["images"],
         labels=dataset.test["labels"],
-        probabilities=np.asarray(jax.nn.softmax(trained.outputs)),
+        predicted=labels,
+        confidence=scores,
         class_names=dataset.class_names,
+        boxes=boxes,
     )
 
 

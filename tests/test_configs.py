@@ -13,20 +13,35 @@ from dib_jax.training.steps import frozen, initial_state, predict, train_step
 from experiments.command_line import load_config
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
-SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+SHAPES = {
+    "mnist": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+    "cifar100": (32, 32, 3),
+    "gtsrb": (32, 32, 3),
+    "roadsign": (64, 64, 3),
+}
+# Some of them change their class when mirrored.
+SIGNS = {"gtsrb", "roadsign"}
 
 
 @pytest.fixture
 def data_dir(tmp_path):
     """Data sets of the configs' names and shapes with a few random pictures."""
     generator = np.random.default_rng(0)
+    box = np.tile(np.float32([2, 3, 20, 25]), (400, 1))
+    several = {
+        "boxes": np.stack([box, np.full_like(box, -1)], axis=1),
+        "box_labels": np.stack([np.arange(400) % 10, np.full(400, -1)], axis=1),
+    }
     for name, shape in SHAPES.items():
         (tmp_path / name).mkdir()
+        boxes = several if name == "roadsign" else {"boxes": box}
         for split in ("train", "test"):
             np.savez(
                 tmp_path / name / f"{split}.npz",
                 images=generator.integers(0, 256, (400, *shape), np.uint8),
                 labels=np.arange(400) % 10,
+                **boxes,
             )
     return tmp_path
 
@@ -41,7 +56,10 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
     images = jax.ShapeDtypeStruct(
         (128, *SHAPES.get(config.dataset.name, (8, 8, 1))), "uint8"
     )
-    batch = {"images": images, "labels": jax.ShapeDtypeStruct((128,), "int32")}
+    batch = {
+        name: jax.ShapeDtypeStruct((128, *array.shape[1:]), array.dtype)
+        for name, array in experiment.dataset.train.items()
+    }
     trunk = ()
     for block in experiment.blocks:
         state = jax.eval_shape(
@@ -61,8 +79,20 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
             (head,),
             images,
         )
-        assert outputs.shape == (128, 10)
+        metrics = jax.eval_shape(
+            block.task.metrics, outputs, jax.eval_shape(block.task.targets, batch)
+        )
+        assert metrics[block.task.metric].shape == ()
         trunk += stages
+
+
+@pytest.mark.parametrize("variant", ["", ":quick"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_traffic_sign_is_mirrored(path, variant):
+    dataset = load_config(f"{path}{variant}").config.dataset
+    if dataset.name in SIGNS:
+        assert dataset.augment
+        assert "flip" not in dataset.augment
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

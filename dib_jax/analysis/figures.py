@@ -36,6 +36,7 @@ _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
 _METRICS = {
     "accuracy": "Accuracy",
     "ap50": "AP50",
+    "ap50_largest": "AP50 (largest)",
     "map": "Mean AP",
     "mean_iou": "Mean IoU",
 }
@@ -149,7 +150,7 @@ def stage_metric(
     if baseline is not None:
         axes.axhline(_percent(baseline), color=_INK, lw=1.1, ls=(0, (1, 2)))
         axes.plot([], [], color=_INK, lw=1.1, ls=(0, (1, 2)), label="end to end, test")
-    _finish(axes, "Stage", f"{metric_label(metric)} (%)")
+    finish(axes, "Stage", f"{metric_label(metric)} (%)")
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=12, integer=True, steps=[1, 2, 5, 10])
     )
@@ -190,7 +191,7 @@ def training_curves(
     ):
         for split in ("train", "validation"):
             layout.draw(axes, split, keys, scale=scale, solid=len(splits) == 1)
-        _finish(axes, "", label)
+        finish(axes, "", label)
         layout.mark_stages(axes, names=axes is panels[0], width=width)
     panels[1].set_xlabel(layout.label, fontsize=_LABEL, color=_INK)
     handles = [
@@ -229,7 +230,7 @@ def loss_terms(rows: Rows, *, overlapping: bool = False, width: float = 8.3) -> 
             axes.set_visible(False)
             continue
         layout.draw(axes, "train", (names[number],), solid=True)
-        _finish(axes, "", "")
+        finish(axes, "", "")
         axes.set_title(
             term_label(names[number]), fontsize=_TITLE, color=_INK, loc="left", pad=14
         )
@@ -294,6 +295,36 @@ def confusion_matrix(
     bar.set_label("Share of the true class (%)", fontsize=_LABEL, color=_INK)
     bar.ax.tick_params(labelsize=_TICK, length=2, color=_RULE)
     bar.outline.set_visible(False)
+    return figure
+
+
+def overlap_histogram(
+    overlaps: Mapping[str, np.ndarray], *, width: float = 8.3
+) -> Figure:
+    """How many pictures have which overlap of the found box with the true one.
+
+    Args:
+        overlaps: name → IoU, 0..1; the first is drawn filled, the others as outlines.
+        width: inches.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(width, 3.1), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, 41 if width > 5 else 21)
+    for number, (name, values) in enumerate(overlaps.items()):
+        style: dict[str, Any] = (
+            {"histtype": "stepfilled", "color": BLUE, "alpha": 0.75}
+            if number == 0
+            else {"histtype": "step", "color": VERMILION, "lw": 1.6}
+        )
+        label = f"{name}, mean {np.mean(values):.3f}"
+        axes.hist(np.clip(values, 0, 1), bins=list(edges), label=label, **style)
+    finish(axes, "IoU of the found box with the true one", "Test pictures")
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    _legend(figure, axes)
     return figure
 
 
@@ -502,7 +533,14 @@ class _Epochs:
         bar.outline.set_visible(False)
 
 
-def _finish(axes: Axes, x: str, y: str) -> None:
+def finish(axes: Axes, x: str, y: str) -> None:
+    """Labels, spines, ticks and grid as all figures here have them.
+
+    Args:
+        axes: to be changed.
+        x: label of the x axis, with its unit; "" for none.
+        y: likewise.
+    """
     if x:
         axes.set_xlabel(x, fontsize=_LABEL, color=_INK)
     if y:

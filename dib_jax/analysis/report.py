@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dib_jax.analysis import figures, page
+from dib_jax.analysis.boxes import Boxes, Worth, measure
+from dib_jax.analysis.drawing import outlined
 from dib_jax.analysis.page import Section, escape
 from dib_jax.training.config import differences, flatten
 from dib_jax.training.workdir import write_atomically
@@ -33,6 +35,12 @@ _WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _MANY = 20  # stages or classes, beyond which a figure is drawn in pixels
 _EXAMPLES, _PAIRS = 12, 10
+_NOTHING = "nothing found"
+_TRUE, _FOUND = figures.GREEN, figures.VERMILION
+_BOX_KEY = (
+    f'<p class="note"><b style="color: {_TRUE}">Green</b> is a true box, '
+    f'<b style="color: {_FOUND}">red</b> a found one.</p>'
+)
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 
 
@@ -42,14 +50,19 @@ class Predictions(NamedTuple):
     Attributes:
         images: uint8 (n, h, w, c), the whole split.
         labels: int (n,), the true classes.
-        probabilities: float (n, c), the share of each class, rows sum to 1.
+        predicted: int (n,), the predicted classes, −1 where nothing was found.
+        confidence: (n,), how sure each of them is, 0..1.
         class_names: of the c classes.
+        boxes: true and found objects, for a task with boxes. Then class and confidence
+            above are those of the largest object.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    probabilities: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     class_names: tuple[str, ...]
+    boxes: Boxes | None = None
 
 
 class Run(NamedTuple):
@@ -84,6 +97,7 @@ class _Material(NamedTuple):
     predictions: Predictions
     baseline: Run | None
     command: str
+    worth: tuple[Worth, Worth] | None
 
     @property
     def metric(self) -> str:
@@ -121,6 +135,8 @@ def write_report(
         predictions,
         find_baseline(workdir),
         command or _full_command(run),
+        predictions.boxes
+        and measure(predictions.boxes, num_classes=len(predictions.class_names)),
     )
     (workdir / "figures").mkdir(exist_ok=True)
     sections = [made for section in _SECTIONS if (made := section(material))]
@@ -212,8 +228,8 @@ def _read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _check(predictions: Predictions) -> None:
-    images, labels, probabilities, class_names = predictions
-    count, classes = len(labels), len(class_names)
+    images, labels, predicted = predictions[:3]
+    count, classes = len(labels), len(predictions.class_names)
     if count == 0:
         raise ValueError("predictions: there is no test sample to report on")
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) != count:
@@ -221,15 +237,21 @@ def _check(predictions: Predictions) -> None:
             f"predictions.images must be uint8 ({count}, h, w, c), got {images.dtype} "
             f"{images.shape}"
         )
-    if probabilities.shape != (count, classes):
-        raise ValueError(
-            f"predictions.probabilities must be ({count}, {classes}), for {count} "
-            f"labels and {classes} class names, got {probabilities.shape}"
-        )
+    for name in ("predicted", "confidence"):
+        shape = getattr(predictions, name).shape
+        if shape != (count,):
+            raise ValueError(
+                f"predictions.{name} must be ({count},), as labels are, got {shape}"
+            )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"predictions.labels must lie in 0..{classes - 1}, got {labels.min()} to "
             f"{labels.max()}"
+        )
+    if predicted.min() < -1 or predicted.max() >= classes:
+        raise ValueError(
+            f"predictions.predicted must lie in −1..{classes - 1}, got "
+            f"{predicted.min()} to {predicted.max()}"
         )
 
 
@@ -425,6 +447,14 @@ def _costs(material: _Material) -> Section | None:
             "Test loss",
             lambda entry: _decimal((entry.get("test") or {}).get("loss")),
         ),
+        *(
+            (
+                f"Test {_within(figures.metric_label(name))}",
+                lambda entry, name=name: _percent(entry.get("test", {}).get(name)),
+            )
+            for name in run.results["test"]
+            if name not in (material.metric, "loss")
+        ),
         ("Epochs", lambda entry: _count(entry.get("epochs"))),
         ("Time", lambda entry: _duration(entry.get("seconds"))),
         ("Temporaries", lambda entry: _bytes(entry.get("temp_bytes"))),
@@ -533,7 +563,9 @@ def _terms(material: _Material) -> Section | None:
 
 def _confusion(material: _Material) -> Section | None:
     names, labels = material.predictions.class_names, material.predictions.labels
-    predicted = material.predictions.probabilities.argmax(axis=1)
+    predicted = material.predictions.predicted
+    if predicted.min() < 0:  # a column of its own; no picture is truly of that class
+        names = (*names, _NOTHING)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (labels, predicted), 1)
     drawn = _figure(
@@ -572,11 +604,72 @@ def _confusion(material: _Material) -> Section | None:
     return Section("confusion", "Confusions", html)
 
 
+def _overlaps(material: _Material) -> Section | None:
+    """Boxes against the mean training box: overlaps and average precisions."""
+    if material.worth is None:
+        return None
+    run, mean = material.worth
+    there = ~np.isnan(run.iou)
+    lines = [("this run", run), ("the mean training box", mean)]
+    table = page.table(
+        ["Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP"],
+        [
+            [
+                name,
+                _decimal(worth.mean_iou),
+                _percent(float(np.mean(worth.iou[there] >= 0.5))),
+                _percent(worth.ap50),
+                _percent(worth.mean_ap),
+            ]
+            for name, worth in lines
+            if there.any()
+        ],
+        text={0},
+    )
+    drawn = _figure(
+        material,
+        "overlaps",
+        functools.partial(
+            figures.overlap_histogram,
+            {name: worth.iou[there] for name, worth in lines},
+        ),
+        alt="Histogram of the overlap of the found and the true box.",
+        caption="Of the largest object of each test picture; 0 where nothing was "
+        "found. The mean training box is where the training pictures have their "
+        "largest object on average; it has the run’s own classes and scores.",
+    )
+    return Section("boxes", "Boxes", table + drawn)
+
+
+def _precisions(material: _Material) -> Section | None:
+    """Average precision of each class."""
+    boxes = material.predictions.boxes
+    if material.worth is None or boxes is None:
+        return None
+    precisions = material.worth[0].precisions
+    rows = [
+        [
+            name,
+            f"{int((boxes.true_labels == label).sum()):,}",
+            *(
+                None if np.isnan(value) else _percent(float(value))
+                for value in (precisions[0, label], precisions[:, label].mean())
+            ),
+        ]
+        for label, name in enumerate(material.predictions.class_names)
+    ]
+    table = page.table(["Class", "Test objects", "AP50", "Mean AP"], rows, text={0})
+    note = (
+        '<p class="note">COCO’s average precision of each class; the mean is over IoU '
+        "thresholds 0.5, 0.55, …, 0.95.</p>"
+    )
+    return Section("precisions", "Average precision by class", table + note)
+
+
 def _pictures(material: _Material) -> Section | None:
     predictions, seed = material.predictions, material.run.results.get("seed") or 0
     count = len(predictions.labels)
-    predicted = predictions.probabilities.argmax(axis=1)
-    confidence = predictions.probabilities.max(axis=1)
+    predicted, confidence = predictions.predicted, predictions.confidence
     chosen = np.sort(
         np.random.default_rng(seed).choice(count, min(_EXAMPLES, count), replace=False)
     )
@@ -586,6 +679,8 @@ def _pictures(material: _Material) -> Section | None:
         + _cards(predictions, chosen)
     )
     _save_pictures(material, "examples", chosen)
+    if material.worth is not None:
+        html = _BOX_KEY + html + _extremes(material)
     mistakes = np.flatnonzero(predicted != predictions.labels)
     if len(mistakes):
         order = np.argsort(-confidence[mistakes], kind="stable")[:_EXAMPLES]
@@ -597,6 +692,21 @@ def _pictures(material: _Material) -> Section | None:
         )
         _save_pictures(material, "mistakes", worst)
     return Section("pictures", "Test pictures", html)
+
+
+def _extremes(material: _Material) -> str:
+    """The pictures with the best and the worst boxes."""
+    iou = material.worth[0].iou if material.worth else np.zeros(0)
+    there = np.flatnonzero(~np.isnan(iou))
+    order = there[np.argsort(iou[there], kind="stable")]
+    html = ""
+    for name, title, chosen in (
+        ("best", "The best boxes", order[::-1][:_EXAMPLES]),
+        ("worst", "The worst boxes", order[:_EXAMPLES]),
+    ):
+        html += f"<h3>{title}</h3>" + _cards(material.predictions, chosen, iou)
+        _save_pictures(material, name, chosen)
+    return html
 
 
 def _settings(material: _Material) -> Section | None:
@@ -642,6 +752,8 @@ _SECTIONS: tuple[Callable[[_Material], Section | None], ...] = (
     _costs,
     _curves,
     _terms,
+    _overlaps,
+    _precisions,
     _confusion,
     _pictures,
     _settings,
@@ -686,23 +798,31 @@ def _save_pictures(material: _Material, name: str, chosen: np.ndarray) -> None:
         f"true {true}\npredicted {predicted}\n{confidence}"
         for true, predicted, confidence, _ in _said_of(predictions, chosen)
     ]
-    drawn = figures.picture_grid(predictions.images[chosen], captions, width=_WIDE)
+    images = predictions.images[chosen]
+    if predictions.boxes is not None:
+        images = np.stack([_with_boxes(predictions, index) for index in chosen])
+    drawn = figures.picture_grid(images, captions, width=_WIDE)
     path = material.run.workdir / "figures" / f"{name}.png"
     write_atomically(path, figures.png(drawn))
 
 
-def _cards(predictions: Predictions, chosen: np.ndarray) -> str:
-    small = max(predictions.images.shape[1:3]) < 96
+def _cards(
+    predictions: Predictions, chosen: np.ndarray, iou: np.ndarray | None = None
+) -> str:
+    boxed = predictions.boxes is not None
+    small = max(predictions.images.shape[1:3]) < 96 and not boxed
     cards = []
     for index, said in zip(chosen, _said_of(predictions, chosen), strict=True):
         true, predicted, confidence, right = said
-        picture = page.data_uri("image/png", _thumbnail(predictions.images[index]))
+        image = _with_boxes(predictions, index) if boxed else predictions.images[index]
+        picture = page.data_uri("image/png", _thumbnail(image))
+        overlap = "" if iou is None else f"<span>IoU {iou[index]:.3f}</span>"
         cards.append(
             f'<div class="card"><img{" class=small" * small} src="{picture}" '
             f'alt="Test picture {index}"><span>true <b>{escape(true)}</b></span>'
             f"<span{'' if right else ' class=wrong'}>{'' if right else '✗ '}"
             f"predicted <b>{escape(predicted)}</b></span>"
-            f"<span>{escape(confidence)}</span></div>"
+            f"<span>{escape(confidence)}</span>{overlap}</div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -714,13 +834,25 @@ def _said_of(
     said = []
     for index in chosen:
         true = int(predictions.labels[index])
-        predicted = int(predictions.probabilities[index].argmax())
-        confidence = float(predictions.probabilities[index, predicted])
-        names = predictions.class_names
+        predicted = int(predictions.predicted[index])
+        confidence = float(predictions.confidence[index])
+        names = (*predictions.class_names, _NOTHING)  # for −1, too
         # 99.97 % is not certainty, and rounds to 100 %.
         shown = "> 99.9 %" if 0.999 < confidence < 1 else f"{100 * confidence:.1f} %"
         said.append((names[true], names[predicted], shown, true == predicted))
     return said
+
+
+def _with_boxes(predictions: Predictions, index: int) -> np.ndarray:
+    """A test picture with its true and its found boxes, uint8 (h, w, 3)."""
+    boxes = predictions.boxes
+    marks: list[tuple[Sequence[float], str]] = []
+    if boxes is not None and boxes.objects.boxes is not None:
+        true = boxes.true_boxes[index][boxes.true_labels[index] >= 0]
+        found = np.asarray(boxes.objects.boxes[index])[boxes.objects.found[index]]
+        marks = [(box, _TRUE) for box in true] + [(box, _FOUND) for box in found]
+    picture = Image.fromarray(figures.viewable(predictions.images[index]))
+    return np.asarray(outlined(picture, marks, side=192))
 
 
 def _thumbnail(image: np.ndarray) -> bytes:

@@ -8,20 +8,17 @@ or fills it.
 import difflib
 import importlib
 import os
-import pkgutil
+import re
 from pathlib import Path
 
 from dib_jax.data.arrays import read_arrays
 from dib_jax.data.dataset import Dataset, Split, check_boxes, check_dataset, check_split
+from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
 
-__all__ = ["Dataset", "check_boxes", "known_names", "load"]
+__all__ = ["Dataset", "check_boxes", "check_name", "data_root", "known_names", "load"]
 
-# The modules here that are not data sets.
-_MACHINERY = frozenset({"arrays", "augment", "dataset", "prepared", "split"})
-# Sets that others prepare with TFDS under these names.
-_TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "gtsrb", "mnist", "svhn_cropped")
 _SPLITS = ("train", "validation", "test")
 
 
@@ -101,8 +98,18 @@ def load(
 
 def known_names() -> tuple[str, ...]:
     """Names of the data sets that have a module in this package."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(set(modules) - _MACHINERY))
+    return tuple(
+        sorted(
+            path.stem
+            for folder in __path__
+            for path in Path(folder).glob("*.py")
+            if re.search(
+                rf"^def {path.stem}\(data_dir\b",
+                path.read_text(encoding="utf-8"),
+                re.MULTILINE,
+            )
+        )
+    )
 
 
 def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
@@ -110,12 +117,7 @@ def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
     sources = {split: f"data set {name!r}, {split} split" for split in _SPLITS}
     if ":" in name:
         return _own(name, data_dir), sources
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
-        raise ValueError(
-            f"a data set's name must be a plain folder name, got {name!r}; the folder "
-            "it lies in is dataset.data_dir"
-        )
-    folder = _root(data_dir) / name
+    folder = data_root(data_dir) / check_name(name)
     files = {split: folder / f"{split}.npz" for split in _SPLITS}
     if any(path.exists() for path in files.values()):
         sources = {split: str(path) for split, path in files.items()}
@@ -148,24 +150,45 @@ def _own(name: str, data_dir: str) -> Dataset:
     return dataset
 
 
-def _root(data_dir: str) -> Path:
+def check_name(name: str) -> str:
+    """A data set's name, if it can be that of a folder.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ValueError(
+            f"a data set's name must be a plain folder name, got {name!r}; the folder "
+            "it lies in is dataset.data_dir"
+        )
+    return name
+
+
+def data_root(data_dir: str = "") -> Path:
+    """The folder of data sets that `load` looks into.
+
+    Args:
+        data_dir: it; empty: `TFDS_DATA_DIR` or ~/tensorflow_datasets.
+    """
     place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(place).expanduser()
 
 
 def _missing(name: str, data_dir: str, folder: Path) -> str:
-    names = set(known_names()) | set(_TFDS_NAMES)
+    names = {*known_names(), *downloadable()}
     if folder.parent.is_dir():
         names |= {path.parent.name for path in folder.parent.glob("*/train.npz")}
     near = difflib.get_close_matches(name, sorted(names), n=1)
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     embedded = ", ".join(known_names())
+    command = f"python -m experiments.prepare {name} --data_dir={folder.parent}"
+    download = f"run `{command}`, or " if is_downloadable(name) else ""
     place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
         f"data set {name!r} was not found: it is not embedded ({embedded} is), and "
         f"{folder}{place} holds neither array files (train.npz, test.npz) nor a "
         f"version that TFDS prepared.{guess} Known names: {', '.join(sorted(names))}. "
-        f"To use it, write DIR/{name}/train.npz and test.npz, each with images uint8 "
-        f"(n, h, w, c) and labels (n,), or prepare it with TFDS as array_record in "
-        f"DIR/{name}, and set dataset.data_dir=DIR."
+        f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
+        "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
+        f"array_record in DIR/{name}, and set dataset.data_dir=DIR."
     )

@@ -10,6 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+_ANGLE = 10.0  # degrees to either side
+_SCALES = (0.9, 1.1)
+_BRIGHTNESS = (0.7, 1.3)
+
 Batch = dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, Batch], Batch]
 
@@ -20,8 +24,10 @@ def augment(spec: str) -> Augmentation:
     Args:
         spec: names separated by commas, "" for none. `crop`: pad with zeros by an
             eighth of each side, cut a window of the old size at random. `flip`: mirror
-            left and right with probability 1/2. `cutout`: set a rectangle with a
-            quarter of the sides, centred anywhere, to zero.
+            left and right with probability 1/2. `affine`: turn by up to 10 degrees and
+            scale by 0.9 to 1.1 about the centre, zeros come in. `brightness`: multiply
+            by 0.7 to 1.3. `cutout`: set a rectangle with a quarter of the sides,
+            centred anywhere, to zero.
 
     Returns:
         A pure function of a key and a batch with `images` (n, h, w, c), float or uint8,
@@ -69,7 +75,12 @@ def _crop(key: jax.Array, batch: Batch) -> Batch:
         )
 
     batch = {**batch, "images": jax.vmap(window)(padded, pad - shift)}
-    return _shift_boxes(batch, shift, height, width) if "boxes" in batch else batch
+    if "boxes" not in batch:
+        return batch
+    boxes = batch["boxes"]
+    move = shift.reshape(-1, *[1] * (boxes.ndim - 2), 2)[..., ::-1]
+    moved = boxes + jnp.concatenate([move, move], axis=-1).astype(boxes.dtype)
+    return _with_boxes(batch, moved)
 
 
 def _flip(key: jax.Array, batch: Batch) -> Batch:
@@ -85,6 +96,84 @@ def _flip(key: jax.Array, batch: Batch) -> Batch:
         moves = mirrored.reshape(-1, *[1] * (boxes.ndim - 1)) & _real(batch)[..., None]
         batch["boxes"] = jnp.where(moves, other, boxes)
     return batch
+
+
+def _affine(key: jax.Array, batch: Batch) -> Batch:
+    images = batch["images"]
+    count, height, width, _ = images.shape
+    angle_key, scale_key = jax.random.split(key)
+    angle = jax.random.uniform(angle_key, (count,), minval=-1, maxval=1)
+    angle *= jnp.pi * _ANGLE / 180
+    scale = jax.random.uniform(
+        scale_key, (count,), minval=_SCALES[0], maxval=_SCALES[1]
+    )
+    middle = jnp.array([width, height]) / 2
+    if "boxes" in batch:
+        # Left as it is where the centre of the largest box would leave.
+        moved = _turned(_largest(batch), angle, scale, middle)
+        stays = _is_inside(moved, height, width)
+        angle, scale = jnp.where(stays, angle, 0), jnp.where(stays, scale, 1)
+    batch = {**batch, "images": _resampled(images, angle, scale)}
+    if "boxes" not in batch:
+        return batch
+    turned = _turned(batch["boxes"], angle, scale, middle)
+    return _with_boxes(batch, turned.astype(batch["boxes"].dtype))
+
+
+def _rotation(angle: jax.Array) -> jax.Array:
+    """Matrices (n, 2, 2) that turn (x, y) by an angle, clockwise on the screen."""
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([cosine, -sine, sine, cosine], axis=-1).reshape(-1, 2, 2)
+
+
+def _resampled(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
+    """Pictures turned and scaled about their centre, by bilinear interpolation."""
+    count, height, width, channels = images.shape
+    x, y = jnp.meshgrid(jnp.arange(width), jnp.arange(height))
+    places = jnp.stack([x.ravel(), y.ravel()], axis=-1)
+    middle = (jnp.array([width, height]) - 1) / 2
+    # Where each pixel comes from: the inverse of a rotation is its transpose.
+    back = (places - middle) @ _rotation(angle) / scale[:, None, None] + middle
+    corner = jnp.floor(back).astype(jnp.int32)
+    share = back - corner
+    pixels = images.reshape(count, height * width, channels)
+    result = jnp.zeros(pixels.shape, jnp.promote_types(images.dtype, jnp.float32))
+    for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x, y = corner[..., 0] + right, corner[..., 1] + below
+        weight = (share[..., 0] if right else 1 - share[..., 0]) * (
+            share[..., 1] if below else 1 - share[..., 1]
+        )
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        index = jnp.where(inside, y * width + x, 0)
+        found = jnp.take_along_axis(pixels, index[..., None], axis=1)
+        result += jnp.where(inside, weight, 0)[..., None] * found
+    return _as_type(result, images.dtype).reshape(images.shape)
+
+
+def _turned(
+    boxes: jax.Array, angle: jax.Array, scale: jax.Array, middle: jax.Array
+) -> jax.Array:
+    """The boxes around the moved corners of boxes (n, 4) or (n, m, 4)."""
+    x1, y1, x2, y2 = (boxes[..., side] for side in range(4))
+    corners = jnp.stack([x1, y1, x2, y1, x2, y2, x1, y2], axis=-1)
+    corners = corners.reshape(len(boxes), -1, 2) - middle
+    turned = jnp.einsum("nij,npj->npi", _rotation(angle), corners)
+    turned = (scale[:, None, None] * turned + middle).reshape(*boxes.shape[:-1], 4, 2)
+    return jnp.concatenate([turned.min(axis=-2), turned.max(axis=-2)], axis=-1)
+
+
+def _brightness(key: jax.Array, batch: Batch) -> Batch:
+    images = batch["images"]
+    low, high = _BRIGHTNESS
+    factor = jax.random.uniform(key, images.shape[:1], minval=low, maxval=high)
+    brighter = images * factor[:, None, None, None]
+    return {**batch, "images": _as_type(brighter, images.dtype)}
+
+
+def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if jnp.issubdtype(dtype, jnp.integer):
+        images = jnp.clip(jnp.round(images), 0, jnp.iinfo(dtype).max)
+    return images.astype(dtype)
 
 
 def _cutout(key: jax.Array, batch: Batch) -> Batch:
@@ -104,6 +193,8 @@ def _cutout(key: jax.Array, batch: Batch) -> Batch:
 _AUGMENTATIONS: dict[str, Augmentation] = {
     "crop": _crop,
     "flip": _flip,
+    "affine": _affine,
+    "brightness": _brightness,
     "cutout": _cutout,
 }
 
@@ -129,35 +220,41 @@ def _centres(boxes: jax.Array) -> jax.Array:
     return (boxes[..., 1::-1] + boxes[..., :1:-1]) / 2
 
 
+def _is_inside(boxes: jax.Array, height: int, width: int) -> jax.Array:
+    """Whether the centres of boxes lie in the picture."""
+    centre = _centres(boxes)
+    return jnp.all((centre >= 0) & (centre <= jnp.array([height, width])), axis=-1)
+
+
+def _largest(batch: Batch) -> jax.Array:
+    """The largest box (n, 4) of each picture."""
+    boxes = batch["boxes"]
+    if boxes.ndim == 2:
+        return boxes
+    sides = boxes[..., 2:] - boxes[..., :2]
+    area = jnp.where(_real(batch), sides[..., 0] * sides[..., 1], -1.0)
+    largest = jnp.argmax(area, axis=1)
+    return jnp.take_along_axis(boxes, largest[:, None, None], axis=1)[:, 0]
+
+
 def _keep_largest(shift: jax.Array, batch: Batch, height: int, width: int) -> jax.Array:
     """The shift made smaller where the centre of the largest box would leave.
 
     The label of a picture is that of its largest box, so that one must stay.
     """
-    boxes = batch["boxes"]
-    if boxes.ndim == 3:
-        sides = boxes[..., 2:] - boxes[..., :2]
-        area = jnp.where(_real(batch), sides[..., 0] * sides[..., 1], -1.0)
-        largest = jnp.argmax(area, axis=1)
-        boxes = jnp.take_along_axis(boxes, largest[:, None, None], axis=1)[:, 0]
-    centre = _centres(boxes)
+    centre = _centres(_largest(batch))
     low = -jnp.floor(centre)
     high = jnp.floor(jnp.array([height, width]) - centre)
     return jnp.clip(shift, jnp.minimum(low, 0), jnp.maximum(high, 0)).astype(jnp.int32)
 
 
-def _shift_boxes(batch: Batch, shift: jax.Array, height: int, width: int) -> Batch:
-    """Boxes moved and clipped; of several, those whose centre left become none."""
-    boxes = batch["boxes"]
-    move = shift.reshape(-1, *[1] * (boxes.ndim - 2), 2)[..., ::-1]
-    moved = boxes + jnp.concatenate([move, move], axis=-1).astype(boxes.dtype)
-    limits = jnp.array([width, height] * 2, boxes.dtype)
-    clipped = jnp.clip(moved, 0, limits)
-    if boxes.ndim == 2:
+def _with_boxes(batch: Batch, moved: jax.Array) -> Batch:
+    """Moved boxes, clipped; of several, those whose centre left become none."""
+    _, height, width, _ = batch["images"].shape
+    clipped = jnp.clip(moved, 0, jnp.array([width, height] * 2, moved.dtype))
+    if moved.ndim == 2:
         return {**batch, "boxes": clipped}
-    centre = _centres(moved)
-    stays = jnp.all((centre >= 0) & (centre <= jnp.array([height, width])), axis=-1)
-    stays &= _real(batch)
+    stays = _is_inside(moved, height, width) & _real(batch)
     return {
         **batch,
         "boxes": jnp.where(stays[..., None], clipped, -1),

@@ -34,6 +34,10 @@ def find_prepared(folder: Path) -> Path | None:
 def read_prepared(folder: Path, name: str) -> Dataset:
     """A classification set that TFDS prepared as array_record files.
 
+    Read are the features `image` and `label`; `bbox`, one box for each picture as TFDS
+    has it (y1, x1, y2, x2 in units of the sides), as `boxes`; and the integer `group`
+    as `groups`, where it is not −1, which stands for unknown, throughout a split.
+
     Args:
         folder: one version, from `find_prepared`.
         name: the data set's name.
@@ -55,16 +59,20 @@ def read_prepared(folder: Path, name: str) -> Dataset:
             f"{folder}: reading it needs tensorflow-datasets with importlib_resources "
             f"and array_record ({_one_line(error)}); install them"
         ) from error
-    with _quiet():
+    with quiet():
         try:
             builder = tfds.builder_from_directory(folder)
             features = builder.info.features
+            bbox = dict(features.items()).get("bbox")
+            form = getattr(bbox, "bbox_format", None)
+            with_boxes = getattr(form, "name", form) == "REL_YXYX"
             missing = [key for key in ("image", "label") if key not in features]
             if not missing:
                 class_names = tuple(str(value) for value in features["label"].names)
             splits = {
                 key: _read(
-                    builder.as_data_source(split=key, file_format="array_record")
+                    builder.as_data_source(split=key, file_format="array_record"),
+                    with_boxes,
                 )
                 for key in ("train", "validation", "test")
                 if key in builder.info.splits and not missing
@@ -93,10 +101,12 @@ def read_prepared(folder: Path, name: str) -> Dataset:
     )
 
 
-def _read(source: Any) -> Split:
+def _read(source: Any, with_boxes: bool) -> Split:
     count = len(source)
     labels = np.empty(count, np.int32)
     images = np.empty((0,), np.uint8)
+    boxes, groups = np.empty((count, 4), np.float32), np.full(count, -1, np.int64)
+    example: dict[str, Any] = {}
     for row in range(count):
         example = source[row]
         if not row:
@@ -107,7 +117,22 @@ def _read(source: Any) -> Split:
                 f"{example['image'].shape}"
             )
         images[row], labels[row] = example["image"], example["label"]
-    return {"images": images, "labels": labels}
+        if with_boxes:
+            boxes[row] = _pixels(example["bbox"], images.shape)
+        if "group" in example:
+            groups[row] = example["group"]
+    split: Split = {"images": images, "labels": labels}
+    if with_boxes:
+        split["boxes"] = boxes
+    if (groups != -1).any():
+        split["groups"] = groups
+    return split
+
+
+def _pixels(bbox: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    y1, x1, y2, x2 = bbox
+    height, width = shape[1:3]
+    return np.array([x1 * width, y1 * height, x2 * width, y2 * height])
 
 
 def _file_formats(folder: Path) -> set[str]:
@@ -129,7 +154,7 @@ def _version(name: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep TFDS' advice (to install OpenCV) off the terminal."""
     logger = logging.getLogger("absl")
     level = logger.level

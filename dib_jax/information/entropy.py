@@ -7,6 +7,8 @@ Giraldo, Jenssen & Príncipe, arXiv 1808.07912 (several variables).
 import functools
 import numbers
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,14 @@ def label_joint_entropy(
             f"static, got {num_classes!r} and {class_size!r}; or use joint_entropy "
             "with label_gram"
         )
+    return _of_traced_labels(alpha, num_classes, min(class_size, n), gram, labels)
+
+
+def _cases(
+    alpha: float, num_classes: int, class_size: int, labels: jax.Array
+) -> tuple[jax.Array, Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Whether every class fits its block; the entropy of a Gram if so, and if not."""
+    n = labels.shape[0]
     counts = jnp.bincount(labels, length=num_classes)
     known = (labels >= 0) & (labels < num_classes)
     fits = jnp.all(known) & jnp.all(counts <= class_size)
@@ -143,14 +153,41 @@ def label_joint_entropy(
         classes = labels[order]
         places = jnp.arange(n) - (jnp.cumsum(counts) - counts)[classes]
         # n stands for nobody. What does not fit is dropped, and this branch not taken.
-        members = jnp.full((num_classes, min(int(class_size), n)), n)
+        members = jnp.full((num_classes, class_size), n)
         members = members.at[classes, places].set(order, mode="drop")
         return entropy_of_blocks((_blocks(gram, members),), alpha)
 
     def dense(gram: jax.Array) -> jax.Array:
         return entropy_of(hadamard(gram, label_gram(labels)), alpha)
 
-    return jax.lax.cond(fits, by_blocks, dense, gram)
+    return fits, by_blocks, dense
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _of_traced_labels(
+    alpha: float,
+    num_classes: int,
+    class_size: int,
+    gram: jax.Array,
+    labels: jax.Array,
+) -> jax.Array:
+    return jax.lax.cond(*_cases(alpha, num_classes, class_size, labels), gram)
+
+
+@_of_traced_labels.defjvp
+def _of_traced_labels_jvp(
+    alpha: float,
+    num_classes: int,
+    class_size: int,
+    primals: tuple[jax.Array, jax.Array],
+    tangents: tuple[jax.Array, Any],
+) -> tuple[jax.Array, jax.Array]:
+    (gram, labels), (change, _) = primals, tangents
+    fits, *ways = _cases(alpha, num_classes, class_size, labels)
+    # Gradients within the branches: what `cond` itself would keep for the way that is
+    # not taken, several (n, n), costs more than the blocks.
+    entropy, gradient = jax.lax.cond(fits, *map(jax.value_and_grad, ways), gram)
+    return entropy, jnp.sum(gradient * change)
 
 
 def _members_by_size(labels: list[int]) -> list[jax.Array]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from dib_jax.information import label_gram
-from dib_jax.tasks import Batch, Task
+from dib_jax.tasks import Batch, Objects, Task
 
 
 def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
@@ -44,6 +44,11 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         return {"accuracy": accuracy(outputs, labels), "loss": loss.mean()}
 
+    def objects(outputs: jax.Array) -> Objects:
+        labels = jnp.argmax(outputs, axis=-1)[:, None]
+        scores = jax.nn.softmax(outputs).max(axis=-1)[:, None]
+        return Objects(labels, scores, jnp.ones(labels.shape, bool), None)
+
     return Task(
         num_outputs=num_classes,
         metric="accuracy",
@@ -51,4 +56,5 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         loss=loss,
         metrics=metrics,
         target_gram=label_gram,
+        objects=objects,
     )

@@ -29,7 +29,7 @@ class Kept(NamedTuple):
     """The training split as a block's steps read it.
 
     Attributes:
-        data: arrays on the device, n rows, or copies · n rows.
+        data: arrays on the device, copies · n rows.
         streamed: arrays in the host's memory or in files, copies · n rows.
         copies: of the training split, one for each epoch in turn.
         line: where the trunk's output is and why, for the log; "" without a trunk.
@@ -56,7 +56,7 @@ def keep(
     Args:
         block: whose trunk it is; if it has none, there is nothing to keep.
         trunk: its variables.
-        data: the training split on the device.
+        data: the training split, on the device or on the host.
         choice: one of `CHOICES`; "auto" takes the first place with room.
         copies: augmented copies that are kept; 0 for none. Without augmentation the
             split itself is kept.
@@ -70,28 +70,24 @@ def keep(
         OSError: the disk has no room for the files that `choice` asks for.
     """
     if not block.trunk:
-        return Kept(data, {}, 1, "")
+        return _kept(data, 1, "")
     about = f"stage {block.stage}: the output of the stages before it is"
     if choice == "none":
         line = f"{about} computed at every step, as schedule.cache says"
-        return Kept(data, {}, 1, line)
+        return _kept(data, 1, line)
     if block.augment and copies == 0:
         line = f"{about} computed at every step, for augmentation changes it"
-        return Kept(data, {}, 1, line)
+        return _kept(data, 1, line)
     copies = copies if block.augment else 1
 
-    def outputs(trunk: Any, data: Batch, start: Any, key: Any) -> Batch:
-        batch = {
-            name: jax.lax.dynamic_slice_in_dim(leaf, start, block.batch_size)
-            for name, leaf in data.items()
-        }
+    def outputs(trunk: Any, batch: Batch, key: Any) -> Batch:
         batch = block.augment(key, batch) if block.augment else batch
         x = block.prepare(batch["images"])
         x = apply_frozen(block.trunk, trunk, x, compute_dtype=block.compute_dtype)[-1]
         # Copies differ from the split in more than the trunk's output.
         return {**(batch if block.augment else {}), TRUNK_OUTPUT: x}
 
-    like = jax.eval_shape(outputs, trunk, data, 0, key)
+    like = jax.eval_shape(outputs, trunk, _rows(data, 0, block.batch_size), key)
     rows = copies * len(data["images"])
     shapes = {
         name: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
@@ -103,10 +99,11 @@ def keep(
     if choice == "auto" and not fits:
         free = ", ".join(f"{place} {_mib(room[place])}" for place in PLACES)
         line = f"{about} computed at every step: {_mib(size)} are too many ({free})"
-        return Kept(data, {}, 1, line)
+        return _kept(data, 1, line)
     place = fits[0] if choice == "auto" else choice
     arrays = _fill(
-        functools.partial(jax.jit(outputs), trunk, data),
+        functools.partial(jax.jit(outputs), trunk),
+        data,
         _storage(place, shapes, folder),
         block.batch_size,
         copies,
@@ -114,19 +111,28 @@ def keep(
     )
     why = f"{_mib(room[place])} are free there" if choice == "auto" else "as asked for"
     line = f"{about} cached, place: {place}, {_mib(size)} ({why})"
-    if place == "device":
-        return Kept({**data, **arrays}, {}, copies, line)
-    return Kept(data, arrays, copies, line)
+    return _kept({**data, **arrays}, copies, line)
+
+
+def _kept(arrays: dict[str, Any], copies: int, line: str) -> Kept:
+    on_device = {n: leaf for n, leaf in arrays.items() if isinstance(leaf, jax.Array)}
+    streamed = {n: leaf for n, leaf in arrays.items() if n not in on_device}
+    return Kept(on_device, streamed, copies, line)
+
+
+def _rows(data: dict[str, Any], start: int, count: int) -> Batch:
+    return {name: leaf[start : start + count] for name, leaf in data.items()}
 
 
 def _fill(
     outputs: Callable[..., Batch],
+    data: dict[str, Any],
     arrays: dict[str, Any],
     batch_size: int,
     copies: int,
     key: jax.Array,
 ) -> dict[str, Any]:
-    count = len(arrays[TRUNK_OUTPUT]) // copies
+    count = len(data["images"])
 
     @functools.partial(jax.jit, donate_argnums=0)
     def put(array: jax.Array, rows: jax.Array, start: Any) -> jax.Array:
@@ -137,7 +143,9 @@ def _fill(
         for first in range(0, count, batch_size):
             # The last batch is as large as the others, and overlaps the one before.
             start = min(first, count - batch_size)
-            batch = outputs(start, jax.random.fold_in(copy_key, first))
+            batch = outputs(
+                _rows(data, start, batch_size), jax.random.fold_in(copy_key, first)
+            )
             at = copy * count + start
             for name, rows in batch.items():
                 if isinstance(arrays[name], jax.Array):

@@ -29,7 +29,7 @@ FACTORIES = {
 _SECTIONS = ("dataset", *FACTORIES, "schedule", "optimizer", "precision")
 _TOPS = ("seed", "workdir", *_SECTIONS, "epochs", "batch_size")
 # Where a run and its data lie may change without its being another run.
-_PLACES = ("workdir", "dataset.data_dir")
+_PLACES = ("workdir", "dataset.data_dir", "dataset.placement")
 _REQUIRED: Any = object()
 
 
@@ -99,6 +99,18 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
             str,
             'augmentation of training pictures, e.g. "crop,flip"; empty for none',
             default="",
+        ),
+        "dataset.skip_bad_boxes": Field(
+            bool,
+            "leave pictures with a bad box out, where the task uses boxes",
+            default=False,
+        ),
+        "dataset.placement": Field(
+            Literal["auto", "device", "stream"],
+            "where the pictures are while they are used: device, stream (from the "
+            "host's memory), or auto: device if they fill at most half of its memory",
+            default="auto",
+            names=("auto", "device", "stream"),
         ),
     }
     for section, package in FACTORIES.items():
@@ -381,7 +393,10 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         if any(annotation is not int for annotation in supplied.values()):
             continue  # it wants something of the data, which are not read here
         try:
-            built[section] = factory(**chosen, **dict.fromkeys(supplied, 2))
+            # Any stage will do, and the first is always there.
+            built[section] = factory(
+                **chosen, **{name: 0 if name == "stage" else 2 for name in supplied}
+            )
         except ValueError as error:
             raise ValueError(_refused(section, chosen, str(error))) from None
     stages = built.get("model")
@@ -394,8 +409,9 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
     turns = 1 if schedule.together else len(blocks)
     _one_for_each("epochs", full["epochs"], turns, "block")
     for dotted, field in fields.items():
-        is_local = schedule.local and dotted.startswith("objective.")
-        if is_local and _is_one_or_several(field.type):
+        section = dotted.partition(".")[0]
+        is_by_stage = section == "head" or (schedule.local and section == "objective")
+        if is_by_stage and _is_one_or_several(field.type):
             _one_for_each(dotted, full[dotted], len(stages), "stage")
 
 
@@ -461,8 +477,9 @@ def differences(
 ) -> list[str]:
     """The dotted fields in which two configs are not the same experiment.
 
-    `workdir` and `dataset.data_dir` are left out: a run may be moved. A list is the
-    same as a tuple, and a field that only one of them has is a difference.
+    `workdir`, `dataset.data_dir` and `dataset.placement` are left out: a run may be
+    moved. A list is the same as a tuple, and a field that only one of them has is a
+    difference.
 
     Args:
         config_a: a config.

@@ -14,10 +14,13 @@ from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
 from dib_jax.objectives import Signals, Terms
 from dib_jax.tasks import Task
-from dib_jax.training.build import find
+from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
 from dib_jax.training.schedules import SCHEDULES
 from dib_jax.training.steps import Block
+
+# Of a device's memory, which pictures may fill; the rest is for the network.
+_DEVICE_SHARE = 0.5
 
 
 class Experiment(NamedTuple):
@@ -32,6 +35,7 @@ class Experiment(NamedTuple):
         objective: name of what the blocks train on; "task_loss" for the task's own.
         cache: where the output of frozen stages is kept, `schedule.cache`.
         copies: augmented copies of the training split that are kept with it.
+        streams: whether the pictures stay on the host and are read batch by batch.
     """
 
     dataset: Dataset
@@ -42,6 +46,7 @@ class Experiment(NamedTuple):
     objective: str
     cache: str
     copies: int
+    streams: bool
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -62,11 +67,15 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         FileNotFoundError: the data set is not there.
         ValueError: the data, or a value of the config, cannot be used.
     """
+    # What a task reads does not depend on how many classes there are.
+    uses_boxes = _build("tasks", config.task, num_classes=2).uses_boxes
     dataset = data.load(
         config.dataset.name,
         data_dir=config.dataset.data_dir,
         val_fraction=config.dataset.val_fraction,
         seed=config.seed,
+        boxes=uses_boxes,
+        skip_bad_boxes=config.dataset.skip_bad_boxes,
     )
     count = len(dataset.train["labels"])
     if config.batch_size > count:
@@ -89,7 +98,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         return Block(
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
-            head=_build("models.heads", config.head, num_outputs=task.num_outputs),
+            head=_head(config.head, task, stage=group[-1]),
             stage=group[-1],
             task=task,
             objective=objective,
@@ -117,7 +126,18 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         objective=config.objective.name if schedule.local else "task_loss",
         cache=config.schedule.cache,
         copies=config.schedule.copies,
+        streams=_streams(config.dataset.placement, dataset),
     )
+
+
+def _streams(placement: str, dataset: Dataset) -> bool:
+    if placement != "auto":
+        return placement == "stream"
+    splits = (dataset.train, dataset.validation, dataset.test)
+    size = sum(array.nbytes for split in splits for array in split.values())
+    # A CPU gives no figures: its memory is the host's, where the pictures are anyway.
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return limit is not None and size > _DEVICE_SHARE * limit
 
 
 def standardization(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
@@ -158,6 +178,14 @@ def _standardize(
 def _build(package: str, section: ml_collections.ConfigDict, **supplied: Any) -> Any:
     chosen = section.to_dict()
     return find(package, chosen.pop("name"))(**chosen, **supplied)
+
+
+def _head(section: ml_collections.ConfigDict, task: Task, *, stage: int) -> Any:
+    """The head of a block that ends with `stage`, which only some factories ask for."""
+    known = {"num_outputs": task.num_outputs, "stage": stage}
+    asked = supplied(find("models.heads", section.name))
+    wanted = {name: known[name] for name in asked if name in known}
+    return _build("models.heads", section, **wanted)
 
 
 def _task_loss(signals: Signals) -> tuple[jax.Array, Terms]:

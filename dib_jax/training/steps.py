@@ -349,7 +349,7 @@ def predict(
         batch_size: samples that pass through the network at once.
 
     Returns:
-        (n, num_outputs) for each block, float32.
+        (n, …, num_outputs) for each block, float32.
     """
     first = blocks[0]
     modules = (*first.trunk, *(stage for block in blocks for stage in block.stages))

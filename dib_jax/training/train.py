@@ -19,6 +19,7 @@ import numpy as np
 import threadpoolctl
 
 from dib_jax import checkpoints
+from dib_jax.data.stream import stream
 from dib_jax.objectives import Occasional, Terms
 from dib_jax.tasks import Task
 from dib_jax.training.cache import Kept, keep
@@ -52,7 +53,8 @@ _CHECKPOINT_SHARE = 0.05
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
 _CHUNK_BYTES = 2**26
 
-Split = dict[str, jax.Array]
+# On the device, or on the host where pictures are streamed.
+Split = dict[str, Any]
 
 
 class NonFiniteError(ArithmeticError):
@@ -115,7 +117,7 @@ class Trained(NamedTuple):
         network: its variables.
         results: what results.json holds.
         test: metrics of each block's head on the test split.
-        outputs: of the last head for the test split, (n, num_outputs).
+        outputs: of the last head for the test split, (n, …, num_outputs).
     """
 
     experiment: Experiment
@@ -151,8 +153,8 @@ def train(
     one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
     with one_thread, Progress(sum(experiment.epochs)) as progress:
         position, network, training = _resume(workdir, experiment, progress)
-        data = _on_device(experiment.dataset.train)
-        validation = _on_device(experiment.dataset.validation)
+        data = _place(experiment, experiment.dataset.train)
+        validation = _place(experiment, experiment.dataset.validation)
         while position.phase < len(experiment.phases):
             position, network = _train_phase(
                 workdir,
@@ -185,6 +187,21 @@ def load_trained(workdir: pathlib.Path) -> Trained:
         FileNotFoundError: the data set is not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
+    experiment, network, results = restore(workdir)
+    return Trained(experiment, network, results, *evaluate(experiment, network))
+
+
+def restore(workdir: pathlib.Path) -> tuple[Experiment, Network, dict[str, Any]]:
+    """The pieces, the network and the results of a finished run, nothing evaluated.
+
+    Args:
+        workdir: of a finished run.
+
+    Raises:
+        ValueError: there is no finished run.
+        FileNotFoundError: the data set is not there any more.
+        dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
+    """
     results = read_results(workdir)
     experiment = assemble(read_config(workdir))
     with Progress(0) as progress:
@@ -195,7 +212,7 @@ def load_trained(workdir: pathlib.Path) -> Trained:
             "damaged; move results.json away, and the same run goes on from the last "
             "sound one"
         )
-    return Trained(experiment, network, results, *evaluate(experiment, network))
+    return experiment, network, results
 
 
 def evaluate(
@@ -208,19 +225,55 @@ def evaluate(
         network: variables of all its stages and heads.
 
     Returns:
-        A dict of metrics for each block, and (n, num_outputs).
+        A dict of metrics for each block, and (n, …, num_outputs).
     """
-    test = _on_device(experiment.dataset.test)
+    test = _place(experiment, experiment.dataset.test)
     outputs = _predictor(experiment.blocks)((), *network, test["images"])
     return _metrics(experiment.task, outputs, test), np.asarray(outputs[-1])
 
 
-def _on_device(split: dict[str, np.ndarray]) -> Split:
+def outputs_of(
+    experiment: Experiment, network: Network, images: np.ndarray
+) -> jax.Array:
+    """What the last block's head gives for pictures.
+
+    Args:
+        experiment: the experiment.
+        network: variables of all its stages and heads.
+        images: uint8 (n, h, w, c), shaped as the data set's.
+
+    Returns:
+        (n, …, num_outputs).
+    """
+    last = experiment.blocks[-1:]
+    border = len(last[0].trunk)
+    trunk, stages = network.stages[:border], network.stages[border:]
+    (outputs,) = _predictor(last)(trunk, stages, network.heads[-1:], images)
+    return outputs
+
+
+def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
+    """A split on the device; on the host, as it is, where pictures are streamed."""
+    if experiment.streams:
+        return split
     return {name: jnp.asarray(array) for name, array in split.items()}
 
 
 def _predictor(blocks: tuple[Block, ...]) -> Callable[..., tuple[jax.Array, ...]]:
-    return jax.jit(functools.partial(predict, blocks, batch_size=_EVALUATION_BATCH))
+    run = jax.jit(functools.partial(predict, blocks, batch_size=_EVALUATION_BATCH))
+
+    def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
+        count = len(images)
+        if isinstance(images, jax.Array) or count <= _EVALUATION_BATCH:
+            return run(trunk, stages, heads, images)
+        # The last picture again and again up to whole batches, cut off at the end.
+        rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
+        order = rows.reshape(-1, _EVALUATION_BATCH)
+        chunks = stream({"images": images}, order, steps=1)
+        parts = [run(trunk, stages, heads, chunk["images"][0]) for chunk in chunks]
+        return tuple(jnp.concatenate(own)[:count] for own in zip(*parts, strict=True))
+
+    return outputs
 
 
 def _metrics(
@@ -263,7 +316,7 @@ def _train_phase(
     run_epoch, figures, compile_seconds = _compile(
         blocks, training.states, network.stages, kept, keys
     )
-    outputs_of = _predictor(blocks)
+    predictor = _predictor(blocks)
     position = position._replace(
         compile_seconds=position.compile_seconds + compile_seconds
     )
@@ -278,7 +331,7 @@ def _train_phase(
             ]
             validated: list[dict[str, float]] = []
             if len(validation["labels"]):
-                outputs = outputs_of(
+                outputs = predictor(
                     network.stages, *_network(states), validation["images"]
                 )
                 validated = _metrics(experiment.task, outputs, validation)
@@ -378,15 +431,15 @@ def _compile(
     The epoch is one `lax.scan`, or one for each chunk where data come from the host.
     """
     start = time.monotonic()
-    samples, batch_size = len(kept.data["images"]), blocks[0].batch_size
-    if not kept.streamed:
-        samples //= kept.copies
+    arrays: Split = {**kept.data, **kept.streamed}
+    batch_size = blocks[0].batch_size
+    samples = len(arrays["images"]) // kept.copies
     rows_of = jax.jit(
         functools.partial(epoch_rows, blocks[0], samples=samples, copies=kept.copies)
     )
     steps = samples // batch_size
-    streamed_bytes = sum(leaf[0].nbytes for leaf in kept.streamed.values())
-    chunks = min(-(-streamed_bytes * batch_size * steps // _CHUNK_BYTES), steps) or 1
+    step_bytes = batch_size * sum(leaf[0].nbytes for leaf in kept.streamed.values())
+    chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
 
     def run_steps(
         states: Any, trunk: Any, data: Any, rows: Any, streamed: Any, keys: Any
@@ -402,7 +455,7 @@ def _compile(
             for name, leaf in arrays.items()
         }
 
-    batch = like({**kept.data, **kept.streamed}, batch_size)
+    batch = like(arrays, batch_size)
     lowered_step = jax.jit(step, donate_argnums=0).lower(states, trunk, batch, keys)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
@@ -417,17 +470,18 @@ def _compile(
                 keys,
             )
             .compile()
-            for size in {steps // chunks, -(-steps // chunks)}
+            for size in {chunk, steps % chunk or chunk}
         }
         figures = compiler_figures(compiled_step.result())
 
     def epoch(states: Any, trunk: Any, keys: Any) -> Any:
         terms: list[Any] = []
         rows = np.asarray(rows_of(keys[0], states[0].step))
-        for some in np.array_split(rows, chunks):
-            # While one chunk is at work, one more waits on the device.
+        read = stream(kept.streamed, rows, steps=chunk) if kept.streamed else [{}]
+        for first, sent in zip(range(0, steps, chunk), read, strict=True):
+            # One chunk at work and one that waits: the device need not hold them all.
             jax.block_until_ready(terms[-2:-1])
-            sent = {n: np.asarray(leaf[some]) for n, leaf in kept.streamed.items()}
+            some = rows[first : first + chunk]
             states, own = compiled[len(some)](
                 states, trunk, kept.data, some, sent, keys
             )

@@ -128,4 +128,5 @@ def make_predictions(
     logits[wrong, taken] += 9 + 2 * rng.random(mistakes)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     names = tuple(str(i) if classes == 10 else f"class {i}" for i in range(classes))
-    return Predictions(images, labels, shares / shares.sum(1, keepdims=True), names)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Predictions(images, labels, shares.argmax(1), shares.max(1), names)

@@ -10,7 +10,9 @@ import pytest
 from finished_run import CONFIG, make_predictions, make_workdir
 from PIL import Image
 
+from dib_jax.analysis.boxes import Boxes
 from dib_jax.analysis.report import find_baseline, write_report
+from dib_jax.tasks import Objects
 
 END_TO_END = {"name": "end_to_end", "blocks": 1}
 
@@ -164,8 +166,9 @@ def test_every_setting_is_shown(pair):
 
 
 def test_confusions_and_mistakes_are_counted(pair):
-    images, labels, probabilities, names = make_predictions()
-    predicted = probabilities.argmax(axis=1)
+    given = make_predictions()
+    images, labels, names = given.images, given.labels, given.class_names
+    predicted, confidence = given.predicted, given.confidence
     wrong = predicted != labels
     text = text_of(pair / "greedy" / "report.html")
     assert f"{(~wrong).sum()} of 360 pictures are on the diagonal" in text
@@ -176,7 +179,7 @@ def test_confusions_and_mistakes_are_counted(pair):
         found = (of_class & (predicted == names.index(other))).sum()
         assert found == int(count) > 0
         assert share == f"{100 * found / of_class.sum():.1f} %"
-    order = np.argsort(-np.where(wrong, probabilities.max(axis=1), 0), kind="stable")
+    order = np.argsort(-np.where(wrong, confidence, 0), kind="stable")
     page = (pair / "greedy" / "report.html").read_text()
     cards = re.findall(
         r'base64,([^"]+)" alt="Test picture (\d+)"><span>true <b>(.*?)</b></span>'
@@ -184,13 +187,13 @@ def test_confusions_and_mistakes_are_counted(pair):
         page,
     )
     assert [int(card[1]) for card in cards[12:]] == order[:12].tolist()
-    for picture, index, true, kind, mark, shown, confidence in cards:
+    for picture, index, true, kind, mark, shown, sure in cards:
         k = int(index)
         assert (true, shown) == (names[labels[k]], names[predicted[k]])
         assert ("✗" in mark) == wrong[k] == ("wrong" in kind)
-        share = probabilities[k].max()
+        share = confidence[k]
         shown = "> 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
-        assert html.unescape(confidence) == shown
+        assert html.unescape(sure) == shown
         decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
         np.testing.assert_array_equal(decoded, images[k, :, :, 0])
 
@@ -359,6 +362,42 @@ def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
     assert find_baseline(long) is None
 
 
+def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
+    given = make_predictions(count=60, mistakes=6)
+    count = len(given.labels)
+    true = np.tile(np.float32([0.1, 0.2, 0.8, 0.9]), (count, 1, 1))
+    found = true.copy()
+    found[5] = [0.6, 0.6, 0.7, 0.7]  # far too small: the worst one
+    predicted = given.predicted.copy()
+    predicted[7] = -1
+    objects = Objects(
+        predicted[:, None], given.confidence[:, None], predicted[:, None] >= 0, found
+    )
+    boxes = Boxes(given.labels[:, None], true, objects, np.float32([0.1, 0.2, 0.8, 1]))
+    predictions = given._replace(predicted=predicted, boxes=boxes)
+    path = write_report(workdir, predictions)
+    header, (run, mean) = table_after(path, "Boxes")
+    assert header == ["Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP"]
+    iou = (count - 2 + 0.01 / 0.49) / count
+    assert run[1:3] == [f"{iou:.4f}", f"{100 * (count - 2) / count:.2f} %"]
+    assert mean[1] == "0.8750"  # always, whether the run found anything or not
+    _, classes = table_after(path, "Average precision by class")
+    totals = [int((given.labels == k).sum()) for k in range(10)]
+    assert [int(row[1]) for row in classes] == totals
+    text = path.read_text()
+    worst = text.partition("The worst boxes")[2]
+    assert re.findall(r"Test picture (\d+)", worst)[:2] == ["7", "5"]
+    assert "IoU 0.000" in worst
+    assert "nothing found" in worst
+    names = {file.stem for file in (workdir / "figures").glob("*.png")}
+    assert {"overlaps", "best", "worst", "examples", "confusion"} <= names
+    # The boxes are in the pictures: red over green where they are the same.
+    picture = re.search(r'base64,([^"]+)" alt="Test picture', worst)[1]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+    assert pixels.shape == (192, 192, 3)
+    assert (pixels[38, 50] == (0, 158, 115)).all()  # at 0.2 of its height
+
+
 def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):
     (workdir / "results.json").unlink()
     with pytest.raises(ValueError, match="results.json is missing.*experiments.run"):
@@ -379,7 +418,8 @@ def test_a_damaged_line_of_the_record_is_named(workdir, predictions):
         ("labels", np.zeros(0, int), "no test sample"),
         ("labels", np.full(360, 10), "must lie in 0..9, got 10 to 10"),
         ("images", np.zeros((360, 8, 8, 1)), "images must be uint8"),
-        ("probabilities", np.zeros((360, 9)), r"must be \(360, 10\)"),
+        ("confidence", np.zeros((360, 9)), r"must be \(360,\), .* got \(360, 9\)"),
+        ("predicted", np.full(360, 10), r"must lie in −1..9, got 10 to 10"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(

@@ -47,7 +47,7 @@ def boxes_of_white(images):
     return np.array(boxes, np.float32)
 
 
-ALL = ["crop", "flip", "cutout", "crop,flip,cutout"]
+ALL = ["crop", "flip", "affine", "brightness", "cutout", "crop,flip,affine,cutout"]
 
 
 def test_no_name_changes_nothing():
@@ -58,7 +58,7 @@ def test_no_name_changes_nothing():
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
 def test_shapes_dtypes_and_other_entries_stay(dtype):
-    spec = "crop,flip,cutout"
+    spec = "crop,flip,affine,brightness,cutout"
     batch = batch_of(dtype=dtype)
     result = compiled(spec)(jax.random.key(0), batch)
     assert result.keys() == batch.keys()
@@ -157,9 +157,86 @@ def test_boxes_move_with_the_picture(spec, several):
         np.testing.assert_array_equal(result["box_labels"], batch["box_labels"])
 
 
-def test_cutout_leaves_boxes_alone():
+@pytest.mark.parametrize("several", [False, True])
+def test_boxes_hold_what_was_turned_and_scaled(several):
+    """The box around the moved corners is that of the moved picture's white pixels."""
+    count, random = 24, np.random.default_rng(0)
+    low = random.integers([12, 10], [25, 18], (count, 2))
+    high = low + random.integers(6, [22, 16], (count, 2))
+    images = np.zeros((count, 40, 60, 1), np.uint8)
+    for row, ((x1, y1), (x2, y2)) in enumerate(zip(low, high, strict=True)):
+        images[row, y1:y2, x1:x2] = 255
+    boxes = jnp.asarray(np.concatenate([low, high], axis=1), jnp.float32)
+    batch = {"images": jnp.asarray(images), "boxes": boxes}
+    if several:
+        batch["boxes"] = batch["boxes"][:, None]
+        batch["box_labels"] = jnp.full((count, 1), 2)
+    result = compiled("affine")(jax.random.key(1), batch)
+    boxes = result["boxes"][:, 0] if several else result["boxes"]
+    # Interpolation widens what is white by up to a pixel.
+    white = boxes_of_white(result["images"])
+    np.testing.assert_allclose(boxes, white, atol=1.5)
+    assert np.abs(boxes - white).mean() < 0.7
+    # The bounding box of a turned rectangle with its own sides is no smaller.
+    before, after = (b.reshape(-1, 4) for b in (batch["boxes"], boxes))
+    ratio = (after[:, 2:] - after[:, :2]) / (before[:, 2:] - before[:, :2])
+    assert (ratio > 0.9).all()
+    assert ratio.max() > 1.1
+    angles = np.abs(np.asarray(ratio) - 1).max(axis=1)
+    assert len(np.unique(angles.round(4))) == count
+
+
+def test_a_picture_keeps_its_mass_and_its_centre_when_it_is_turned():
+    y, x = np.mgrid[:33, :33] - 16.0
+    blob = 200 * np.exp(-((x / 6) ** 2 + (y / 3) ** 2))
+    batch = {"images": jnp.tile(jnp.array(blob, jnp.float32)[..., None], (64, 1, 1, 1))}
+    turned = np.asarray(compiled("affine")(jax.random.key(0), batch)["images"])[..., 0]
+    mass = turned.sum(axis=(1, 2))
+    scale = np.sqrt(mass / blob.sum())
+    assert (scale > 0.89).all()
+    assert (scale < 1.11).all()
+    assert np.ptp(scale) > 0.15
+    for axis in (x, y):
+        np.testing.assert_allclose(
+            (turned * axis).sum(axis=(1, 2)) / mass, 0, atol=0.01
+        )
+    moments = [(turned * a * b).sum(axis=(1, 2)) for a, b in ((x, y), (x, x), (y, y))]
+    angle = np.degrees(np.arctan2(2 * moments[0], moments[1] - moments[2])) / 2
+    assert (np.abs(angle) < 10.2).all()
+    assert angle.min() < -7
+    assert angle.max() > 7
+
+
+def test_a_box_whose_centre_would_leave_keeps_its_picture_as_it_is():
+    corner = jnp.array([0, 0, 1, 1], jnp.float32)
+    batch = batch_of(200, 32, 32, boxes=jnp.tile(corner, (200, 1)))
+    result = compiled("affine")(jax.random.key(0), batch)
+    boxes = np.asarray(result["boxes"])
+    assert ((boxes[:, 2:] - boxes[:, :2]) >= 0.4).all()
+    same = (np.asarray(result["images"]) == np.asarray(batch["images"])).all((1, 2, 3))
+    np.testing.assert_array_equal(boxes[same], np.tile(corner, (same.sum(), 1)))
+    assert 0.2 < same.mean() < 0.95
+
+
+def test_brightness_multiplies_each_picture_and_saturates():
+    batch = batch_of(500, dtype=jnp.float32)
+    brighter = np.asarray(compiled("brightness")(jax.random.key(0), batch)["images"])
+    factor = brighter / np.asarray(batch["images"])
+    np.testing.assert_allclose(
+        factor, factor[:, :1, :1, :1] * np.ones_like(factor), rtol=1e-6
+    )
+    assert factor.min() < 0.72
+    assert factor.max() > 1.28
+    batch = batch_of(500)
+    integers = np.asarray(compiled("brightness")(jax.random.key(0), batch)["images"])
+    np.testing.assert_allclose(integers, np.minimum(np.round(brighter), 255), atol=1)
+    assert integers.max() == 255
+
+
+@pytest.mark.parametrize("spec", ["cutout", "brightness"])
+def test_cutout_and_brightness_leave_boxes_alone(spec):
     batch = with_rectangles()
-    result = compiled("cutout")(jax.random.key(0), batch)
+    result = compiled(spec)(jax.random.key(0), batch)
     np.testing.assert_array_equal(result["boxes"], batch["boxes"])
 
 
@@ -206,7 +283,7 @@ def test_a_picture_without_boxes_passes():
     [
         ("corp", "unknown augmentation 'corp' .*; did you mean 'crop'?"),
         ("crop,Flip", "unknown augmentation 'Flip' .*; did you mean 'flip'?"),
-        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, cutout"),
+        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, affine"),
         ("crop flip", "unknown augmentation 'crop flip'"),
         ("flip,flip", "augmentation 'flip' stands twice"),
     ],
@@ -231,5 +308,5 @@ def test_wrong_batches_are_refused():
 
 
 def test_tiny_pictures_pass():
-    apply = functools.partial(compiled("crop,flip,cutout"), jax.random.key(0))
+    apply = functools.partial(compiled("crop,flip,affine,cutout"), jax.random.key(0))
     assert apply(batch_of(3, height=1, width=5))["images"].shape == (3, 1, 5, 3)

@@ -103,6 +103,14 @@ def test_known_spectra(alpha):
     assert entropy(independent, alpha) == pytest.approx(2 * want, abs=2e-5)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.01, 1.5, 5.0])
+def test_an_eigenvalue_that_rounding_made_negative_counts_as_zero(alpha):
+    rounded = jnp.diag(jnp.array([0.6, 0.4, -0.01]))
+    clean = jnp.diag(jnp.array([0.6, 0.4, 0.0]))
+    got = info.renyi_entropy(rounded, alpha=alpha)
+    np.testing.assert_allclose(got, info.renyi_entropy(clean, alpha=alpha), atol=1e-5)
+
+
 def test_classes_hold_the_entropy_of_their_shares():
     labels = jnp.array([0, 0, 0, 0, 1, 1, 2, 3])
     gram = info.label_gram(labels)

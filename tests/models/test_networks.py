@@ -5,6 +5,7 @@ import pytest
 
 from dib_jax.models.cnn import cnn
 from dib_jax.models.heads.conv import conv
+from dib_jax.models.heads.grid import grid
 from dib_jax.models.heads.linear import linear
 from dib_jax.models.heads.mlp import mlp as mlp_head
 from dib_jax.models.mlp import mlp
@@ -66,13 +67,35 @@ def test_an_mlp_flattens_pictures_and_a_cnn_halves_them_where_it_pools():
         linear(num_outputs=10, pool=2),
         linear(num_outputs=10, pool=0),
         mlp_head(num_outputs=10, layers=2, width=16),
-        conv(num_outputs=10, layers=1),
+        conv(num_outputs=10, stage=0, layers=1),
     ],
 )
 def test_every_head_gives_one_row_of_outputs_for_each_sample(head):
     features = jax.random.normal(jax.random.key(0), (4, 8, 8, 6))
     variables = head.init(jax.random.key(1), features, train=False)
     assert head.apply(variables, features, train=False).shape == (4, 10)
+
+
+@pytest.mark.parametrize(("layers", "places"), [(0, 4), (1, 3), (2, 16)])
+def test_the_grid_head_answers_for_places_that_keep_their_place(layers, places):
+    """A place's answer depends on the part of the picture that it lies in."""
+    head = grid(num_outputs=5, places=places, layers=layers)
+    features = jax.random.normal(jax.random.key(0), (2, 12, 12, 6))
+    variables = head.init(jax.random.key(1), features, train=False)
+    outputs = head.apply(variables, features, train=False)
+    side = min(places, 12)
+    assert outputs.shape == (2, side, side, 5)
+    other = head.apply(variables, features.at[:, :1, :1].add(3.0), train=False)
+    changed = np.asarray(outputs != other).any(axis=(0, 3))
+    reach = layers + 1
+    assert changed[:reach, :reach].any()
+    assert not changed[reach:].any()
+    assert not changed[:, reach:].any()
+
+
+def test_the_grid_head_refuses_vectors():
+    with pytest.raises(ValueError, match="the grid head needs feature maps"):
+        grid(num_outputs=2).init(jax.random.key(0), jnp.zeros((2, 5)), train=False)
 
 
 def test_the_linear_head_is_linear():
@@ -90,7 +113,9 @@ def test_the_linear_head_is_linear():
 
 def test_a_convolutional_head_on_vectors_says_which_head_to_use():
     with pytest.raises(ValueError, match=r"needs feature maps .* head.name=mlp"):
-        conv(num_outputs=10).init(jax.random.key(0), jnp.ones((4, 6)), train=False)
+        conv(num_outputs=10, stage=0).init(
+            jax.random.key(0), jnp.ones((4, 6)), train=False
+        )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +128,8 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
         (lambda: cnn(widths=(4,), pools=2), "pools must be 0 to 1, got 2"),
         (lambda: mlp(widths=(4, 0)), "widths must be"),
         (lambda: linear(num_outputs=2, pool=-1), "pool must be ≥ 0, got -1"),
-        (lambda: conv(num_outputs=2, layers=0), "layers must be ≥ 1, got 0"),
+        (lambda: conv(num_outputs=2, stage=0, layers=-1), "layers must be ≥ 0, got -1"),
+        (lambda: conv(num_outputs=2, stage=2, layers=(1, 0)), "none for stage 2"),
         (lambda: mlp_head(num_outputs=2, layers=0), "must be ≥ 1"),
     ],
 )

@@ -79,6 +79,8 @@ def example() -> dict:
             "data_dir": "",
             "val_fraction": 0.1,
             "augment": "",
+            "skip_bad_boxes": False,
+            "placement": "auto",
         },
         "model": {"name": f"{__name__}:network", "widths": (8, 8, 8), "depth": 3},
         "head": {"name": f"{__name__}:readout", "pool": 2},

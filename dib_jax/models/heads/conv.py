@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from dib_jax.models.cnn import ConvolutionStage
-from dib_jax.models.heads.linear import flatten
+from dib_jax.models.heads.linear import Linear, flatten
 
 
 class Convolutional(nn.Module):
@@ -38,14 +38,21 @@ class Convolutional(nn.Module):
 
 
 def conv(
-    *, num_outputs: int, layers: int = 1, width: int = 0, pool: int = 2
+    *,
+    num_outputs: int,
+    stage: int,
+    layers: int | tuple[int, ...] = 1,
+    width: int = 0,
+    pool: int = 2,
 ) -> nn.Module:
     """An auxiliary classifier of `layers` 3 × 3 convolutions and a linear output layer.
 
     Args:
         num_outputs: size of the task's output.
-        layers: number of convolutions; the k − 1 of Belilovsky et al., whose k = 1 is
-            the linear head.
+        stage: number of the stage that the head belongs to, from 0.
+        layers: number of convolutions, or one number per stage; the k − 1 of Belilovsky
+            et al. 0 is the linear head, at the last stage the network's own output
+            layer.
         width: channels of each convolution; 0 for as many as the stage has.
         pool: feature maps are averaged over a pool × pool grid before the output
             layer; 0 keeps them at full size.
@@ -54,12 +61,22 @@ def conv(
         A linen module (n, h, w, c) → (n, num_outputs).
 
     Raises:
-        ValueError: `layers` below 1, `width` or `pool` negative.
+        ValueError: `layers`, `width` or `pool` negative, or no number for the stage.
 
     Source: Belilovsky, Eickenberg & Oyallon, arXiv 1812.11446, section 3.
     """
-    if layers < 1:
-        raise ValueError(f"layers must be ≥ 1, got {layers!r}")
+    several = layers if isinstance(layers, tuple | list) else (layers,) * (stage + 1)
+    if min(several, default=-1) < 0:
+        raise ValueError(f"layers must be ≥ 0, got {layers!r}")
+    if stage >= len(several):
+        raise ValueError(
+            f"layers has {len(several)} numbers, none for stage {stage}; give one "
+            "number, or one for each stage"
+        )
     if width < 0 or pool < 0:
         raise ValueError(f"width and pool must be ≥ 0, got {width!r} and {pool!r}")
-    return Convolutional(num_outputs=num_outputs, layers=layers, width=width, pool=pool)
+    if several[stage] == 0:
+        return Linear(num_outputs=num_outputs, pool=pool)
+    return Convolutional(
+        num_outputs=num_outputs, layers=several[stage], width=width, pool=pool
+    )

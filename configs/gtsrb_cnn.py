@@ -1,0 +1,57 @@
+"""GreedyDIB on German traffic signs (GTSRB, 32 × 32): which of 43 signs it is.
+
+Command:  python -m experiments.run --config=configs/gtsrb_cnn.py (or :quick)
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    if arg not in ("", "quick"):
+        raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
+    quick = arg == "quick"
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.workdir = ""
+    # No flip: mirrored, "keep left" is "keep right".
+    config.dataset = dict(
+        name="gtsrb",
+        data_dir="",
+        val_fraction=0.1,
+        augment="affine,crop,brightness,cutout",
+        skip_bad_boxes=False,
+        placement="auto",
+    )
+    config.model = dict(
+        name="cnn",
+        widths=(8, 16, 32) if quick else (32, 64, 128),
+        convolutions=1 if quick else 2,
+        pools=3,
+    )
+    config.head = dict(name="linear", pool=4)
+    config.task = dict(name="classification", label_smoothing=0.0)
+    config.objective = dict(
+        name="dib",
+        alpha=1.01,
+        beta=0.01,
+        compress="input",
+        bandwidth="mean",
+        samples=0,
+        every=1,
+    )
+    config.schedule = dict(
+        name="sequential", blocks=1, cache="auto", copies=0, remat=False
+    )
+    config.optimizer = dict(
+        name="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        momentum=0.9,
+        schedule="cosine",
+        warmup_epochs=1.0,
+    )
+    config.epochs = 1 if quick else 8  # per block of stages
+    config.batch_size = 128
+    config.precision = dict(compute="float32", information="float32")
+    return config

@@ -1,0 +1,294 @@
+"""Several methods beside each other: from the results of runs to a table and figures.
+
+Differences are paired by seed: two runs of one seed share their validation split, their
+order of batches and, where the networks agree, their initial weights.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from dib_jax.analysis import figures
+
+_LEVEL = 0.95
+
+
+class Entry(NamedTuple):
+    """One finished run.
+
+    Attributes:
+        dataset: name of the data set in the comparison.
+        method: name of the method in the comparison.
+        seed: of the run.
+        results: its results.json.
+    """
+
+    dataset: str
+    method: str
+    seed: int
+    results: Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """A method on a data set.
+
+    Attributes:
+        dataset: name of the data set.
+        method: name of the method.
+        seeds: those of its runs, ascending.
+        metric: name of the metric, 0..1 and higher is better.
+        mean: of the metric on the test split, over the seeds.
+        std: its sample standard deviation over the seeds; None with one seed.
+        validation: mean of the metric on the validation split; None without one.
+        difference: mean over common seeds of this method minus the reference; None
+            for the reference itself and where there is no common seed.
+        low, high: 95 % interval of that difference by Student's t over the seeds; None
+            with fewer than two common seeds.
+        seconds: mean of the runs' times.
+        temp_bytes: largest over train steps and seeds, the compiler's figure.
+        stages: mean test metric after each stage that has outputs.
+    """
+
+    dataset: str
+    method: str
+    seeds: tuple[int, ...]
+    metric: str
+    mean: float
+    std: float | None
+    validation: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    seconds: float
+    temp_bytes: int | None
+    stages: tuple[float, ...]
+
+
+def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
+    """The table: methods on data sets, the best mean first.
+
+    Args:
+        entries: finished runs; at most one of each data set, method and seed.
+        reference: the method that differences are taken to.
+
+    Returns:
+        One row for each pair of data set and method that has a run, data sets in their
+        order of appearance.
+
+    Raises:
+        ValueError: two runs are of the same data set, method and seed.
+    """
+    scores: dict[tuple[str, str], dict[int, Entry]] = {}
+    for entry in entries:
+        runs = scores.setdefault((entry.dataset, entry.method), {})
+        if entry.seed in runs:
+            raise ValueError(
+                f"two runs of {entry.method} on {entry.dataset} have seed {entry.seed}"
+            )
+        runs[entry.seed] = entry
+    table = [
+        _row(dataset, method, runs, scores.get((dataset, reference), {}), reference)
+        for (dataset, method), runs in scores.items()
+    ]
+    order = list(dict.fromkeys(entry.dataset for entry in entries))
+    return sorted(table, key=lambda row: (order.index(row.dataset), -row.mean))
+
+
+def _row(
+    dataset: str,
+    method: str,
+    runs: Mapping[int, Entry],
+    others: Mapping[int, Entry],
+    reference: str,
+) -> Row:
+    seeds = tuple(sorted(runs))
+    results = [runs[seed].results for seed in seeds]
+    metric = results[0]["metric"]
+    values = [result["test"][metric] for result in results]
+    validation = [
+        result["validation"][metric]
+        for result in results
+        if metric in (result.get("validation") or {})
+    ]
+    common = [seed for seed in seeds if seed in others and method != reference]
+    difference, low, high = paired_difference(
+        [runs[seed].results["test"][metric] for seed in common],
+        [others[seed].results["test"][metric] for seed in common],
+    )
+    temporaries = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
+    by_stage = zip(*(_stages(result, metric) for result in results), strict=False)
+    return Row(
+        dataset=dataset,
+        method=method,
+        seeds=seeds,
+        metric=metric,
+        mean=statistics.fmean(values),
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        validation=statistics.fmean(validation) if validation else None,
+        difference=difference,
+        low=low,
+        high=high,
+        seconds=statistics.fmean(result["seconds"] for result in results),
+        temp_bytes=max(temporaries, default=None),
+        stages=tuple(statistics.fmean(values) for values in by_stage),
+    )
+
+
+def _stages(result: Mapping[str, Any], metric: str) -> list[float]:
+    return [
+        entry["test"][metric] for entry in result["stages"] if metric in entry["test"]
+    ]
+
+
+def paired_difference(
+    values: Sequence[float], others: Sequence[float]
+) -> tuple[float | None, float | None, float | None]:
+    """Mean of values − others, pair by pair, and its 95 % interval by Student's t.
+
+    Args:
+        values: one for each seed.
+        others: of the same seeds in the same order.
+
+    Returns:
+        Mean, lower and upper end; None where there are too few pairs to tell.
+    """
+    differences = [a - b for a, b in zip(values, others, strict=True)]
+    if not differences:
+        return None, None, None
+    mean, count = statistics.fmean(differences), len(differences)
+    if count < 2:
+        return mean, None, None
+    error = statistics.stdev(differences) / math.sqrt(count)
+    half = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def indistinct(entries: Sequence[Entry]) -> dict[str, list[tuple[str, str]]]:
+    """The pairs of methods that the seeds cannot tell apart, for each data set.
+
+    Two methods are told apart where a paired t-test of their common seeds, corrected
+    for the number of pairs by Holm's method, gives p < 0.05.
+
+    Args:
+        entries: finished runs.
+
+    Returns:
+        For each data set the pairs that are not told apart, in order of appearance.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for dataset in dict.fromkeys(entry.dataset for entry in entries):
+        runs: dict[str, dict[int, float]] = {}
+        for entry in entries:
+            if entry.dataset == dataset:
+                value = entry.results["test"][entry.results["metric"]]
+                runs.setdefault(entry.method, {})[entry.seed] = value
+        pairs = list(itertools.combinations(runs, 2))
+        chances = [_chance(runs[one], runs[other]) for one, other in pairs]
+        apart = _holm(chances)
+        found[dataset] = [
+            pair for pair, is_apart in zip(pairs, apart, strict=True) if not is_apart
+        ]
+    return found
+
+
+def _chance(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """The p value of a paired t-test; 1 where there are too few pairs."""
+    differences = np.array([one[seed] - other[seed] for seed in one if seed in other])
+    if len(differences) < 2:
+        return 1.0
+    if np.ptp(differences) == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _holm(chances: Sequence[float], *, level: float = 1 - _LEVEL) -> list[bool]:
+    rejected = [False] * len(chances)
+    for rank, index in enumerate(np.argsort(chances)):
+        if chances[index] >= level / (len(chances) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def methods_figure(
+    table: Sequence[Row], entries: Sequence[Entry], *, width: float = 8.3
+) -> Figure:
+    """The metric of each method: a dot a seed, a bar at the mean; a panel a data set.
+
+    Args:
+        table: as `rows` gives it.
+        entries: the same runs.
+        width: inches.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in table))
+    heights = [
+        0.5 + 0.27 * sum(row.dataset == dataset for row in table)
+        for dataset in datasets
+    ]
+    figure = Figure(figsize=(width, 0.4 + sum(heights)), layout="constrained")
+    panels = figure.subplots(
+        len(datasets), 1, squeeze=False, height_ratios=heights
+    ).ravel()
+    for axes, dataset in zip(panels, datasets, strict=True):
+        here = [row for row in table if row.dataset == dataset]
+        for place, row in enumerate(reversed(here)):
+            points = [
+                100 * entry.results["test"][row.metric]
+                for entry in entries
+                if (entry.dataset, entry.method) == (dataset, row.method)
+            ]
+            axes.plot(
+                points, [place] * len(points), "o", ms=4, color=figures.BLUE, alpha=0.6
+            )
+            axes.plot([100 * row.mean], [place], "|", ms=13, mew=2, color="#222222")
+        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
+        axes.set_ylim(-0.6, len(here) - 0.4)
+        axes.set_title(dataset, fontsize=9.5, loc="left")
+        figures.finish(axes, f"Test {here[0].metric} (%)", "")
+        axes.grid(axis="x", color="#EDEDED", lw=0.7)
+    return figure
+
+
+def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
+    """The mean metric after each stage; a panel a data set.
+
+    Args:
+        table: as `rows` gives it.
+        width: inches.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in table))
+    names = sorted({row.method for row in table if len(row.stages) > 1})
+    colors = dict(zip(names, figures.stage_colors(len(names)), strict=True))
+    figure = Figure(figsize=(width, 0.6 + 2.7 * len(datasets)), layout="constrained")
+    panels = figure.subplots(len(datasets), 1, squeeze=False).ravel()
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for row in (row for row in table if row.dataset == dataset):
+            values = [100 * value for value in row.stages]
+            if len(values) > 1:
+                axes.plot(
+                    range(len(values)), values, marker="o", ms=3.5, lw=1.4,
+                    color=colors[row.method], label=row.method,
+                )  # fmt: skip
+            elif values:
+                axes.axhline(values[0], color="#666666", lw=0.9, ls=(0, (1, 2)))
+        axes.set_title(
+            f"{dataset} (dotted: trained as one block)", fontsize=9.5, loc="left"
+        )
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        figures.finish(axes, "Stage", f"Test {table[0].metric} (%)")
+    handles = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside right upper", frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    return figure

@@ -1,0 +1,141 @@
+"""Boxes and words drawn on pictures."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+_SMALLEST, _LARGEST = 480, 1920  # pixels of the longer side of what is drawn on
+
+
+class Mark(NamedTuple):
+    """What is drawn of one object.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the picture; None for the picture as a whole.
+        words: beside the box, or below the picture.
+        color: as Pillow knows colours.
+    """
+
+    box: Sequence[float] | None
+    words: str
+    color: str
+
+
+def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """A copy of a picture with boxes drawn into it, and words.
+
+    Small pictures are enlarged, that the words can be read, and large ones made
+    smaller.
+
+    Args:
+        picture: any Pillow picture that is RGB or grey.
+        marks: what to draw, the most important one first.
+
+    Returns:
+        RGB, its longer side 480 to 1920 pixels; words about the picture as a whole are
+        in a band below it.
+    """
+    longer = max(picture.size)
+    scale = min(max(1.0, _SMALLEST / longer), max(_LARGEST / longer, 1 / longer))
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    drawn = picture.convert("RGB").resize((size[0], size[1]), smooth)
+    below = [mark for mark in marks if mark.box is None]
+    letters = max(14, round(max(size) / 40))
+    font = ImageFont.truetype(_font_file(), letters)
+    line = round(1.5 * letters)
+    if below:
+        # Wide enough for words below a narrow picture.
+        needed = max(round(font.getlength(mark.words)) for mark in below) + letters
+        band = Image.new(
+            "RGB", (max(size[0], needed), size[1] + line * len(below)), "white"
+        )
+        band.paste(drawn, (0, 0))
+        drawn = band
+    canvas = ImageDraw.Draw(drawn)
+    thickness = max(2, round(max(size) / 250))
+    boxed = [
+        ([float(side) * scale for side in mark.box], mark)
+        for mark in marks
+        if mark.box is not None
+    ]
+    # The most important one last, above the others.
+    for (x1, y1, x2, y2), mark in reversed(boxed):
+        corners = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+        canvas.rectangle(corners, outline=mark.color, width=thickness)
+    placed: list[tuple[float, float, float, float]] = []
+    for box, mark in boxed:
+        if mark.words:
+            wide = round(font.getlength(mark.words)) + letters // 2
+            place = _place(box, (wide, round(1.3 * letters)), size, placed)
+            placed.append(place)
+            canvas.rectangle(place, fill=mark.color)
+            start = (place[0] + letters // 4, place[1])
+            canvas.text(start, mark.words, fill="white", font=font)
+    for number, mark in enumerate(below):
+        origin = (letters // 2, size[1] + number * line + letters // 4)
+        canvas.text(origin, mark.words, fill=mark.color, font=font)
+    return drawn
+
+
+def outlined(
+    picture: Image.Image, boxes: Sequence[tuple[Sequence[float], str]], *, side: int
+) -> Image.Image:
+    """A picture with bare boxes, for a small view.
+
+    Args:
+        picture: RGB or grey.
+        boxes: x1, y1, x2, y2 as shares of width and height, and a colour; the last one
+            above the others.
+        side: its longer side becomes that many pixels.
+    """
+    scale = side / max(picture.size)
+    size = (
+        max(1, round(picture.size[0] * scale)),
+        max(1, round(picture.size[1] * scale)),
+    )
+    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    drawn = picture.convert("RGB").resize(size, smooth)
+    canvas = ImageDraw.Draw(drawn)
+    for box, color in boxes:
+        x1, y1 = box[0] * (size[0] - 1), box[1] * (size[1] - 1)
+        x2, y2 = box[2] * (size[0] - 1), box[3] * (size[1] - 1)
+        canvas.rectangle(
+            (x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=max(2, side // 96)
+        )
+    return drawn
+
+
+def _place(
+    box: Sequence[float],
+    label: tuple[int, int],
+    size: tuple[int, ...],
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Where words of a size go: above the box, else below it, else within."""
+    (wide, tall), (width, height) = label, size
+    x1, y1, x2, y2 = box
+    places = [
+        (left, top, left + wide, top + tall)
+        for left, top in (
+            (x1, y1 - tall), (x2 - wide, y1 - tall),
+            (x1, y2), (x2 - wide, y2), (x2, y1), (x1 - wide, y1),
+        )
+        if left >= 0 and left + wide <= width and top >= 0 and top + tall <= height
+    ]  # fmt: skip
+    left = max(0.0, min(x1, width - wide))
+    places.append((left, max(0.0, y1), left + wide, max(0.0, y1) + tall))
+    free = [place for place in places if not any(_meet(place, p) for p in taken)]
+    return (free or places)[0]
+
+
+def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _font_file() -> str:
+    # Matplotlib's own, which is there wherever we run and has Greek and accents.
+    return str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))

@@ -1,0 +1,322 @@
+"""Archives of data sets: fetched, checked, and read without unpacking them to disk.
+
+A transfer goes to `<name>.part`, goes on where it was cut off, and gets its name only
+when its digest is right. Members are read from the archive; one that is a link or whose
+name leaves its folder makes the whole archive refused.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import http.client
+import io
+import os
+import pathlib
+import queue
+import re
+import stat
+import tarfile
+import threading
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, NamedTuple
+
+import tqdm
+
+_CONNECT_SECONDS = 8.0  # looking the name up included, which alone may take minutes
+_READ_SECONDS = 30.0
+_ATTEMPTS = 4  # of which each must bring bytes
+_CHUNK = 1 << 18
+
+
+class Archive(NamedTuple):
+    """A file that a data set is made of.
+
+    Attributes:
+        url: where it is fetched from; its last part is the file's name.
+        digest: "sha256:…" or "md5:…"; empty where none is certain. Then the digest of
+            what was fetched is reported and kept beside the file.
+    """
+
+    url: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+
+def fetch(
+    archive: Archive,
+    folder: pathlib.Path,
+    *,
+    offered: pathlib.Path | None = None,
+    report: Callable[[str], None] = print,
+) -> pathlib.Path:
+    """The archive as a file whose digest is right.
+
+    Args:
+        archive: what is wanted.
+        folder: where fetched archives are kept, made when there is something to keep.
+        offered: a folder that may hold the archive; then nothing is fetched.
+        report: is given a line where something should be said.
+
+    Returns:
+        Its path.
+
+    Raises:
+        ValueError: the file that is there, or what came, has a wrong digest.
+        ConnectionError: it could not be fetched.
+    """
+    places = [folder / archive.name]
+    if offered is not None:
+        places = [offered / archive.name, offered / folder.name / archive.name, *places]
+    for path in places:
+        if path.is_file():
+            _check_digest(path, archive, then="move it away")
+            return path
+    path = places[-1]
+    with _own_part(path, report) as file:
+        if file is None:  # another process has fetched it meanwhile
+            return path
+        _transfer(archive, file, report)
+        file.flush()
+        part = pathlib.Path(file.name)
+        try:
+            found = _check_digest(part, archive, then="it was deleted; try again")
+        except ValueError:
+            part.unlink()
+            raise
+        if not archive.digest:
+            report(f"{archive.name}: no official digest is known; this one is {found}")
+            _record(path).write_text(f"{found}\n", encoding="utf-8")
+        part.replace(path)
+    return path
+
+
+def _record(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.digest")
+
+
+def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
+    wanted = archive.digest
+    if not wanted and _record(path).is_file():
+        wanted = _record(path).read_text(encoding="utf-8").strip()
+    kind = wanted.partition(":")[0] or "sha256"
+    with path.open("rb") as file:
+        found = f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"
+    if wanted and found != wanted:
+        name = path.with_name(archive.name)
+        raise ValueError(
+            f"{name}: wrong checksum, {found} where {wanted} is right; {then}"
+        )
+    return found
+
+
+@contextmanager
+def _own_part(
+    path: pathlib.Path, report: Callable[[str], None]
+) -> Iterator[IO[bytes] | None]:
+    """The unfinished file, locked; None where it was finished while we waited."""
+    part = path.with_name(f"{path.name}.part")
+    made = [place for place in part.parents if not place.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with part.open("a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"{path.name}: waiting for another process that fetches it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if path.is_file():
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
+                yield None
+                return
+            if (
+                not part.exists()
+                or part.stat().st_ino != os.fstat(file.fileno()).st_ino
+            ):
+                continue  # the other process gave up and deleted it
+            try:
+                yield file
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
+                    with suppress(OSError):  # one that is not empty stays
+                        for place in made:
+                            place.rmdir()
+            return
+
+
+def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) -> None:
+    """Append what is missing to a file, over several connections if need be."""
+    for attempt in range(_ATTEMPTS):
+        start = file.seek(0, io.SEEK_END)
+        try:
+            response = _open(archive.url, start)
+            start, total = _span(response, start)
+            file.truncate(start)
+            with (
+                response,
+                tqdm.tqdm(
+                    desc=archive.name, initial=start, total=total, unit="B",
+                    unit_scale=True, disable=None, leave=False,
+                ) as bar,
+            ):  # fmt: skip
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+            done = file.seek(0, io.SEEK_END)
+            if total is None or done == total:
+                return
+            reason = f"cut off after {done} of {total} bytes"
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416 and start and attempt + 1 < _ATTEMPTS:
+                file.truncate(0)  # longer than the whole: not this file's beginning
+                continue
+            reason = f"the server answered {error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            cause = getattr(error, "reason", None) or error
+            reason = getattr(cause, "strerror", None) or str(cause)
+            reason = reason or type(cause).__name__
+        if file.seek(0, io.SEEK_END) <= start:  # nothing came: no use to go on
+            break
+        report(f"{archive.name}: {reason}; going on from there")
+    raise ConnectionError(f"{archive.url} could not be fetched: {reason}")
+
+
+def _open(url: str, start: int) -> Any:
+    """A response from byte `start` on, or an error within seconds."""
+    request = urllib.request.Request(url, headers={"User-Agent": "dib_jax"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=_READ_SECONDS))
+        except Exception as error:  # handed over to the thread that waits
+            answers.put(error)
+
+    # In a thread, for a name server that does not answer is waited for without limit.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_CONNECT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {_CONNECT_SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _span(response: Any, start: int) -> tuple[int, int | None]:
+    """First byte of a response and length of the whole file, None if not told."""
+    length = response.headers.get("Content-Length")
+    if response.status == 206:
+        told = re.fullmatch(
+            r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")
+        )
+        if told and int(told[1]) == start:
+            return start, None if told[2] == "*" else int(told[2])
+        raise http.client.HTTPException("the server sent another part than asked for")
+    return 0, int(length) if length and length.isdigit() else None
+
+
+def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """Members of a tar archive, compressed or not, by name.
+
+    Args:
+        path: the archive.
+        wanted: names of the members to read.
+
+    Raises:
+        ValueError: it is damaged or cut off, lacks a member, or is unsafe to unpack.
+    """
+    found = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                kind = "" if member.isfile() or member.isdir() else "a link or a device"
+                _check_member(path, member.name, kind)
+                if member.name in wanted and member.isfile():
+                    opened = archive.extractfile(member)
+                    found[member.name] = opened.read() if opened else b""
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f"{path}: there is no {name} in it")
+    return found
+
+
+@contextmanager
+def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive whose members are all safe.
+
+    Args:
+        path: the archive.
+
+    Raises:
+        ValueError: it is damaged or cut off, or unsafe to unpack.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+    with archive:
+        for member in archive.infolist():
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            _check_member(path, member.filename, "a link" if is_link else "")
+        yield archive
+
+
+def read_zip(archive: zipfile.ZipFile, member: str) -> bytes:
+    """A member of a zip archive.
+
+    Args:
+        archive: from `open_zip`.
+        member: its name.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    try:
+        return archive.read(member)
+    except KeyError:
+        raise ValueError(f"{archive.filename}: there is no {member} in it") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(
+            f"{archive.filename}: {member} is damaged ({error})"
+        ) from error
+
+
+def read_gzip(path: pathlib.Path) -> bytes:
+    """What a gzip file holds.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it is damaged or cut off.
+    """
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+
+
+def _check_member(path: pathlib.Path, name: str, kind: str) -> None:
+    parts = re.split(r"[/\\]", name)
+    if kind:
+        raise ValueError(f"{path}: member {name!r} is {kind}; nothing of it is used")
+    if not parts[0] or ".." in parts or re.match(r"[A-Za-z]:", name):
+        raise ValueError(
+            f"{path}: member {name!r} leaves its folder; nothing of it is used"
+        )

@@ -1,0 +1,72 @@
+"""The binary format of CIFAR-10 and CIFAR-100."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dib_jax.data.archives import read_tar
+from dib_jax.data.builders import Examples, picture
+
+_PIXELS = 3 * 32 * 32
+
+
+def read_cifar(
+    path: pathlib.Path,
+    folder: str,
+    *,
+    train: Sequence[str],
+    test: str,
+    names: dict[str, str],
+) -> Examples:
+    """The examples of a CIFAR archive.
+
+    Args:
+        path: the archive.
+        folder: that its members lie in.
+        train: files of the training split, in their order.
+        test: file of the test split.
+        names: file with the class names, by feature, in the order in which the labels
+            stand in front of each picture.
+
+    Raises:
+        ValueError: the archive is damaged, or not in this format.
+    """
+    files = {name: f"{folder}/{name}" for name in (*train, test, *names.values())}
+    contents = read_tar(path, list(files.values()))
+    class_names = {
+        feature: list(filter(None, contents[files[name]].decode("utf-8").splitlines()))
+        for feature, name in names.items()
+    }
+
+    def examples(split: str, members: Sequence[str]) -> Iterator[dict[str, Any]]:
+        rows = (
+            row
+            for name in members
+            for row in _rows(contents[files[name]], len(names), f"{path}: {name}")
+        )
+        for index, row in enumerate(rows):
+            pixels = row[len(names) :].reshape(3, 32, 32).transpose(1, 2, 0)
+            labels = dict(zip(names, map(int, row), strict=False))
+            for feature, label in labels.items():
+                if label >= len(class_names[feature]):
+                    raise ValueError(
+                        f"{path}: unknown class {label}, {feature} of the {split} "
+                        f"picture {index}; there are {len(class_names[feature])}"
+                    )
+            image = picture(np.ascontiguousarray(pixels))
+            yield {"id": f"{split}_{index:05d}", "image": image, **labels}
+
+    splits = {"train": examples("train", train), "test": examples("test", [test])}
+    return Examples(splits, class_names)
+
+
+def _rows(content: bytes, labels: int, source: str) -> np.ndarray:
+    width = labels + _PIXELS
+    if not content or len(content) % width:
+        raise ValueError(
+            f"{source}: {len(content)} bytes are not a whole number of pictures of "
+            f"{width} bytes; a picture is truncated"
+        )
+    return np.frombuffer(content, np.uint8).reshape(-1, width)

@@ -1,0 +1,77 @@
+"""Street View House Numbers, cropped: 99 289 colour digits of 32×32 pixels.
+
+The half million easier digits of the split `extra` are left out.
+
+Source: Netzer et al., Reading Digits in Natural Images with Unsupervised Feature
+Learning, NIPS workshop 2011.
+"""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dib_jax.data.archives import Archive
+from dib_jax.data.builders import Examples, Paths, picture
+
+_URL = "http://ufldl.stanford.edu/housenumbers"
+ARCHIVES = (
+    Archive(
+        f"{_URL}/train_32x32.mat",
+        "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+    ),
+    Archive(
+        f"{_URL}/test_32x32.mat",
+        "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+    ),
+)
+
+
+def builder() -> type:
+    """TFDS' builder."""
+    from tensorflow_datasets.datasets.svhn_cropped import svhn_cropped_dataset_builder
+
+    return svhn_cropped_dataset_builder.Builder
+
+
+def read(archives: Paths) -> Examples:
+    """What the archives hold.
+
+    Args:
+        archives: their paths, by name.
+
+    Raises:
+        ValueError: one is damaged, or not in this format.
+    """
+    splits = {
+        split: _examples(archives[archive.name], split)
+        for split, archive in zip(("train", "test"), ARCHIVES, strict=True)
+    }
+    return Examples(splits)
+
+
+def _examples(path: pathlib.Path, split: str) -> Iterator[dict[str, Any]]:
+    import scipy.io  # a slow import
+
+    try:
+        content = scipy.io.loadmat(path, variable_names=("X", "y"))
+        images, labels = content["X"], content["y"].reshape(-1)
+    except Exception as error:  # of zlib, NumPy, SciPy: of nearly any type
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+    expected = (32, 32, 3, len(labels))
+    if images.shape != expected or images.dtype != np.uint8:
+        raise ValueError(
+            f"{path}: X must be uint8 {expected}, got {images.dtype} {images.shape}"
+        )
+    for index, label in enumerate(labels):
+        if not 1 <= label <= 10:
+            raise ValueError(
+                f"{path}: unknown class {label} of the picture {index}; must be 1..10"
+            )
+        pixels = np.ascontiguousarray(images[..., index])
+        yield {
+            "id": f"{split}_{index:06d}",
+            "image": picture(pixels),
+            "label": int(label) % 10,  # the digit 0 is stored as 10
+        }

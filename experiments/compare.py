@@ -1,0 +1,548 @@
+"""Run several methods on several data sets and seeds, and compare them.
+
+python -m experiments.compare --config=configs/compare/NAME.py[:quick] [--workdir=DIR]
+    [--data_dir=DIR] [--jobs=N]
+
+The config file's `get_config` returns
+
+  base      a config file of experiments.run, "configs/NAME.py[:quick]"
+  methods   name → overrides of the base, as after --config.: ("objective.beta=0", …)
+  datasets  name → overrides, likewise
+  seeds     whole numbers
+  reference the method that differences are taken to
+  search    optional: method → alternatives, each a tuple of overrides; every method has
+            as many, and the best on the validation split with the first seed is run
+
+Every run is one of `experiments.run`, in DIR/runs/DATASET-METHOD-seedSEED; the same
+command goes on where it stopped. Leaves DIR/table.md, .csv and .json, figures and
+report.html.
+"""
+
+import concurrent.futures
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments import command_line
+
+if TYPE_CHECKING:
+    from dib_jax.analysis.comparison import Entry, Row
+
+_FIELDS = ("base", "methods", "datasets", "seeds", "reference", "search")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
+
+
+class Plan(NamedTuple):
+    """What is to be compared.
+
+    Attributes:
+        base: config file of `experiments.run`.
+        methods: overrides by name.
+        datasets: overrides by name.
+        seeds: of the runs.
+        reference: name of a method.
+        search: alternatives by method; empty for no search.
+    """
+
+    base: str
+    methods: dict[str, tuple[str, ...]]
+    datasets: dict[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    reference: str
+    search: dict[str, tuple[tuple[str, ...], ...]]
+
+
+class Run(NamedTuple):
+    """One run of the comparison.
+
+    Attributes:
+        dataset, method, seed: what it is of.
+        overrides: text by dotted field of the base config.
+        workdir: where it goes.
+    """
+
+    dataset: str
+    method: str
+    seed: int
+    overrides: dict[str, str]
+    workdir: pathlib.Path
+
+
+class RunsFailedError(RuntimeError):
+    """Some runs of a comparison did not finish; the others did."""
+
+
+def read_plan(given: Mapping[str, Any]) -> Plan:
+    """The plan that a config file describes.
+
+    Args:
+        given: what `get_config` returned, as a dict.
+
+    Raises:
+        ValueError: a field is unknown, missing or impossible.
+    """
+    for field in given:
+        if field not in _FIELDS:
+            raise ValueError(f"unknown field {field!r}; a comparison has {_FIELDS}")
+    for field in ("base", "methods", "datasets", "seeds", "reference"):
+        if not given.get(field):
+            raise ValueError(f"a comparison needs the field {field!r}")
+    named = {
+        field: {
+            name: _overrides(f"{field}.{name}", value)
+            for name, value in dict(given[field]).items()
+        }
+        for field in ("methods", "datasets")
+    }
+    for field, entries in named.items():
+        for name in entries:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{field}: the name {name!r} becomes part of a folder's; use "
+                    "letters, digits, _, . and +"
+                )
+    methods, reference = named["methods"], given["reference"]
+    if reference not in methods:
+        raise ValueError(f"reference {reference!r} is none of {', '.join(methods)}")
+    seeds = tuple(given["seeds"])
+    if len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"seeds must be different whole numbers, got {seeds}")
+    search = {
+        name: tuple(_overrides(f"search.{name}", one) for one in alternatives)
+        for name, alternatives in dict(given.get("search") or {}).items()
+    }
+    sizes = {name: len(alternatives) for name, alternatives in search.items()}
+    if search and (set(sizes) != set(methods) or len(set(sizes.values())) > 1):
+        raise ValueError(
+            "search must have as many alternatives for every method, got "
+            f"{ {name: sizes.get(name, 0) for name in methods} }"
+        )
+    return Plan(given["base"], methods, named["datasets"], seeds, reference, search)
+
+
+def _overrides(where: str, value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    for text in texts:
+        if not isinstance(text, str) or "=" not in text:
+            raise ValueError(f"{where}: {text!r} is no override; write FIELD=VALUE")
+    return tuple(text for text in texts if text)
+
+
+def planned(
+    plan: Plan, workdir: pathlib.Path, *, data_dir: str = ""
+) -> dict[tuple[str, str], list[Run]]:
+    """The runs of a plan, those of each data set and method together.
+
+    Args:
+        plan: the plan.
+        workdir: of the comparison.
+        data_dir: dataset.data_dir of every run; "" leaves it as it is.
+
+    Returns:
+        The runs by (data set, method), a seed each.
+
+    Raises:
+        ValueError: a run's config has a mistake, or its folder belongs to another.
+    """
+    found: dict[tuple[str, str], list[Run]] = {}
+    for dataset, of_dataset in plan.datasets.items():
+        for method, of_method in plan.methods.items():
+            for seed in plan.seeds:
+                overrides = _merged(of_dataset, of_method, data_dir, seed)
+                name = f"{dataset}-{method}-seed{seed}"
+                run = Run(dataset, method, seed, overrides, workdir / "runs" / name)
+                found.setdefault((dataset, method), []).append(run)
+    return found
+
+
+def _merged(
+    of_dataset: Sequence[str], of_method: Sequence[str], data_dir: str, seed: int
+) -> dict[str, str]:
+    pairs = (text.partition("=") for text in (*of_dataset, *of_method))
+    overrides = {field: value for field, _, value in pairs}
+    if data_dir:
+        overrides["dataset.data_dir"] = data_dir
+    return {**overrides, "seed": str(seed)}
+
+
+def _check(plan: Plan, run: Run) -> None:
+    """Refuse a run whose config or folder cannot be used, before any has started."""
+    from dib_jax.training import config as configs
+
+    try:
+        file = command_line.load_config(plan.base)
+        config = configs.complete(command_line.override(file.config, run.overrides))
+        command_line.check_workdir(run.workdir, config)
+    except ValueError as error:
+        raise ValueError(f"{run.method} on {run.dataset}: {error}") from None
+
+
+def trials(plan: Plan, run: Run, workdir: pathlib.Path) -> list[Run]:
+    """The runs that a method's alternatives are chosen by.
+
+    Args:
+        plan: the plan, with a search.
+        run: the method's run of the first seed.
+        workdir: of the comparison.
+    """
+    return [
+        run._replace(
+            overrides={
+                **run.overrides,
+                **{f: v for f, _, v in (text.partition("=") for text in alternative)},
+            },
+            workdir=workdir / "search" / f"{run.dataset}-{run.method}-{index}",
+        )
+        for index, alternative in enumerate(plan.search[run.method])
+    ]
+
+
+def execute(
+    plan: Plan, runs: Sequence[Run], *, jobs: int, workdir: pathlib.Path
+) -> list[str]:
+    """Do the runs that are not finished, some side by side, and say how it goes.
+
+    Args:
+        plan: the plan they belong to.
+        runs: in the order in which they start.
+        jobs: how many at once.
+        workdir: of the comparison; each run's output goes to a file in its `logs`.
+
+    Returns:
+        A line for each run that failed.
+    """
+    from dib_jax.training.workdir import finished, read_results
+
+    (workdir / "logs").mkdir(parents=True, exist_ok=True)
+    # Runs of one method differ in their seed only: the second needs no compilation.
+    cache = str(workdir.absolute() / "compilation_cache")
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+    def one(run: Run) -> str:
+        if finished(run.workdir) and (run.workdir / "report.html").is_file():
+            return ""
+        words = [f"--config.{field}={value}" for field, value in run.overrides.items()]
+        command = [
+            sys.executable, "-m", "experiments.run", f"--config={plan.base}", *words,
+            f"--workdir={run.workdir}",
+        ]  # fmt: skip
+        log = workdir / "logs" / f"{run.workdir.name}.log"
+        with log.open("a") as stream:
+            done = subprocess.run(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**settings, **os.environ},
+                check=False,
+            )
+        if not done.returncode:
+            return ""
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        return f"{run.workdir.name} failed: {lines[-1]} (all of it: {log})"
+
+    failures = []
+    waiting = [run for run in runs if not finished(run.workdir)]
+    begun = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(one, run): run for run in runs}
+        done = 0
+        for future in concurrent.futures.as_completed(futures):
+            run, failure = futures[future], future.result()
+            if failure:
+                failures.append(failure)
+                print(failure, file=sys.stderr, flush=True)
+            if run not in waiting:
+                continue
+            done += 1
+            left = (time.perf_counter() - begun) / done * (len(waiting) - done)
+            if not failure:
+                results = read_results(run.workdir)
+                metric = results["metric"]
+                print(
+                    f"[{done}/{len(waiting)}] {run.workdir.name}: test {metric} "
+                    f"{results['test'][metric]:.4f}, {results['seconds']:.0f} s; "
+                    f"about {left / 60:.0f} min left",
+                    flush=True,
+                )
+    return failures
+
+
+def searched(
+    plan: Plan,
+    found: dict[tuple[str, str], list[Run]],
+    *,
+    jobs: int,
+    workdir: pathlib.Path,
+) -> tuple[dict[tuple[str, str], list[Run]], dict[tuple[str, str], str]]:
+    """Choose each method's alternative on the validation split.
+
+    Args:
+        plan: the plan, with a search.
+        found: as `planned` gives it.
+        jobs: how many runs at once.
+        workdir: of the comparison.
+
+    Returns:
+        The runs with the overrides that were chosen, and those as text.
+
+    Raises:
+        RunsFailedError: a run of the search failed.
+        ValueError: a run has no validation split to choose by.
+    """
+    from dib_jax.training.workdir import read_results
+
+    tried = {key: trials(plan, runs[0], workdir) for key, runs in found.items()}
+    everything = [run for runs in tried.values() for run in runs]
+    for run in everything:
+        _check(plan, run)
+    if failures := execute(plan, everything, jobs=jobs, workdir=workdir):
+        raise RunsFailedError("; ".join(failures))
+    chosen, texts = {}, {}
+    for key, runs in tried.items():
+        scores = []
+        for run in runs:
+            results = read_results(run.workdir)
+            if not results["validation"]:
+                raise ValueError(
+                    "a search needs a validation split; set dataset.val_fraction"
+                )
+            scores.append(results["validation"][results["metric"]])
+        best = max(range(len(scores)), key=lambda index: scores[index])
+        alternative = plan.search[key[1]][best]
+        more = {f: v for f, _, v in (text.partition("=") for text in alternative)}
+        chosen[key] = [
+            run._replace(overrides={**run.overrides, **more}) for run in found[key]
+        ]
+        texts[key] = " ".join(alternative)
+    return chosen, texts
+
+
+def write_tables(
+    workdir: pathlib.Path,
+    plan: Plan,
+    entries: "Sequence[Entry]",
+    chosen: Mapping[tuple[str, str], str],
+    *,
+    command: str,
+) -> pathlib.Path:
+    """Write table.md, .csv and .json, the figures and report.html.
+
+    Args:
+        workdir: of the comparison.
+        plan: what was compared.
+        entries: the finished runs.
+        chosen: what a search has chosen; empty without one.
+        command: that makes them.
+
+    Returns:
+        The path of report.html.
+    """
+    from dib_jax.analysis import comparison, figures, page
+    from dib_jax.training.workdir import write_atomically, write_json
+
+    table = comparison.rows(entries, reference=plan.reference)
+    header, lines = _shown(table, plan.reference, chosen)
+    notes = _notes(entries, comparison.indistinct(entries))
+    markdown = [
+        "| " + " | ".join(header) + " |",
+        "| --- " * len(header) + "|",
+        *("| " + " | ".join(line) + " |" for line in lines),
+        "",
+        *(f"{note}\n" for note in notes),
+        f"```\n{command}\n```",
+    ]
+    write_atomically(workdir / "table.md", ("\n".join(markdown) + "\n").encode())
+    plain = [
+        {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
+        for row in table
+    ]
+    results = entries[0].results
+    facts = {"hardware": results["hardware"], "versions": results["versions"]}
+    write_json(
+        workdir / "table.json",
+        {"command": command, "reference": plan.reference, **facts, "rows": plain},
+    )
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, fieldnames=list(plain[0]))
+    writer.writeheader()
+    for row in plain:
+        joined = {k: json.dumps(row[k]) for k in ("seeds", "stages")}
+        writer.writerow({**row, **joined})
+    write_atomically(workdir / "table.csv", stream.getvalue().encode())
+    pictures = []
+    (workdir / "figures").mkdir(exist_ok=True)
+    captions = {
+        "methods": "Test metric of every run (a dot a seed; the bar is the mean).",
+        "stages": "Mean test metric after each stage.",
+    }
+    drawn = {
+        "methods": lambda width: comparison.methods_figure(table, entries, width=width),
+        "stages": lambda width: comparison.stages_figure(table, width=width),
+    }
+    for name, draw in drawn.items():
+        write_atomically(workdir / "figures" / f"{name}.png", figures.png(draw(8.3)))
+        pictures.append(
+            page.figure(
+                ("image/svg+xml", figures.svg(draw(8.3))),
+                ("image/svg+xml", figures.svg(draw(3.6))),
+                width=797,
+                alt=captions[name],
+                caption=captions[name],
+            )
+        )
+    text = page.page(
+        "Comparison of training methods",
+        subtitle=f"{', '.join(plan.datasets)}; seeds {', '.join(map(str, plan.seeds))}",
+        lead="".join(f"<p>{page.escape(note)}</p>" for note in notes),
+        sections=[
+            page.Section("table", "Table", page.table(header, lines, text={0, 1, 9})),
+            page.Section("figures", "Figures", "".join(pictures)),
+            page.Section("command", "Command", page.command(command)),
+        ],
+        footer=page.escape(f"{results['hardware']}; {_versions(results['versions'])}"),
+    )
+    path = workdir / "report.html"
+    write_atomically(path, text.encode())
+    return path
+
+
+def _shown(
+    table: "Sequence[Row]", reference: str, chosen: Mapping[tuple[str, str], str]
+) -> tuple[list[str], list[list[str]]]:
+    metric = table[0].metric
+    header = [
+        "data set", "method", "seeds", f"test {metric}", f"validation {metric}",
+        f"difference to {reference}, points", "95 % interval", "seconds",
+        "temporaries, MB",
+    ]  # fmt: skip
+    if chosen:
+        header.append("chosen")
+    lines = []
+    for row in table:
+        spread = "" if row.std is None else f" ± {100 * row.std:.2f}"
+        interval = (
+            "–"
+            if row.low is None or row.high is None
+            else f"{100 * row.low:+.2f} to {100 * row.high:+.2f}"
+        )
+        line = [
+            row.dataset,
+            row.method,
+            str(len(row.seeds)),
+            f"{100 * row.mean:.2f}{spread}",
+            "–" if row.validation is None else f"{100 * row.validation:.2f}",
+            "–" if row.difference is None else f"{100 * row.difference:+.2f}",
+            interval,
+            f"{row.seconds:.0f}",
+            "–" if row.temp_bytes is None else f"{row.temp_bytes / 1e6:.1f}",
+        ]
+        if chosen:
+            line.append(chosen[row.dataset, row.method] or "as it is")
+        lines.append(line)
+    return header, lines
+
+
+def _notes(
+    entries: "Sequence[Entry]", alike: Mapping[str, list[tuple[str, str]]]
+) -> list[str]:
+    results = entries[0].results
+    notes = [
+        "Means ± sample standard deviation over seeds; differences are paired by seed, "
+        "their intervals by Student's t. Temporaries are the compiler's figure for the "
+        f"largest train step. {results['hardware']}; {_versions(results['versions'])}."
+    ]
+    for dataset, pairs in alike.items():
+        methods = {e.method for e in entries if e.dataset == dataset}
+        count = len(methods) * (len(methods) - 1) // 2
+        if not pairs:
+            notes.append(f"{dataset}: every pair of methods is told apart.")
+        elif len(pairs) == count:
+            notes.append(
+                f"{dataset}: no two methods can be told apart by these seeds (paired "
+                "t-tests at 5 %, Holm's correction)."
+            )
+        else:
+            text = ", ".join(f"{one} and {other}" for one, other in pairs)
+            notes.append(
+                f"{dataset}: not told apart by these seeds (paired t-tests at 5 %, "
+                f"Holm's correction): {text}."
+            )
+    return notes
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    given = command_line.split_arguments(
+        arguments, ("config", "workdir", "data_dir", "jobs")
+    )
+    if given.help:
+        print((__doc__ or "").strip())
+        return 0
+    if "config" not in given.flags:
+        raise ValueError("--config is missing: give --config=configs/compare/NAME.py")
+    jobs = given.flags.get("jobs", "1")
+    if not jobs.isdecimal() or int(jobs) < 1:
+        raise ValueError(f"--jobs must be a whole number ≥ 1, got {jobs!r}")
+    file = command_line.load_config(given.flags["config"])
+    try:
+        plan = read_plan(file.config.to_dict())
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from None
+    workdir = pathlib.Path(
+        given.flags.get("workdir") or f"runs/compare-{file.name}-{file.variant}"
+    ).expanduser()
+    data_dir = given.flags.get("data_dir", "")
+    found = planned(plan, workdir, data_dir=data_dir)
+    if not plan.search:
+        for runs in found.values():
+            for run in runs:
+                _check(plan, run)
+
+    from dib_jax.analysis.comparison import Entry
+    from dib_jax.training.workdir import finished, read_results
+
+    chosen: dict[tuple[str, str], str] = {}
+    if plan.search:
+        found, chosen = searched(plan, found, jobs=int(jobs), workdir=workdir)
+        for runs in found.values():
+            for run in runs:
+                _check(plan, run)
+    everything = [run for runs in found.values() for run in runs]
+    # A seed of every method first: a comparison that is stopped early is a whole one.
+    everything.sort(key=lambda run: plan.seeds.index(run.seed))
+    failures = execute(plan, everything, jobs=int(jobs), workdir=workdir)
+    entries = [
+        Entry(run.dataset, run.method, run.seed, read_results(run.workdir))
+        for run in everything
+        if finished(run.workdir)
+    ]
+    if not entries:
+        raise RunsFailedError(f"no run finished; the first: {failures[0]}")
+    command = f"python -m experiments.compare {shlex.join(arguments)}"
+    report = write_tables(workdir, plan, entries, chosen, command=command)
+    print((workdir / "table.md").read_text().partition("```")[0].strip())
+    print(f"{len(entries)} of {len(everything)} runs, report {report}")
+    if failures:
+        raise RunsFailedError(f"{len(failures)} runs failed: {'; '.join(failures)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.main(main, command="experiments.compare", goes_on=True))

@@ -1,0 +1,335 @@
+"""Say what is on pictures, by the network of a finished run.
+
+python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+"""
+
+import io
+import pathlib
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from experiments import command_line
+
+if TYPE_CHECKING:
+    from dib_jax.tasks import Objects
+    from dib_jax.training.experiment import Experiment
+    from dib_jax.training.train import Network
+
+_COMMAND = "experiments.predict"
+_HELP = """\
+python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+
+{purpose}
+
+  --workdir=DIR  the folder of a finished run
+  --out=OUT      where the pictures and predictions.json go; DIR/predictions
+                 where it is left out
+  --help         this
+"""
+_PURPOSE = (
+    "Draws on each picture what the network of a run finds in it, as OUT/NAME.png, and "
+    "writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any size "
+    "and format that Pillow reads. A file that cannot be read is named and skipped, "
+    "and the exit status is 1."
+)
+_CLEAR = ("rgba", "la", "pa")  # modes with transparency
+_BATCH = 32  # pictures that are held at once
+
+
+class UnreadablePictureError(Exception):
+    """A file that is no picture, or a damaged one; the message says why."""
+
+
+def predict(
+    workdir: pathlib.Path, images: Iterable[pathlib.Path], out: pathlib.Path
+) -> list[pathlib.Path]:
+    """Everything that the command does, for a notebook too.
+
+    Args:
+        workdir: of a finished run.
+        images: files and folders.
+        out: a folder without predictions.json; made where it is missing. No file in it
+            is overwritten.
+
+    Returns:
+        The files that could not be read.
+
+    Raises:
+        ValueError: there is no finished run, a file is missing, a folder holds no
+            picture, or `out` holds predictions.json already.
+        OSError: `out` cannot be written.
+    """
+    files = _files(images)
+    if (out / "predictions.json").exists():
+        raise ValueError(
+            f"--out: {out / 'predictions.json'} is there already and is not "
+            "overwritten; give another --out=FOLDER"
+        )
+    # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.training.train import restore
+    from dib_jax.training.workdir import write_json
+
+    experiment, network, _ = restore(workdir)
+    out.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, Any]] = []
+    unreadable: list[pathlib.Path] = []
+    for start in range(0, len(files), _BATCH):
+        chunk = files[start : start + _BATCH]
+        entries += _predict_files(experiment, network, chunk, out, unreadable)
+    write_json(out / "predictions.json", entries)
+    return unreadable
+
+
+def _predict_files(
+    experiment: "Experiment",
+    network: "Network",
+    files: list[pathlib.Path],
+    out: pathlib.Path,
+    unreadable: list[pathlib.Path],
+) -> Iterator[dict[str, Any]]:
+    import jax
+
+    from dib_jax.training.train import outputs_of
+
+    pictures = []
+    for file in files:
+        try:
+            pictures.append((file, read_picture(file)))
+        except UnreadablePictureError as error:
+            print(f"{_COMMAND}: skipped {file}: {error}", file=sys.stderr)
+            unreadable.append(file)
+    if not pictures:
+        return
+    shape = experiment.dataset.train["images"].shape[1:]
+    # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
+    pad = "box_labels" in experiment.dataset.train
+    inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
+    for row, (_, picture) in enumerate(pictures):
+        inputs[row] = fit(picture, shape, pad=pad)
+    said = experiment.task.objects(outputs_of(experiment, network, inputs))
+    said = jax.tree.map(np.asarray, said)
+    names = experiment.dataset.class_names
+    for row, (file, picture) in enumerate(pictures):
+        objects = list_objects(said, row, names, picture.size, shape, pad=pad)
+        path = _free_name(out, file.stem)
+        _write_drawing(path, picture, objects)
+        shown = [f"{entry['class_name']} {_percent(entry)}" for entry in objects]
+        print(f"{file} → {path}: {', '.join(shown) or 'nothing found'}")
+        yield {"file": str(file), "size": list(picture.size), "objects": objects}
+
+
+def read_picture(path: pathlib.Path) -> Image.Image:
+    """A picture, upright, as RGB or grey of 8 bits.
+
+    The orientation that a camera has noted is applied, as every viewer does. Palettes
+    are resolved, what is transparent is white, 16 bits become 8, and of several frames
+    the first is taken.
+
+    Args:
+        path: a file that Pillow reads.
+
+    Raises:
+        UnreadablePictureError: it does not.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+            return _eight_bits(picture)
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadablePictureError(reason) from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        levels = np.nan_to_num(np.asarray(picture, np.float64))
+        if picture.mode.startswith("I;") or levels.max() > 255:  # 65535 is white
+            levels = levels / 257
+        elif picture.mode == "F" and levels.max() <= 1:
+            levels = levels * 255
+        levels = np.clip(np.round(levels), 0, 255)
+        return Image.fromarray(levels.astype(np.uint8))
+    if "transparency" in picture.info or picture.mode.lower() in _CLEAR:
+        clear = picture.convert("RGBA")
+        white = Image.new("RGBA", clear.size, "white")
+        return Image.alpha_composite(white, clear).convert("RGB")
+    if picture.mode in ("L", "1"):
+        return picture.convert("L")
+    return picture.convert("RGB")
+
+
+def fit(picture: Image.Image, shape: tuple[int, ...], *, pad: bool) -> np.ndarray:
+    """A picture in the shape of a data set's.
+
+    Args:
+        picture: RGB or grey.
+        shape: (h, w, c), c of 1 (grey) or 3.
+        pad: keep the proportion of the sides, and fill up with black at the right and
+            below; else stretch.
+
+    Returns:
+        uint8 (h, w, c).
+
+    Raises:
+        ValueError: the data set's pictures are neither grey nor RGB.
+    """
+    channels = shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the run's pictures have {channels} channels; only grey (1) and RGB (3) "
+            "ones can be made of files"
+        )
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    size = _fitted_size(picture.size, shape, pad=pad)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    result = np.zeros(shape, np.uint8)
+    result[: size[1], : size[0]] = resized.reshape(size[1], size[0], channels)
+    return result
+
+
+def _fitted_size(
+    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
+) -> tuple[int, int]:
+    """Width and height that a picture has within the network's input."""
+    height, width = shape[:2]
+    if not pad:
+        return width, height
+    scale = min(width / size[0], height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def list_objects(
+    said: "Objects",
+    row: int,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    shape: tuple[int, ...],
+    *,
+    pad: bool,
+) -> list[dict[str, Any]]:
+    """What was found in one picture, the surest first, boxes in its own pixels.
+
+    Args:
+        said: of a batch of pictures.
+        row: of this one.
+        class_names: of the data set.
+        size: its width and height.
+        shape: (h, w, c) of the network's input.
+        pad: how it was fitted into that.
+    """
+    inner = _fitted_size(size, shape, pad=pad)
+    # Pixels of the picture to one share of the input's width and height.
+    unit = [size[axis] * shape[1 - axis] / inner[axis] for axis in (0, 1)] * 2
+    found = []
+    for place in np.flatnonzero(said.found[row]):
+        entry: dict[str, Any] = {
+            "label": int(said.labels[row, place]),
+            "class_name": class_names[said.labels[row, place]],
+            "score": round(float(said.scores[row, place]), 6),
+        }
+        if said.boxes is not None:
+            box = said.boxes[row, place] * unit
+            box = np.clip(box, 0, [*size, *size])
+            entry["box"] = [round(float(side), 2) for side in box]
+        found.append(entry)
+    return found
+
+
+def _write_drawing(
+    path: pathlib.Path, picture: Image.Image, objects: list[dict[str, Any]]
+) -> None:
+    from dib_jax.analysis.drawing import Mark, draw
+    from dib_jax.analysis.figures import stage_colors
+    from dib_jax.training.workdir import write_atomically
+
+    colors = stage_colors(7)
+    marks = [
+        Mark(
+            entry.get("box"),
+            f"{entry['class_name']} {_percent(entry)}",
+            # Words alone are read best in black.
+            colors[entry["label"] % len(colors)] if "box" in entry else "black",
+        )
+        for entry in objects
+    ]
+    buffer = io.BytesIO()
+    draw(picture, marks).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    return f"{100 * entry['score']:.0f} %"
+
+
+def _files(images: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """The files meant, folders replaced by the pictures in them, each once."""
+    Image.init()
+    endings = set(Image.registered_extensions())
+    files: list[pathlib.Path] = []
+    for path in images:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in endings
+                and file.is_file()
+                and not file.name.startswith(".")
+            )
+            if not inside:
+                raise ValueError(
+                    f"{path} holds no picture; give a folder of pictures, or files"
+                )
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"{path} is not there; give pictures, or folders of them")
+    return list(dict.fromkeys(files))
+
+
+def _free_name(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    """`<stem>.png`, or with a number behind the stem where that name is taken."""
+    # Names that differ in capitals alone are one name on some systems.
+    taken = {path.name.lower() for path in folder.iterdir()}
+    name, number = f"{stem}.png", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}.png"
+    return folder / name
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    given = command_line.split_arguments(
+        arguments, ("workdir", "out"), rest="pictures and folders of pictures"
+    )
+    if given.help:
+        print(_HELP.format(purpose="\n".join(textwrap.wrap(_PURPOSE, 80))), end="")
+        return 0
+    workdir = command_line.find_workdir(given.flags)
+    if given.flags.get("out") == "":
+        raise ValueError("--out is empty; give a folder, or leave the flag out")
+    if not given.rest:
+        raise ValueError("no picture is given: name files, or folders of pictures")
+    out = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
+    images = [pathlib.Path(word).expanduser() for word in given.rest]
+    unreadable = predict(workdir, images, out)
+    print(f"predictions in {out / 'predictions.json'}")
+    if unreadable:
+        count = len(unreadable)
+        print(
+            f"{_COMMAND}: {count} file{'s' * (count > 1)} could not be read and "
+            f"{'were' if count > 1 else 'was'} skipped",
+            file=sys.stderr,
+        )
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.main(main, command=_COMMAND))

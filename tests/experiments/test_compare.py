@@ -1,0 +1,119 @@
+"""`experiments.compare`: what it plans, what it refuses, and what it leaves."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from experiments import command_line, compare
+
+PLAN = {
+    "base": "configs/digits_cnn.py:quick",
+    "methods": {"end_to_end": ("schedule.name=end_to_end",), "greedy": ()},
+    "datasets": {"digits": ("model.widths=4,4", "epochs=1")},
+    "seeds": (0, 1),
+    "reference": "end_to_end",
+}
+
+CONFIG = """
+import ml_collections
+
+def get_config():
+    return ml_collections.ConfigDict({plan!r})
+"""
+
+
+def test_a_run_is_planned_for_each_data_set_method_and_seed(tmp_path):
+    found = compare.planned(compare.read_plan(PLAN), tmp_path, data_dir="DIR")
+    runs = [run for runs in found.values() for run in runs]
+    assert [run.workdir.name for run in runs] == [
+        "digits-end_to_end-seed0",
+        "digits-end_to_end-seed1",
+        "digits-greedy-seed0",
+        "digits-greedy-seed1",
+    ]
+    assert runs[1].overrides == {
+        "model.widths": "4,4",
+        "epochs": "1",
+        "schedule.name": "end_to_end",
+        "dataset.data_dir": "DIR",
+        "seed": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": {}}, "unknown field 'method'"),
+        ({"seeds": ()}, "needs the field 'seeds'"),
+        ({"seeds": (1, 1)}, "different whole numbers"),
+        ({"reference": "bp"}, "'bp' is none of end_to_end, greedy"),
+        ({"methods": {"a/b": ()}, "reference": "a/b"}, "part of a folder's"),
+        ({"datasets": {"digits": ("epochs",)}}, "'epochs' is no override"),
+        ({"search": {"greedy": ("epochs=1",)}}, "as many alternatives for every"),
+    ],
+)
+def test_a_mistake_in_the_plan_is_named(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compare.read_plan({**PLAN, **changes})
+
+
+def start(folder, plan, *more):
+    config = folder / "plan.py"
+    config.write_text(CONFIG.format(plan=plan))
+    arguments = [f"--config={config}", f"--workdir={folder / 'out'}", *more]
+    return command_line.main(
+        compare.main, command="experiments.compare", arguments=arguments
+    )
+
+
+def test_a_mistake_in_one_run_is_told_before_any_starts(tmp_path, capsys):
+    methods = {**PLAN["methods"], "typo": ("objective.bta=1",)}
+    assert start(tmp_path, {**PLAN, "methods": methods}) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "typo on digits" in said
+    assert "objective.beta" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
+    tmp_path, capsys
+):
+    plan = {
+        **PLAN,
+        "seeds": (0,),
+        "search": {
+            "end_to_end": ("optimizer.learning_rate=0.05", "epochs=2"),
+            "greedy": ("optimizer.learning_rate=0.05", "objective.beta=0.0"),
+        },
+    }
+    assert start(tmp_path, plan, "--jobs=2") == 0
+    out = tmp_path / "out"
+    table = json.loads((out / "table.json").read_text())
+    rows = {row["method"]: row for row in table["rows"]}
+    for method, row in rows.items():
+        run = json.loads(
+            (out / "runs" / f"digits-{method}-seed0" / "results.json").read_text()
+        )
+        assert row["mean"] == run["test"]["accuracy"]
+        tried = [
+            json.loads(path.read_text())["validation"]["accuracy"]
+            for path in sorted(out.glob(f"search/digits-{method}-*/results.json"))
+        ]
+        best = plan["search"][method][tried.index(max(tried))]
+        assert row["chosen"] == best
+    with (out / "table.csv").open() as stream:
+        lines = {line["method"]: line for line in csv.DictReader(stream)}
+    assert float(lines["greedy"]["mean"]) == rows["greedy"]["mean"]
+    markdown = (out / "table.md").read_text()
+    assert f"{100 * rows['greedy']['mean']:.2f}" in markdown
+    assert (out / "report.html").read_text().count("<figure") == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")}
+    capsys.readouterr()
+    assert start(tmp_path, plan) == 0
+    assert "[1/" not in capsys.readouterr().out
+    assert before == {
+        path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")
+    }

@@ -1,0 +1,65 @@
+import importlib
+import pathlib
+import time
+
+import pytest
+
+from dib_jax.data.archives import Archive
+from experiments import command_line, run
+
+CONFIG = pathlib.Path(command_line.__file__).parents[1] / "configs" / "mnist_mlp.py"
+
+
+def refused(capsys, *arguments):
+    status = command_line.main(
+        run.main,
+        command="experiments.run",
+        arguments=[f"--config={CONFIG}:quick", *arguments],
+    )
+    captured = capsys.readouterr()
+    assert (status, captured.err.count("\n")) == (2, 1)
+    return captured.out, captured.err
+
+
+@pytest.fixture
+def archives(tmp_path, monkeypatch):
+    """Where a tiny MNIST is downloaded from."""
+    monkeypatch.syspath_prepend(f"{pathlib.Path(__file__).parents[1]}/data")
+    source = tmp_path / "server"
+    source.mkdir()
+    importlib.import_module("tiny_archives").mnist(source)
+    module = importlib.import_module("dib_jax.data.builders.mnist")
+    moved = (Archive(f"{source.as_uri()}/{a.name}", "") for a in module.ARCHIVES)
+    monkeypatch.setattr(module, "ARCHIVES", tuple(moved))
+    return source
+
+
+def test_a_missing_set_is_downloaded_and_prepared(archives, tmp_path, capsys):
+    root, workdir = tmp_path / "data", tmp_path / "run"
+    # Refused when the data are there, so that nothing is trained.
+    command = [f"--config.dataset.data_dir={root}", "--config.batch_size=1000"]
+    command += [f"--workdir={workdir}", "--config.dataset.val_fraction=0"]
+    out, err = refused(capsys, *command)
+    assert "train 15, test 4 pictures of 28x28x1, 10 classes" in out
+    assert "batch_size: 1000 is more than the 15 training samples of 'mnist'" in err
+    assert (root / "mnist" / "contact_sheet.png").exists()
+    for path in archives.iterdir():
+        path.unlink()
+    out, err = refused(capsys, *command)
+    assert (out, "batch_size: 1000" in err) == ("", True)
+
+
+def test_without_a_network_a_missing_set_is_one_line_within_seconds(
+    archives, tmp_path, capsys
+):
+    for path in archives.iterdir():
+        path.unlink()
+    archives.rmdir()
+    before = time.perf_counter()
+    place = f"--config.dataset.data_dir={tmp_path / 'data'}"
+    out, err = refused(capsys, place, f"--workdir={tmp_path / 'run'}")
+    assert time.perf_counter() - before < 5
+    assert out == ""
+    assert f"data set 'mnist' is not in {tmp_path / 'data'}, and file:" in err
+    assert "run `python -m experiments.prepare mnist --data_dir=" in err
+    assert not list(tmp_path.iterdir())
