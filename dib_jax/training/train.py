@@ -270,7 +270,11 @@ def _predictor(blocks: tuple[Block, ...]) -> Callable[..., tuple[jax.Array, ...]
         rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
         order = rows.reshape(-1, _EVALUATION_BATCH)
         chunks = stream({"images": images}, order, steps=1)
-        parts = [run(trunk, stages, heads, chunk["images"][0]) for chunk in chunks]
+        parts = [
+            # Waited for: the device need not hold the pictures of all of them.
+            jax.block_until_ready(run(trunk, stages, heads, chunk["images"][0]))
+            for chunk in chunks
+        ]
         return tuple(jnp.concatenate(own)[:count] for own in zip(*parts, strict=True))
 
     return outputs
