@@ -26,9 +26,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
     config.objective = dict(
-        name="dib", alpha=1.01, beta=0.01, compress="input", bandwidth="mean"
+        name="dib",
+        alpha=1.01,
+        beta=0.01,
+        compress="input",
+        bandwidth="mean",
+        samples=0,
+        every=1,
     )
-    config.schedule = dict(name="sequential", blocks=1)
+    config.schedule = dict(
+        name="sequential", blocks=1, cache="auto", copies=0, remat=False
+    )
     config.optimizer = dict(
         name="sgd",
         learning_rate=0.1,

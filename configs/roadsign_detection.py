@@ -42,9 +42,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         confidence=0.3,
     )
     config.objective = dict(
-        name="dib", alpha=1.01, beta=0.01, compress="input", bandwidth="mean"
+        name="dib",
+        alpha=1.01,
+        beta=0.01,
+        compress="input",
+        bandwidth="mean",
+        samples=0,
+        every=1,
     )
-    config.schedule = dict(name="sequential", blocks=1)
+    config.schedule = dict(
+        name="sequential", blocks=1, cache="auto", copies=0, remat=False
+    )
     config.optimizer = dict(
         name="adamw",
         learning_rate=3e-3,

@@ -65,18 +65,18 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
         state = jax.eval_shape(
             functools.partial(initial_state, block), jax.random.key(0), images
         )
-        new, terms = jax.eval_shape(
-            functools.partial(train_step, block, key=jax.random.key(0)),
-            state, trunk, batch,
+        (new,), (terms,) = jax.eval_shape(
+            functools.partial(train_step, (block,), keys=(jax.random.key(0),)),
+            (state,), trunk, batch,
         )  # fmt: skip
         assert new == state
         assert all(term.shape == () for term in terms.values())
         stages, head = frozen(state)
-        outputs = jax.eval_shape(
-            functools.partial(predict, block, batch_size=100),
+        (outputs,) = jax.eval_shape(
+            functools.partial(predict, (block,), batch_size=100),
             trunk,
             stages,
-            head,
+            (head,),
             images,
         )
         metrics = jax.eval_shape(

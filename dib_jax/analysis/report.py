@@ -83,6 +83,11 @@ class Run(NamedTuple):
         """Whether it was trained by back-propagation through all stages."""
         return self.config.get("schedule", {}).get("name") == END_TO_END
 
+    @property
+    def at_once(self) -> bool:
+        """Whether its stages trained at once, with no gradient between them."""
+        return self.config.get("schedule", {}).get("name") == "parallel"
+
 
 class _Material(NamedTuple):
     """What the sections of a report are made from; `baseline` as `find_baseline`."""
@@ -100,7 +105,7 @@ class _Material(NamedTuple):
 
     @property
     def overlapping(self) -> bool:
-        return self.run.config.get("schedule", {}).get("name") == "parallel"
+        return self.run.at_once
 
 
 def write_report(
@@ -353,7 +358,8 @@ def _training(run: Run) -> str:
     epochs = [entry.get("epochs") for entry in run.results["stages"]]
     if run.end_to_end:
         many = f", {epochs[-1]} epochs" if epochs[-1] is not None else ""
-        return f"all stages together by back-propagation{many}"
+        how = ", activations recomputed" if schedule.get("remat") else ""
+        return f"all stages together by back-propagation{how}{many}"
     unit = "block" if isinstance(blocks, int) and blocks > 1 else "stage"
     words = {
         "sequential": f"one {unit} after the other, each frozen before the next",
@@ -477,6 +483,8 @@ def _costs(material: _Material) -> Section | None:
         )
     if any(name.startswith("Validation") for name, _ in measured):
         said.append("The epoch that is best on the validation split is kept.")
+    if run.at_once and len(run.results["stages"]) > 1:
+        said.append("Stages train in one step: its figures stand beside each of them.")
     if len(lines) > 1:
         said.append("Stages are numbered from 0.")
     return Section(
@@ -946,9 +954,11 @@ def _trained(material: _Material) -> set[int]:
 
 
 def _passes(run: Run) -> int | None:
-    """Epochs of all stages together."""
+    """Passes over the training split by all stages together."""
     epochs = [entry.get("epochs") for entry in run.results["stages"]]
-    return None if None in epochs else sum(epochs)
+    if None in epochs:
+        return None
+    return epochs[-1] if run.at_once else sum(epochs)
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

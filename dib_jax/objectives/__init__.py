@@ -23,6 +23,7 @@ class Signals(NamedTuple):
         stage: number of the stage, from 0; a Python int.
         task_loss: scalar, the task's loss of `outputs`.
         target_gram: (n, n), the task's Gram of the targets.
+        step: updates that this stage has made before, an integer scalar.
     """
 
     network_input: jax.Array
@@ -34,7 +35,20 @@ class Signals(NamedTuple):
     stage: int
     task_loss: jax.Array
     target_gram: jax.Array
+    step: jax.Array | int = 0
 
 
-Terms = dict[str, jax.Array]
+class Occasional(NamedTuple):
+    """A term that is not measured at every step.
+
+    Attributes:
+        value: a finite scalar, also where it means nothing.
+        measured: whether it counts in the mean over steps, a boolean scalar.
+    """
+
+    value: jax.Array
+    measured: jax.Array
+
+
+Terms = dict[str, jax.Array | Occasional]
 Objective = Callable[[Signals], tuple[jax.Array, Terms]]

@@ -10,7 +10,7 @@ from dib_jax.information import (
     named_bandwidth,
     renyi_entropy,
 )
-from dib_jax.objectives import Objective, Signals, Terms
+from dib_jax.objectives import Objective, Occasional, Signals, Terms
 
 # What is compressed, and the name under which it is recorded, in bits.
 _TERMS = {
@@ -26,6 +26,8 @@ def dib(
     beta: float | tuple[float, ...] = 0.01,
     compress: str = "input",
     bandwidth: str = "mean",
+    samples: int = 0,
+    every: int = 1,
 ) -> Objective:
     """Task loss plus β times the information that the stage's features hold.
 
@@ -38,13 +40,18 @@ def dib(
         compress: input, previous or entropy: the information that is weighted.
         bandwidth: how the Gaussian kernel gets its width from each batch: mean, median,
             knn, quantile or scott; or the width itself, a number > 0.
+        samples: of each batch, the first ones, that R is measured on; 0 for all. R of
+            fewer samples is smaller: it is at most log2 of their number.
+        every: steps from one measurement of R to the next. Its weight is then every · β
+            at these steps and 0 at the others: β in the mean.
 
     Returns:
         The objective; it records R under its name, and the features' `sigma`.
 
     Raises:
-        ValueError: `alpha` ≤ 0, or an unknown `compress` or `bandwidth`; when called,
-            `beta` that has no number for the stage.
+        ValueError: `alpha` ≤ 0, an unknown `compress` or `bandwidth`, `samples` that is
+            negative or 1, `every` below 1; when called, `beta` that has no number for
+            the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
@@ -55,23 +62,42 @@ def dib(
     if compress not in _TERMS:
         raise ValueError(f"compress must be one of {list(_TERMS)}, got {compress!r}")
     check_bandwidth(bandwidth)
+    if samples < 0 or samples == 1:  # one sample holds no information
+        raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
+    if every < 1:
+        raise ValueError(f"every must be ≥ 1, got {every!r}")
 
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = x[: samples or None]
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
-    def objective(signals: Signals) -> tuple[jax.Array, Terms]:
+    def measure(signals: Signals) -> tuple[jax.Array, jax.Array]:
         features, sigma = gram(signals.features)
         if compress == "entropy":
-            information = renyi_entropy(features, alpha=alpha)
-        else:
-            source = (
-                signals.network_input if compress == "input" else signals.stage_input
-            )
-            information = mutual_information(gram(source)[0], features, alpha=alpha)
-        loss = signals.task_loss + _at(beta, signals.stage) * information
-        return loss, {_TERMS[compress]: information, "sigma": sigma}
+            return renyi_entropy(features, alpha=alpha), sigma
+        source = signals.network_input if compress == "input" else signals.stage_input
+        return mutual_information(gram(source)[0], features, alpha=alpha), sigma
+
+    def objective(signals: Signals) -> tuple[jax.Array, Terms]:
+        weight = _at(beta, signals.stage)
+        if every == 1:
+            information, sigma = measure(signals)
+            loss = signals.task_loss + weight * information
+            return loss, {_TERMS[compress]: information, "sigma": sigma}
+
+        def nothing() -> tuple[jax.Array, jax.Array]:
+            information, sigma = jax.eval_shape(lambda: measure(signals))
+            return jnp.zeros((), information.dtype), jnp.zeros((), sigma.dtype)
+
+        measured = jnp.asarray(signals.step) % every == 0
+        information, sigma = jax.lax.cond(measured, lambda: measure(signals), nothing)
+        loss = signals.task_loss + every * weight * information
+        return loss, {
+            _TERMS[compress]: Occasional(information, measured),
+            "sigma": Occasional(sigma, measured),
+        }
 
     return objective
 

@@ -130,6 +130,29 @@ def _training_fields() -> dict[str, Field]:
             allowed="an integer from 1",
             holds=lambda value: value >= 1,
         ),
+        "schedule.cache": _choice(
+            "cache",
+            "CHOICES",
+            "where the output of frozen stages for the training split is kept, so that "
+            "they run once; auto is the first place with room, none runs them at every "
+            "step",
+            default="auto",
+        ),
+        "schedule.copies": Field(
+            int,
+            "with augmentation: augmented copies of the training split that are kept "
+            "with the frozen stages' output, one for each epoch in turn; 0 for new "
+            "augmentation and a forward pass of the frozen stages at every step",
+            default=0,
+            allowed="an integer from 0",
+            holds=lambda value: value >= 0,
+        ),
+        "schedule.remat": Field(
+            bool,
+            "whether the backward pass recomputes each stage from its input: less "
+            "memory, more time, the same gradient",
+            default=False,
+        ),
         "optimizer.name": _choice("optimizers", "OPTIMIZERS", "update rule"),
         "optimizer.learning_rate": Field(
             float,
@@ -163,7 +186,8 @@ def _training_fields() -> dict[str, Field]:
         ),
         "epochs": Field(
             int | tuple[int, ...],
-            "passes over the training split by each block; a tuple has one per block",
+            "passes over the training split by each block; a tuple has one per block, "
+            "or one number where all blocks train at once",
             allowed="an integer from 1, or a tuple of such, one per block",
             holds=_counts,
         ),
@@ -193,13 +217,16 @@ def _counts(value: int | tuple[int, ...]) -> bool:
     return len(counts) > 0 and min(counts) >= 1
 
 
-def _choice(module: str, mapping: str, meaning: str) -> Field:
+def _choice(
+    module: str, mapping: str, meaning: str, *, default: Any = _REQUIRED
+) -> Field:
     # Imported late: this module is also for those who only read or print a config.
     home = importlib.import_module(f"dib_jax.training.{module}")
     names = tuple(getattr(home, mapping))
     return Field(
         str,
         f"{meaning}: {', '.join(names)}",
+        default=default,
         allowed=f"one of {', '.join(names)}",
         holds=lambda value: value in names,
         names=names,
@@ -379,7 +406,8 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         full["schedule.name"]
     ]
     blocks = schedule.blocks(len(stages), full["schedule.blocks"])
-    _one_for_each("epochs", full["epochs"], len(blocks), "block")
+    turns = 1 if schedule.together else len(blocks)
+    _one_for_each("epochs", full["epochs"], turns, "block")
     for dotted, field in fields.items():
         section = dotted.partition(".")[0]
         is_by_stage = section == "head" or (schedule.local and section == "objective")

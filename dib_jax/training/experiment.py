@@ -12,6 +12,7 @@ import numpy as np
 from dib_jax import data
 from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
+from dib_jax.objectives import Signals, Terms
 from dib_jax.tasks import Task
 from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
@@ -28,20 +29,29 @@ class Experiment(NamedTuple):
     Attributes:
         dataset: the three splits.
         task: what is predicted.
-        blocks: in the order in which they train.
-        epochs: of each block.
+        phases: blocks that train at once, in the order in which they train.
+        epochs: of each phase.
         key: PRNG key of the whole experiment.
         objective: name of what the blocks train on; "task_loss" for the task's own.
+        cache: where the output of frozen stages is kept, `schedule.cache`.
+        copies: augmented copies of the training split that are kept with it.
         streams: whether the pictures stay on the host and are read batch by batch.
     """
 
     dataset: Dataset
     task: Task
-    blocks: tuple[Block, ...]
+    phases: tuple[tuple[Block, ...], ...]
     epochs: tuple[int, ...]
     key: jax.Array
     objective: str
-    streams: bool = False
+    cache: str
+    copies: int
+    streams: bool
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks, input side first."""
+        return tuple(block for phase in self.phases for block in phase)
 
 
 def assemble(config: ml_collections.ConfigDict) -> Experiment:
@@ -77,11 +87,15 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
     stages = _build("models", config.model)
     schedule = SCHEDULES[config.schedule.name]
     groups = schedule.blocks(len(stages), config.schedule.blocks)
-    epochs = _per_block(config.epochs, groups)
+    turns = (groups,) if schedule.together else tuple((group,) for group in groups)
+    epochs = _per_turn(config.epochs, len(turns))
     prepare = standardization(dataset.train["images"])
     objective = _build("objectives", config.objective) if schedule.local else _task_loss
-    blocks = tuple(
-        Block(
+    wanted = config.dataset.augment
+    augmentation = augment(wanted) if wanted.strip() else None
+
+    def block(group: tuple[int, ...], count_epochs: int) -> Block:
+        return Block(
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
             head=_head(config.head, task, stage=group[-1]),
@@ -94,19 +108,24 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
                 steps_per_epoch=count // config.batch_size,
             ),
             prepare=prepare,
-            augment=augment(config.dataset.augment),
+            augment=augmentation,
             compute_dtype=jnp.dtype(config.precision.compute),
             batch_size=config.batch_size,
+            remat=config.schedule.remat,
         )
-        for group, count_epochs in zip(groups, epochs, strict=True)
-    )
+
     return Experiment(
         dataset=dataset,
         task=task,
-        blocks=blocks,
+        phases=tuple(
+            tuple(block(group, count_epochs) for group in turn)
+            for turn, count_epochs in zip(turns, epochs, strict=True)
+        ),
         epochs=epochs,
         key=jax.random.key(config.seed),
         objective=config.objective.name if schedule.local else "task_loss",
+        cache=config.schedule.cache,
+        copies=config.schedule.copies,
         streams=_streams(config.dataset.placement, dataset),
     )
 
@@ -169,16 +188,16 @@ def _head(section: ml_collections.ConfigDict, task: Task, *, stage: int) -> Any:
     return _build("models.heads", section, **wanted)
 
 
-def _task_loss(signals: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _task_loss(signals: Signals) -> tuple[jax.Array, Terms]:
     return signals.task_loss, {}
 
 
-def _per_block(epochs: Any, groups: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+def _per_turn(epochs: Any, turns: int) -> tuple[int, ...]:
     if isinstance(epochs, int):
-        return (epochs,) * len(groups)
-    if len(epochs) != len(groups):
+        return (epochs,) * turns
+    if len(epochs) != turns:
         raise ValueError(
-            f"epochs: {tuple(epochs)} has {len(epochs)} numbers for {len(groups)} "
-            "blocks of stages; give one number, or one for each block"
+            f"epochs: {tuple(epochs)} has {len(epochs)} numbers for {turns} blocks of "
+            "stages in turn; give one number, or one for each block"
         )
     return tuple(epochs)

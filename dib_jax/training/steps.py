@@ -1,10 +1,11 @@
-"""A block of stages with its auxiliary head: initial state, step, epoch, outputs.
+"""Blocks of stages with their auxiliary heads: initial state, step, epoch, outputs.
 
 All functions here are pure. The **trunk**, the earlier stages, is an argument that no
 function returns: it is frozen because nothing can update it.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,10 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dib_jax.objectives import Objective, Signals
+from dib_jax.objectives import Objective, Signals, Terms
 from dib_jax.tasks import Batch, Task
 
 Variables = dict[str, Any]
+
+# In a batch: what the trunk put out for it, where that was computed before.
+TRUNK_OUTPUT = "trunk_output"
 
 
 class StageState(flax.struct.PyTreeNode):
@@ -49,9 +53,10 @@ class Block(NamedTuple):
         objective: the block's local loss.
         optimizer: of the block's and the head's parameters.
         prepare: uint8 images → float32 network input.
-        augment: (key, batch) → batch.
+        augment: (key, batch) → batch; None where pictures stay as they are.
         compute_dtype: of activations and of the parameters as they are applied.
         batch_size: samples of one step.
+        remat: whether the backward pass recomputes each stage from its input.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -62,9 +67,10 @@ class Block(NamedTuple):
     objective: Objective
     optimizer: optax.GradientTransformation
     prepare: Callable[[jax.Array], jax.Array]
-    augment: Callable[[jax.Array, Batch], Batch]
+    augment: Callable[[jax.Array, Batch], Batch] | None
     compute_dtype: Any
     batch_size: int
+    remat: bool = False
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
@@ -152,34 +158,60 @@ def apply_frozen(
 
 
 def train_step(
-    block: Block,
-    state: StageState,
+    blocks: Sequence[Block],
+    states: Sequence[StageState],
     trunk: tuple[Variables, ...],
     batch: Batch,
     *,
-    key: jax.Array,
-) -> tuple[StageState, dict[str, jax.Array]]:
-    """One update of a block and its head.
+    keys: Sequence[jax.Array],
+) -> tuple[tuple[StageState, ...], tuple[Terms, ...]]:
+    """One update of blocks that train at once, each on the detached output of the last.
+
+    Nothing of a later block enters the update of an earlier one.
 
     Args:
-        block: the block.
-        state: before the update.
-        trunk: variables of the earlier stages; read, never updated.
-        batch: of the training split, `images` uint8.
-        key: PRNG key of the stage; the step's is folded in.
+        blocks: neighbours, input side first; one alone where blocks train in turn.
+        states: of each block before the update.
+        trunk: variables of the stages before the first block; read, never updated.
+        batch: of the training split, `images` uint8. With the trunk's output in it,
+            under `TRUNK_OUTPUT`, it is augmented already and the trunk not applied.
+        keys: PRNG key of each block; the step's is folded in. All blocks see the
+            augmentation of the first one's.
 
     Returns:
-        The state after the update, and the scalars to record: `loss`, `task_loss`, the
-        task's and the objective's terms.
+        The states after the update, and for each block the scalars to record: `loss`,
+        `task_loss`, the task's and the objective's terms.
     """
-    augment_key, objective_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = block.augment(augment_key, batch)
-    network_input = block.prepare(batch["images"])
+    first = blocks[0]
+    step_keys = [
+        jax.random.split(jax.random.fold_in(key, state.step))
+        for key, state in zip(keys, states, strict=True)
+    ]
+    if first.augment and TRUNK_OUTPUT not in batch:
+        batch = first.augment(step_keys[0][0], batch)
+    x = network_input = first.prepare(batch["images"])
+    if TRUNK_OUTPUT in batch:
+        x = batch[TRUNK_OUTPUT]
+    elif first.trunk:
+        x = apply_frozen(first.trunk, trunk, x, compute_dtype=first.compute_dtype)[-1]
+    new_states, terms = [], []
+    for block, state, (_, key) in zip(blocks, states, step_keys, strict=True):
+        new_state, own, x = _update(block, state, network_input, x, batch, key)
+        new_states.append(new_state)
+        terms.append(own)
+    return tuple(new_states), tuple(terms)
+
+
+def _update(
+    block: Block,
+    state: StageState,
+    network_input: jax.Array,
+    stage_input: jax.Array,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[StageState, Terms, jax.Array]:
+    """One block's new state, its terms, and its detached output."""
     targets = block.task.targets(batch)
-    before = apply_frozen(
-        block.trunk, trunk, network_input, compute_dtype=block.compute_dtype
-    )
-    stage_input = before[-1] if before else network_input
 
     def apply(
         module: nn.Module, params: Any, batch_stats: Any, x: jax.Array
@@ -197,7 +229,10 @@ def train_step(
         for module, entry, stats in zip(
             block.stages, params, state.batch_stats, strict=True
         ):
-            x, stats = apply(module, entry, stats, x)
+            stage: Callable[..., Any] = functools.partial(apply, module)
+            if block.remat:
+                stage = jax.checkpoint(stage)
+            x, stats = stage(entry, stats, x)
             batch_stats.append(stats)
         outputs, head_stats = apply(
             block.head, head_params, state.head["batch_stats"], x
@@ -210,17 +245,20 @@ def train_step(
             features=x,
             outputs=outputs,
             targets=targets,
-            key=objective_key,
+            key=key,
             stage=block.stage,
             task_loss=task_loss,
             target_gram=block.task.target_gram(targets),
+            step=state.step,
         )
         loss, terms = block.objective(signals)
         terms = {"loss": loss, "task_loss": task_loss, **task_terms, **terms}
-        return loss, (terms, tuple(batch_stats), head_stats)
+        return loss, (terms, tuple(batch_stats), head_stats, x)
 
     trainable = (state.params, state.head["params"])
-    grads, (terms, batch_stats, head_stats) = jax.grad(loss_fn, has_aux=True)(trainable)
+    grads, (terms, batch_stats, head_stats, features) = jax.grad(loss_fn, has_aux=True)(
+        trainable
+    )
     updates, opt_state = block.optimizer.update(grads, state.opt_state, trainable)
     params, head_params = optax.apply_updates(trainable, updates)
     state = StageState(
@@ -230,130 +268,108 @@ def train_step(
         head={"params": head_params, "batch_stats": head_stats},
         opt_state=opt_state,
     )
-    return state, terms
+    return state, terms, jax.lax.stop_gradient(features)
 
 
-def epoch_order(
-    key: jax.Array, step: jax.Array, *, count: int, batch_size: int
+def epoch_rows(
+    block: Block, key: jax.Array, step: jax.Array, *, samples: int, copies: int = 1
 ) -> jax.Array:
-    """The order in which an epoch takes the samples of the training split.
+    """Which rows of the training split an epoch's steps take: a new random order.
 
     Args:
-        key: PRNG key of the stage.
-        step: of the state before the epoch, so that each epoch has an order of its own.
-        count: samples of the training split.
-        batch_size: samples of one step; the count mod batch_size last ones of the order
-            are left out.
+        block: the first of those that train.
+        key: its PRNG key.
+        step: updates that it has made.
+        samples: of the training split.
+        copies: of the split that there are.
 
     Returns:
-        Rows of the split, (steps, batch_size).
+        (steps, batch_size), rows among copies · samples, all of one copy, each copy in
+        turn; the samples mod batch_size last ones of the order are left out.
     """
-    _, order_key = jax.random.split(key)
-    order = jax.random.permutation(jax.random.fold_in(order_key, step), count)
-    steps = count // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    steps = samples // block.batch_size
+    order_key = jax.random.fold_in(jax.random.split(key)[1], step)
+    order = jax.random.permutation(order_key, samples)[: steps * block.batch_size]
+    copy = step // steps % copies
+    rows = (order + copy * samples).reshape(steps, block.batch_size)
+    return rows.astype(jnp.int32)
 
 
-def train_epoch(
-    block: Block,
-    state: StageState,
+def train_steps(
+    blocks: Sequence[Block],
+    states: Sequence[StageState],
     trunk: tuple[Variables, ...],
     data: Batch,
+    rows: jax.Array,
+    streamed: Batch,
     *,
-    key: jax.Array,
-) -> tuple[StageState, dict[str, jax.Array]]:
-    """One pass over the training split in a new random order, as one `lax.scan`.
+    keys: Sequence[jax.Array],
+) -> tuple[tuple[StageState, ...], tuple[Terms, ...]]:
+    """Some steps in succession, as one `lax.scan`.
 
     Args:
-        block: the block.
-        state: before the pass.
-        trunk: variables of the earlier stages.
-        data: the training split, n samples.
-        key: PRNG key of the stage; the epoch's order depends on it and on `state.step`.
+        blocks: as for `train_step`.
+        states: of each block before.
+        trunk: variables of the stages before the first block.
+        data: arrays on the device, of which the steps take `rows`.
+        rows: (steps, batch_size).
+        streamed: arrays (steps, batch_size, …) that were taken already.
+        keys: PRNG key of each block.
 
     Returns:
-        The state after the pass, and the recorded scalars of each step, (steps,).
+        The states after the steps, and for each block the recorded scalars of each
+        step, (steps,).
     """
-    order = epoch_order(
-        key,
-        state.step,
-        count=data["images"].shape[0],
-        batch_size=block.batch_size,
-    )
-    step_key, _ = jax.random.split(key)
+    step_keys = [jax.random.split(key)[0] for key in keys]
 
-    def body(
-        state: StageState, rows: jax.Array
-    ) -> tuple[StageState, dict[str, jax.Array]]:
-        batch = jax.tree.map(lambda leaf: leaf[rows], data)
-        return train_step(block, state, trunk, batch, key=step_key)
+    def body(states: Any, now: tuple[jax.Array, Batch]) -> Any:
+        taken = {name: leaf[now[0]] for name, leaf in data.items()}
+        return train_step(blocks, states, trunk, taken | now[1], keys=step_keys)
 
-    return jax.lax.scan(body, state, order)
-
-
-def train_chunk(
-    block: Block,
-    state: StageState,
-    trunk: tuple[Variables, ...],
-    batches: Batch,
-    *,
-    key: jax.Array,
-) -> tuple[StageState, dict[str, jax.Array]]:
-    """Some steps of an epoch on batches that were put together elsewhere.
-
-    Args:
-        block: the block.
-        state: before these steps.
-        trunk: variables of the earlier stages.
-        batches: of the training split, (steps, batch_size, …).
-        key: as for `train_epoch`; with its batches in its order, the same state.
-
-    Returns:
-        The state after them, and the recorded scalars of each step, (steps,).
-    """
-    step_key, _ = jax.random.split(key)
-
-    def body(
-        state: StageState, batch: Batch
-    ) -> tuple[StageState, dict[str, jax.Array]]:
-        return train_step(block, state, trunk, batch, key=step_key)
-
-    return jax.lax.scan(body, state, batches)
+    return jax.lax.scan(body, tuple(states), (rows, streamed))
 
 
 def predict(
-    block: Block,
+    blocks: Sequence[Block],
     trunk: tuple[Variables, ...],
     stages: tuple[Variables, ...],
-    head: Variables,
+    heads: Sequence[Variables],
     images: jax.Array,
     *,
     batch_size: int,
-) -> jax.Array:
-    """The head's outputs for a whole split, in inference mode.
+) -> tuple[jax.Array, ...]:
+    """The outputs of each block's head for a whole split, in inference mode.
 
     Args:
-        block: the block.
-        trunk: variables of the earlier stages.
-        stages: variables of the block's stages.
-        head: variables of the block's head.
+        blocks: neighbours, input side first.
+        trunk: variables of the stages before the first block.
+        stages: variables of the blocks' stages.
+        heads: variables of each block's head.
         images: uint8 (n, h, w, c).
         batch_size: samples that pass through the network at once.
 
     Returns:
-        (n, …, num_outputs), float32.
+        (n, …, num_outputs) for each block, float32.
     """
+    first = blocks[0]
+    modules = (*first.trunk, *(stage for block in blocks for stage in block.stages))
 
-    def outputs(images: jax.Array) -> jax.Array:
+    def outputs(images: jax.Array) -> tuple[jax.Array, ...]:
         features = apply_frozen(
-            (*block.trunk, *block.stages),
+            modules,
             (*trunk, *stages),
-            block.prepare(images),
-            compute_dtype=block.compute_dtype,
-        )[-1]
-        return apply_frozen(
-            (block.head,), (head,), features, compute_dtype=block.compute_dtype
-        )[-1].astype(jnp.float32)
+            first.prepare(images),
+            compute_dtype=first.compute_dtype,
+        )
+        return tuple(
+            apply_frozen(
+                (block.head,),
+                (head,),
+                features[block.stage - blocks[-1].stage - 1],
+                compute_dtype=block.compute_dtype,
+            )[-1].astype(jnp.float32)
+            for block, head in zip(blocks, heads, strict=True)
+        )
 
     # Zeros are added up to whole batches, and their outputs cut off again: every batch
     # has one shape, so the scan is compiled once.
@@ -362,5 +378,5 @@ def predict(
     padding = -count % batch_size
     images = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = images.reshape(-1, batch_size, *images.shape[1:])
-    result = jax.lax.map(outputs, batches)
-    return result.reshape(-1, *result.shape[2:])[:count]
+    results = jax.lax.map(outputs, batches)
+    return tuple(result.reshape(-1, *result.shape[2:])[:count] for result in results)

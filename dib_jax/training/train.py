@@ -1,13 +1,15 @@
-"""A run: the blocks of an experiment trained in turn, resumable at any moment."""
+"""A run: the blocks of an experiment trained in turn or at once, always resumable."""
 
 import concurrent.futures
 import functools
+import itertools
 import json
 import math
 import os
 import pathlib
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +20,21 @@ import threadpoolctl
 
 from dib_jax import checkpoints
 from dib_jax.data.stream import stream
+from dib_jax.objectives import Occasional, Terms
+from dib_jax.tasks import Task
+from dib_jax.training.cache import Kept, keep
 from dib_jax.training.experiment import Experiment, assemble
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
     Block,
     StageState,
     Variables,
-    epoch_order,
+    epoch_rows,
     frozen,
     initial_state,
     predict,
-    train_chunk,
-    train_epoch,
     train_step,
+    train_steps,
 )
 from dib_jax.training.workdir import (
     claim,
@@ -43,11 +47,11 @@ from dib_jax.training.workdir import (
 )
 
 _EVALUATION_BATCH = 500
-# Of a stream, in one program's run.
-_CHUNK_BYTES = 2**26
 # Checkpoints between the ends of blocks are written as often as keeps their cost below
 # this share of the time.
 _CHECKPOINT_SHARE = 0.05
+# Of what comes from the host, so much is sent to the device for one `lax.scan`.
+_CHUNK_BYTES = 2**26
 
 # On the device, or on the host where pictures are streamed.
 Split = dict[str, Any]
@@ -70,35 +74,35 @@ class Network(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A block in training.
+    """The blocks of a phase in training.
 
     Attributes:
-        state: of the last epoch.
-        best: stages' and head's variables of the best epoch on the validation split.
+        states: of each block after the last epoch.
+        best: their stages and heads of the best epoch on the validation split.
     """
 
-    state: StageState
-    best: tuple[tuple[Variables, ...], Variables]
+    states: tuple[StageState, ...]
+    best: Network
 
 
 class Position(NamedTuple):
     """Where a run stands; plain JSON.
 
     Attributes:
-        block: number of the block that trains.
+        phase: number of the phase that trains.
         epoch: epochs of it that are done.
         best_epoch: the best of them on the validation split, or the last.
-        validation: the metrics of that epoch; empty without a validation split.
-        seconds: that this block has trained, compilation included.
+        validation: each block's metrics of that epoch; empty without such a split.
+        seconds: that this phase has trained, compilation included.
         compile_seconds: that the whole run has spent on compilation.
         metrics_bytes: length of metrics.jsonl.
         stages: entries of results.json for the trained blocks.
     """
 
-    block: int = 0
+    phase: int = 0
     epoch: int = 0
     best_epoch: int = 0
-    validation: dict[str, float] = {}  # noqa: RUF012 - never changed, only replaced
+    validation: tuple[dict[str, float], ...] = ()
     seconds: float = 0.0
     compile_seconds: float = 0.0
     metrics_bytes: int = 0
@@ -151,8 +155,8 @@ def train(
         position, network, training = _resume(workdir, experiment, progress)
         data = _place(experiment, experiment.dataset.train)
         validation = _place(experiment, experiment.dataset.validation)
-        while position.block < len(experiment.blocks):
-            position, network = _train_block(
+        while position.phase < len(experiment.phases):
+            position, network = _train_phase(
                 workdir,
                 experiment,
                 data,
@@ -202,7 +206,7 @@ def restore(workdir: pathlib.Path) -> tuple[Experiment, Network, dict[str, Any]]
     experiment = assemble(read_config(workdir))
     with Progress(0) as progress:
         position, network, _ = _resume(workdir, experiment, progress)
-    if position.block < len(experiment.blocks):
+    if position.phase < len(experiment.phases):
         raise checkpoints.CheckpointError(
             f"{workdir / 'checkpoints'}: the checkpoint of the finished network is "
             "damaged; move results.json away, and the same run goes on from the last "
@@ -224,11 +228,8 @@ def evaluate(
         A dict of metrics for each block, and (n, …, num_outputs).
     """
     test = _place(experiment, experiment.dataset.test)
-    metrics = []
-    for block, head in zip(experiment.blocks, network.heads, strict=True):
-        outputs = _outputs(block, network, head, test["images"])
-        metrics.append(_metrics(block, outputs, test))
-    return metrics, np.asarray(outputs)
+    outputs = _predictor(experiment.blocks)((), *network, test["images"])
+    return _metrics(experiment.task, outputs, test), np.asarray(outputs[-1])
 
 
 def outputs_of(
@@ -244,15 +245,11 @@ def outputs_of(
     Returns:
         (n, …, num_outputs).
     """
-    block, head = experiment.blocks[-1], network.heads[-1]
-    return _outputs(block, network, head, images)
-
-
-def _outputs(
-    block: Block, network: Network, head: Variables, images: jax.Array | np.ndarray
-) -> jax.Array:
-    stages, split = network.stages[: block.stage + 1], len(block.trunk)
-    return _predictor(block)(stages[:split], stages[split:], head, images)
+    last = experiment.blocks[-1:]
+    border = len(last[0].trunk)
+    trunk, stages = network.stages[:border], network.stages[border:]
+    (outputs,) = _predictor(last)(trunk, stages, network.heads[-1:], images)
+    return outputs
 
 
 def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
@@ -262,29 +259,37 @@ def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
     return {name: jnp.asarray(array) for name, array in split.items()}
 
 
-def _predictor(block: Block) -> Callable[..., jax.Array]:
-    run = jax.jit(functools.partial(predict, block, batch_size=_EVALUATION_BATCH))
+def _predictor(blocks: tuple[Block, ...]) -> Callable[..., tuple[jax.Array, ...]]:
+    run = jax.jit(functools.partial(predict, blocks, batch_size=_EVALUATION_BATCH))
 
-    def outputs(trunk: Any, stages: Any, head: Any, images: Any) -> jax.Array:
+    def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
         count = len(images)
         if isinstance(images, jax.Array) or count <= _EVALUATION_BATCH:
-            return run(trunk, stages, head, images)
+            return run(trunk, stages, heads, images)
         # The last picture again and again up to whole batches, cut off at the end.
         rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
         order = rows.reshape(-1, _EVALUATION_BATCH)
         chunks = stream({"images": images}, order, steps=1)
-        parts = [run(trunk, stages, head, chunk["images"][0]) for chunk in chunks]
-        return jnp.concatenate(parts)[:count]
+        parts = [
+            # Waited for: the device need not hold the pictures of all of them.
+            jax.block_until_ready(run(trunk, stages, heads, chunk["images"][0]))
+            for chunk in chunks
+        ]
+        return tuple(jnp.concatenate(own)[:count] for own in zip(*parts, strict=True))
 
     return outputs
 
 
-def _metrics(block: Block, outputs: jax.Array, split: Split) -> dict[str, float]:
-    values = jax.jit(block.task.metrics)(outputs, block.task.targets(split))
-    return {name: float(value) for name, value in values.items()}
+def _metrics(
+    task: Task, outputs: tuple[jax.Array, ...], split: Split
+) -> list[dict[str, float]]:
+    """Metrics of each block's outputs."""
+    measure, targets = jax.jit(task.metrics), task.targets(split)
+    values = [measure(own, targets) for own in outputs]
+    return [{name: float(value) for name, value in own.items()} for own in values]
 
 
-def _train_block(
+def _train_phase(
     workdir: pathlib.Path,
     experiment: Experiment,
     data: Split,
@@ -294,17 +299,28 @@ def _train_block(
     training: Training | None,
     progress: Progress,
 ) -> tuple[Position, Network]:
-    """Train one block from where the run stands to the block's end."""
+    """Train the blocks of one phase from where the run stands to the phase's end."""
     begin = time.monotonic() - position.seconds
-    block = experiment.blocks[position.block]
-    epochs = experiment.epochs[position.block]
-    init_key, train_key = _block_keys(experiment, block)
+    blocks = experiment.phases[position.phase]
+    epochs = experiment.epochs[position.phase]
     if training is None:
-        training = _untrained(block, init_key, data["images"])
-    run_epoch, figures, compile_seconds = _compile(
-        block, training.state, network.stages, data, train_key
+        training = _untrained(experiment, blocks, data["images"])
+    keys = tuple(_block_keys(experiment, block)[1] for block in blocks)
+    kept = keep(
+        blocks[0],
+        network.stages,
+        data,
+        choice=experiment.cache,
+        copies=experiment.copies,
+        folder=workdir / "cache",
+        key=jax.random.split(keys[0], 3)[2],
     )
-    predictor = _predictor(block)
+    if kept.line:
+        progress.say(kept.line)
+    run_epoch, figures, compile_seconds = _compile(
+        blocks, training.states, network.stages, kept, keys
+    )
+    predictor = _predictor(blocks)
     position = position._replace(
         compile_seconds=position.compile_seconds + compile_seconds
     )
@@ -312,21 +328,32 @@ def _train_block(
     with (workdir / "metrics.jsonl").open("ab") as record:
         for epoch in range(position.epoch + 1, epochs + 1):
             start = time.monotonic()
-            state, terms = run_epoch(training.state, network.stages, data, train_key)
-            metrics = {"train": _averages(terms, block, epoch)}
+            states, terms = run_epoch(training.states, network.stages, keys)
+            metrics = [
+                {"train": _averages(own, block, epoch)}
+                for own, block in zip(terms, blocks, strict=True)
+            ]
+            validated: list[dict[str, float]] = []
             if len(validation["labels"]):
                 outputs = predictor(
-                    network.stages, *frozen(state), validation["images"]
+                    network.stages, *_network(states), validation["images"]
                 )
-                metrics["validation"] = _metrics(block, outputs, validation)
-            training = training._replace(state=state)
-            validated = metrics.get("validation", {})
-            if _at_least_as_good(validated, position.validation, block.task.metric):
-                # Copied: the state's own buffers are given to the next epoch.
-                training = training._replace(best=_copy(frozen(state)))
-                position = position._replace(best_epoch=epoch, validation=validated)
-            _write_lines(record, block, epoch, state, metrics, time.monotonic() - start)
-            progress.epoch(block.stage, epoch, epochs, metrics)
+                validated = _metrics(experiment.task, outputs, validation)
+                for own, values in zip(metrics, validated, strict=True):
+                    own["validation"] = values
+            training = training._replace(states=states)
+            if _at_least_as_good(
+                validated, position.validation, experiment.task.metric
+            ):
+                # Copied: the states' own buffers are given to the next epoch.
+                training = training._replace(best=_copy(_network(states)))
+                position = position._replace(
+                    best_epoch=epoch, validation=tuple(validated)
+                )
+            seconds = time.monotonic() - start
+            for block, state, own in zip(blocks, states, metrics, strict=True):
+                _write_lines(record, block, epoch, state, own, seconds)
+            progress.epoch(blocks[-1].stage, epoch, epochs, metrics[-1])
             position = position._replace(
                 epoch=epoch,
                 seconds=time.monotonic() - begin,
@@ -336,21 +363,30 @@ def _train_block(
             if epoch < epochs and save_seconds <= _CHECKPOINT_SHARE * pause:
                 _save(workdir, experiment, position, network, training)
                 saved, save_seconds = time.monotonic(), time.monotonic() - saved - pause
-    stages, head = training.best
-    network = Network((*network.stages, *stages), (*network.heads, head))
-    entry = {
-        "stage": block.stage,
-        "validation": position.validation,
-        "seconds": round(time.monotonic() - begin, 3),
-        "epochs": epochs,
-        "best_epoch": position.best_epoch,
-        **figures,
-    }
+    network = Network(
+        (*network.stages, *training.best.stages),
+        (*network.heads, *training.best.heads),
+    )
+    shutil.rmtree(workdir / "cache", ignore_errors=True)
+    seconds = time.monotonic() - begin
+    entries = [
+        {
+            "stage": block.stage,
+            "validation": values,
+            "seconds": round(seconds, 3),
+            "epochs": epochs,
+            "best_epoch": position.best_epoch,
+            **figures,
+        }
+        for block, values in zip(
+            blocks, position.validation or [{}] * len(blocks), strict=True
+        )
+    ]
     position = Position(
-        block=position.block + 1,
+        phase=position.phase + 1,
         compile_seconds=position.compile_seconds,
         metrics_bytes=position.metrics_bytes,
-        stages=(*position.stages, entry),
+        stages=(*position.stages, *entries),
     )
     _save(workdir, experiment, position, network, None)
     return position, network
@@ -363,9 +399,24 @@ def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Ar
     return init_key, train_key
 
 
-def _untrained(block: Block, key: jax.Array, images: jax.Array) -> Training:
-    state = jax.jit(functools.partial(initial_state, block))(key, images[:2])
-    return Training(state, _copy(frozen(state)))
+def _untrained(
+    experiment: Experiment, blocks: tuple[Block, ...], images: jax.Array
+) -> Training:
+    states = tuple(
+        jax.jit(functools.partial(initial_state, block))(
+            _block_keys(experiment, block)[0], images[:2]
+        )
+        for block in blocks
+    )
+    return Training(states, _copy(_network(states)))
+
+
+def _network(states: tuple[StageState, ...]) -> Network:
+    parts = [frozen(state) for state in states]
+    return Network(
+        tuple(stage for stages, _ in parts for stage in stages),
+        tuple(head for _, head in parts),
+    )
 
 
 def _copy(tree: Any) -> Any:
@@ -373,81 +424,75 @@ def _copy(tree: Any) -> Any:
 
 
 def _compile(
-    block: Block,
-    state: StageState,
+    blocks: tuple[Block, ...],
+    states: tuple[StageState, ...],
     trunk: tuple[Variables, ...],
-    data: Split,
-    key: jax.Array,
+    kept: Kept,
+    keys: tuple[jax.Array, ...],
 ) -> tuple[Callable[..., Any], dict[str, int | None], float]:
-    """The compiled epoch, the compiler's figures for one step, and how long it took."""
+    """The compiled epoch, the compiler's figures for one step, and seconds it took.
+
+    The epoch is one `lax.scan`, or one for each chunk where data come from the host.
+    """
     start = time.monotonic()
+    arrays: Split = {**kept.data, **kept.streamed}
+    batch_size = blocks[0].batch_size
+    samples = len(arrays["images"]) // kept.copies
+    rows_of = jax.jit(
+        functools.partial(epoch_rows, blocks[0], samples=samples, copies=kept.copies)
+    )
+    steps = samples // batch_size
+    step_bytes = batch_size * sum(leaf[0].nbytes for leaf in kept.streamed.values())
+    chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
 
-    def epoch(state: Any, trunk: Any, data: Any, key: Any) -> Any:
-        return train_epoch(block, state, trunk, data, key=key)
+    def run_steps(
+        states: Any, trunk: Any, data: Any, rows: Any, streamed: Any, keys: Any
+    ) -> Any:
+        return train_steps(blocks, states, trunk, data, rows, streamed, keys=keys)
 
-    def chunk(state: Any, trunk: Any, batches: Any, key: Any) -> Any:
-        return train_chunk(block, state, trunk, batches, key=key)
+    def step(states: Any, trunk: Any, batch: Any, keys: Any) -> Any:
+        return train_step(blocks, states, trunk, batch, keys=keys)
 
-    def step(state: Any, trunk: Any, batch: Any, key: Any) -> Any:
-        return train_step(block, state, trunk, batch, key=key)
+    def like(arrays: dict[str, Any], *shape: int) -> dict[str, Any]:
+        return {
+            name: jax.ShapeDtypeStruct((*shape, *leaf.shape[1:]), leaf.dtype)
+            for name, leaf in arrays.items()
+        }
 
-    def lower(function: Any, data: Any) -> Any:
-        lowered = jax.jit(function, donate_argnums=0)
-        return lowered.lower(state, trunk, data, key)
-
-    lowered_step = lower(step, _shapes(data, block.batch_size))
+    batch = like(arrays, batch_size)
+    lowered_step = jax.jit(step, donate_argnums=0).lower(states, trunk, batch, keys)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
-        if isinstance(data["images"], jax.Array):
-            run_epoch = lower(epoch, data).compile()
-        else:
-            sizes = _chunk_sizes(block, data)
-            run_chunk = {
-                steps: lower(chunk, _shapes(data, steps, block.batch_size)).compile()
-                for steps in sizes
-            }
-            run_epoch = functools.partial(_stream_epoch, block, run_chunk)
+        compiled = {
+            size: jax.jit(run_steps, donate_argnums=0)
+            .lower(
+                states,
+                trunk,
+                kept.data,
+                jax.ShapeDtypeStruct((size, batch_size), jnp.int32),
+                like(kept.streamed, size, batch_size),
+                keys,
+            )
+            .compile()
+            for size in {chunk, steps % chunk or chunk}
+        }
         figures = compiler_figures(compiled_step.result())
-    return run_epoch, figures, time.monotonic() - start
 
+    def epoch(states: Any, trunk: Any, keys: Any) -> Any:
+        terms: list[Any] = []
+        rows = np.asarray(rows_of(keys[0], states[0].step))
+        read = stream(kept.streamed, rows, steps=chunk) if kept.streamed else [{}]
+        for first, sent in zip(range(0, steps, chunk), read, strict=True):
+            # One chunk at work and one that waits: the device need not hold them all.
+            jax.block_until_ready(terms[-2:-1])
+            some = rows[first : first + chunk]
+            states, own = compiled[len(some)](
+                states, trunk, kept.data, some, sent, keys
+            )
+            terms.append(own)
+        return states, jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
 
-def _shapes(data: Split, *counts: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What batches of a split look like to the compiler."""
-    return {
-        name: jax.ShapeDtypeStruct((*counts, *array.shape[1:]), array.dtype)
-        for name, array in data.items()
-    }
-
-
-def _chunk_sizes(block: Block, data: Split) -> tuple[int, ...]:
-    """Steps of a chunk of a stream, the largest first, then of the epoch's last one."""
-    steps = len(data["labels"]) // block.batch_size
-    step_bytes = block.batch_size * sum(array[:1].nbytes for array in data.values())
-    most = min(max(1, _CHUNK_BYTES // step_bytes), steps)
-    return (most, steps % most) if steps % most else (most,)
-
-
-def _stream_epoch(
-    block: Block,
-    run_chunk: dict[int, Callable[..., Any]],
-    state: StageState,
-    trunk: tuple[Variables, ...],
-    data: Split,
-    key: jax.Array,
-) -> tuple[StageState, dict[str, np.ndarray]]:
-    """As `train_epoch`, on pictures that stay on the host."""
-    order = epoch_order(
-        key, state.step, count=len(data["labels"]), batch_size=block.batch_size
-    )
-    terms = []
-    for batches in stream(data, np.asarray(order), steps=max(run_chunk)):
-        chunk = run_chunk[len(batches["labels"])]
-        state, values = chunk(state, trunk, batches, key)
-        terms.append(values)
-    return state, {
-        name: np.concatenate([np.asarray(values[name]) for values in terms])
-        for name in terms[0]
-    }
+    return epoch, figures, time.monotonic() - start
 
 
 def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:
@@ -469,11 +514,18 @@ def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:
     }
 
 
-def _averages(
-    terms: dict[str, jax.Array], block: Block, epoch: int
-) -> dict[str, float]:
-    """Mean of each term over the steps of an epoch, all of which must be finite."""
-    values = {name: np.asarray(steps) for name, steps in terms.items()}
+def _averages(terms: Terms, block: Block, epoch: int) -> dict[str, float]:
+    """Mean of each term over the steps of an epoch, all of which must be finite.
+
+    Of an occasional one over the steps at which it was measured, if there are any.
+    """
+    values, counted = {}, {}
+    for name, steps in terms.items():
+        if isinstance(steps, Occasional):
+            values[name] = np.asarray(steps.value)
+            counted[name] = values[name][np.asarray(steps.measured)]
+        else:
+            counted[name] = values[name] = np.asarray(steps)
     bad = ~np.isfinite(np.stack(list(values.values())))
     if bad.any():
         step = int(bad.any(axis=0).argmax())
@@ -483,15 +535,16 @@ def _averages(
             f"is {values[name][step]}; the last checkpoint is from before it; try a "
             "smaller optimizer.learning_rate or a longer optimizer.warmup_epochs"
         )
-    return {name: float(steps.mean()) for name, steps in values.items()}
+    return {name: float(own.mean()) for name, own in counted.items() if len(own)}
 
 
 def _at_least_as_good(
-    new: dict[str, float], best: dict[str, float], metric: str
+    new: Sequence[dict[str, float]], best: Sequence[dict[str, float]], metric: str
 ) -> bool:
     # At equal scores the later epoch, which has seen more. Without a validation split
-    # there is no selection: always the later epoch.
-    return not best or new[metric] >= best[metric]
+    # there is no selection: always the later epoch. Blocks that train at once are kept
+    # as of one epoch, for each has learned on the others' outputs: the last one's best.
+    return not best or new[-1][metric] >= best[-1][metric]
 
 
 def _write_lines(
@@ -522,7 +575,7 @@ def _save(
     network: Network,
     training: Training | None,
 ) -> None:
-    done = sum(experiment.epochs[: position.block]) + position.epoch
+    done = sum(experiment.epochs[: position.phase]) + position.epoch
     tree = {"network": network, "training": training}
     checkpoints.save(workdir / "checkpoints", done, tree, position._asdict())
 
@@ -530,17 +583,18 @@ def _save(
 def _resume(
     workdir: pathlib.Path, experiment: Experiment, progress: Progress
 ) -> tuple[Position, Network, Training | None]:
-    """Position, network and block in training of the newest sound checkpoint."""
+    """Position, network and phase in training of the newest sound checkpoint."""
     newest = checkpoints.newest_sound(workdir / "checkpoints", report=progress.say)
     if newest is None:
         position, network, training = Position(), Network((), ()), None
     else:
         path, metadata = newest
-        position = Position(**{**metadata, "stages": tuple(metadata["stages"])})
+        lists = {name: tuple(metadata[name]) for name in ("validation", "stages")}
+        position = Position(**{**metadata, **lists})
         target = jax.eval_shape(functools.partial(_structure, experiment, position))
         tree = checkpoints.restore(path, target)
         network, training = tree["network"], tree["training"]
-        done = sum(experiment.epochs[: position.block]) + position.epoch
+        done = sum(experiment.epochs[: position.phase]) + position.epoch
         progress.epochs_done(done)
         if not finished(workdir):
             progress.say(
@@ -554,13 +608,13 @@ def _structure(experiment: Experiment, position: Position) -> dict[str, Any]:
     """A tree like the one that `_save` wrote at a position."""
     images = jnp.zeros((2, *experiment.dataset.train["images"].shape[1:]), jnp.uint8)
     trained = [
-        _untrained(block, experiment.key, images)
-        for block in experiment.blocks[: position.block + (position.epoch > 0)]
+        _untrained(experiment, blocks, images)
+        for blocks in experiment.phases[: position.phase + (position.epoch > 0)]
     ]
     training = trained.pop() if position.epoch else None
     network = Network(
-        tuple(stage for entry in trained for stage in entry.best[0]),
-        tuple(entry.best[1] for entry in trained),
+        tuple(stage for entry in trained for stage in entry.best.stages),
+        tuple(head for entry in trained for head in entry.best.heads),
     )
     return {"network": network, "training": training}
 
@@ -583,6 +637,10 @@ def _results(
         for entry, metrics in zip(position.stages, test, strict=True)
     ]
 
+    # Blocks of one phase have trained in the same seconds, which count once.
+    ends = itertools.accumulate(len(blocks) for blocks in experiment.phases)
+    seconds = math.fsum(stages[end - 1]["seconds"] for end in ends)
+
     def largest(name: str) -> int | None:
         return max(
             (entry[name] for entry in stages if entry[name] is not None), default=None
@@ -603,7 +661,7 @@ def _results(
         "stages": stages,
         "temp_bytes": largest("temp_bytes"),
         "peak_bytes": largest("peak_bytes"),
-        "seconds": round(math.fsum(entry["seconds"] for entry in stages), 3),
+        "seconds": round(seconds, 3),
         "compile_seconds": round(position.compile_seconds, 3),
         "hardware": hardware(),
         "versions": versions(),

@@ -352,6 +352,16 @@ def test_as_many_passes_in_all_make_a_baseline_too_and_equal_epochs_go_first(tmp
     assert find_baseline(greedy).workdir.name == "b"
 
 
+def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
+    at_once = {"schedule": {"name": "parallel", "blocks": 1}}
+    together = make_workdir(tmp_path / "together", epochs=2, **at_once)
+    long = make_workdir(tmp_path / "a", stages=(2,), epochs=6, schedule=END_TO_END)
+    assert find_baseline(together) is None
+    short = make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
+    assert find_baseline(together).workdir == short
+    assert find_baseline(long) is None
+
+
 def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
     given = make_predictions(count=60, mistakes=6)
     count = len(given.labels)

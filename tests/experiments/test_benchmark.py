@@ -5,19 +5,20 @@ import json
 import pytest
 
 from experiments import benchmark, command_line
+from experiments.benchmarks import table, timing, training
 
 
 def test_all_that_is_compared_runs_in_turn_after_a_run_to_compile():
     calls = []
     functions = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = benchmark.paired(functions, seconds=0.0)
+    times = timing.paired(functions, seconds=0.0)
     assert "".join(calls) == "ab" * 4
     assert [len(own) for own in times.values()] == [3, 3]
 
 
 def test_a_disturbed_round_leaves_the_ratio_as_it_is():
     times = {"exact": [2.0, 900.0, 4.0], "ours": [1.0, 450.0, 2.0]}
-    rows = benchmark._rows(times, "exact", {"n": 8})
+    rows = timing.compared(times, "exact", {"n": 8})
     assert [row["× exact"] for row in rows] == [1, 0.5]
     assert rows[1] == {
         "n": 8,
@@ -36,7 +37,14 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
         for alpha in (1.01, 2.0)
         for what in ("ours", "theirs")
     ]
-    benchmark.write(tmp_path, "speed", rows, "python -m experiments.benchmark speed")
+    table.write(
+        tmp_path,
+        "speed",
+        rows,
+        "python -m experiments.benchmark speed",
+        note="ms: median.",
+        plot=table.plot_times,
+    )
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"benchmark_speed.{end}" for end in ("json", "md", "png")]
     record = json.loads((tmp_path / "benchmark_speed.json").read_text())
@@ -48,10 +56,14 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one benchmark of information, estimation, got none"),
+        ([], "give one benchmark of information, estimation, training, got none"),
         (["informatoin"], "got informatoin"),
         (["information", "estimation"], "got information estimation"),
         (["information", "--oot=x"], "unknown flag --oot"),
+        (["information", "--networks=mlp"], "--networks means nothing to the benchma"),
+        (["training", "--networks=mlp,vgg12"], "--networks: got 'vgg12'; must be some"),
+        (["training", "--batch_sizes=0"], "--batch_sizes: got '0'; must be integers"),
+        (["training", "--compile_only=1"], "--compile_only: got '1'; must be True or"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
@@ -66,3 +78,37 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_compilers_figures_of_training_need_no_step(tmp_path, monkeypatch):
+    def must_not_run(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(training, "_run", must_not_run)
+    arguments = ["training", "--networks=mlp", "--batch_sizes=8,16"]
+    benchmark.main([*arguments, "--compile_only=True", f"--out={tmp_path}"])
+    record = json.loads((tmp_path / "benchmark_training.json").read_text())
+    assert (tmp_path / "benchmark_training.png").stat().st_size > 1000
+    found = {(row["batch"], row["schedule"]): row for row in record["rows"]}
+    assert len(found) == len(record["rows"]) == 10
+    for size in (8, 16):
+        whole = found[size, "end to end"]
+        assert whole["× temp MiB"] == whole["× GFLOP"] == 1
+        assert found[size, "sequential, cached"]["steps"] == 3
+        in_turn, with_trunk = (
+            found[size, f"sequential, {how}"]["GFLOP"]
+            for how in ("cached", "forward pass")
+        )
+        assert in_turn < with_trunk
+    assert not any("ms" in row for row in record["rows"])
+
+
+def test_steps_of_all_schedules_are_timed_against_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        training, "paired", lambda runs, seconds: timing.paired(runs, seconds=0.0)
+    )
+    (rows,) = training.training(networks="mlp", batch_sizes="8")
+    assert rows[0]["schedule"] == "end to end"
+    assert rows[0]["× end to end"] == 1
+    assert {row["rounds"] for row in rows} == {3}
+    assert all(row["ms"] > 0 for row in rows)

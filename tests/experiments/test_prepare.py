@@ -1,4 +1,5 @@
 import importlib
+import pathlib
 import sys
 
 import numpy as np
@@ -26,7 +27,7 @@ def refused(capsys, *arguments):
 @pytest.fixture
 def archives(tmp_path, monkeypatch):
     """A tiny MNIST in the official format, whose digests are not asked for."""
-    monkeypatch.syspath_prepend(f"{command_line.__file__}/../../tests/data")
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "data")
     tiny = importlib.import_module("tiny_archives")
     module = importlib.import_module("dib_jax.data.builders.mnist")
     entries = tuple(entry._replace(digest="") for entry in module.ARCHIVES)

@@ -122,6 +122,43 @@ def test_bfloat16_features_are_measured_in_float32():
     assert {loss.dtype, terms["input_information"].dtype} == {jnp.dtype("float32")}
 
 
+def test_on_a_part_of_the_batch_the_information_is_that_of_its_first_samples():
+    given = signals()
+    part = given._replace(
+        network_input=given.network_input[:8], features=given.features[:8]
+    )
+    loss, terms = dib(beta=0.5, samples=8)(given)
+    want, exact = dib(beta=0.5)(part)
+    np.testing.assert_allclose(loss, want, rtol=1e-6)
+    np.testing.assert_allclose(terms["sigma"], exact["sigma"], rtol=1e-6)
+    assert abs(float(loss - dib(beta=0.5)(given)[0])) > 1e-2
+    more = dib(beta=0.5, samples=64)(given)[0]  # than there are: all
+    assert more == dib(beta=0.5)(given)[0]
+
+
+def test_every_third_step_carries_the_penalty_of_three():
+    x = signals().features
+
+    @jax.jit
+    def step(x, number):
+        def loss(x):
+            return dib(beta=0.5, every=3)(signals(x)._replace(step=number))
+
+        (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(x)
+        return value, gradient, terms["input_information"], terms["sigma"]
+
+    every = jax.value_and_grad(lambda x: dib(beta=0.5)(signals(x))[0])(x)
+    for number in range(7):
+        value, gradient, information, sigma = step(x, number)
+        assert bool(information.measured) is bool(sigma.measured) is (number % 3 == 0)
+        if number % 3 == 0:
+            np.testing.assert_allclose(value - 1.25, 3 * (every[0] - 1.25), rtol=1e-5)
+            np.testing.assert_allclose(gradient, 3 * every[1], rtol=1e-4, atol=1e-7)
+        else:
+            assert value == 1.25
+            np.testing.assert_array_equal(gradient, 0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -130,6 +167,8 @@ def test_bfloat16_features_are_measured_in_float32():
         ({"compress": "output"}, r"compress must be .*'previous'.*got 'output'"),
         ({"bandwidth": "medium"}, r"median.*got 'medium'"),
         ({"bandwidth": "-1"}, "got '-1'"),
+        ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
+        ({"every": 0}, "every must be ≥ 1, got 0"),
     ],
 )
 def test_an_impossible_option_is_named_with_its_value(options, message):

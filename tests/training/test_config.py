@@ -93,7 +93,13 @@ def example() -> dict:
             "mode": "fast",
             "quiet": False,
         },
-        "schedule": {"name": "sequential", "blocks": 1},
+        "schedule": {
+            "name": "sequential",
+            "blocks": 1,
+            "cache": "auto",
+            "copies": 0,
+            "remat": False,
+        },
         "optimizer": {
             "name": "sgd",
             "learning_rate": 0.1,

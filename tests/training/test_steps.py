@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import chex
 import jax
@@ -14,11 +15,12 @@ from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
 from dib_jax.training.steps import (
     Block,
+    epoch_rows,
     frozen,
     initial_state,
     predict,
-    train_epoch,
     train_step,
+    train_steps,
 )
 
 STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
@@ -41,6 +43,21 @@ def block_at(first, size=1, **changes):
     return Block(**{**fields, **changes})
 
 
+def step_of(block, state, trunk, batch, *, key):
+    """One step of a block that trains alone."""
+    (state,), (terms,) = train_step((block,), (state,), trunk, batch, keys=(key,))
+    return state, terms
+
+
+def epoch_of(block, state, trunk, data, *, key):
+    """One epoch of a block that trains alone."""
+    rows = epoch_rows(block, key, state.step, samples=len(data["images"]))
+    (state,), (terms,) = train_steps(
+        (block,), (state,), trunk, data, rows, {}, keys=(key,)
+    )
+    return state, terms
+
+
 @pytest.fixture(scope="module")
 def data():
     key = jax.random.key(0)
@@ -56,7 +73,7 @@ def trained_trunk(data, stages=1):
     for first in range(stages):
         block = block_at(first)
         state = initial_state(block, jax.random.key(first), data["images"])
-        run = jax.jit(functools.partial(train_epoch, block))
+        run = jax.jit(functools.partial(epoch_of, block))
         state, _ = run(state, trunk, data, key=jax.random.key(2))
         trunk += frozen(state)[0]
     return trunk
@@ -67,7 +84,7 @@ def test_the_trunk_is_bit_equal_after_later_stages_have_trained(data):
     before = jax.tree.map(lambda leaf: np.array(leaf, copy=True), trunk)
     block = block_at(2)
     state = initial_state(block, jax.random.key(5), data["images"])
-    after, _ = jax.jit(functools.partial(train_epoch, block))(
+    after, _ = jax.jit(functools.partial(epoch_of, block))(
         state, trunk, data, key=jax.random.key(6)
     )
     chex.assert_trees_all_equal(trunk, before)
@@ -86,7 +103,7 @@ def test_the_trunk_runs_on_its_own_statistics_not_those_of_the_batch(data):
     def objective(signals):
         return signals.task_loss, {"stage_input": signals.stage_input}
 
-    _, terms = train_step(
+    _, terms = step_of(
         block._replace(objective=objective), state, trunk, alone, key=jax.random.key(0)
     )
     x = block.prepare(alone["images"])
@@ -105,7 +122,7 @@ def test_an_update_depends_on_nothing_after_the_stage(data):
     def step_beside(scale):
         @jax.jit
         def step(state, later):
-            new, terms = train_step(block, state, (), batch, key=jax.random.key(0))
+            new, terms = step_of(block, state, (), batch, key=jax.random.key(0))
             features = STAGES[0].apply(
                 frozen(new)[0][0], block.prepare(batch["images"]), train=False
             )
@@ -127,7 +144,7 @@ def test_no_gradient_crosses_into_the_trunk(data):
     batch = jax.tree.map(lambda leaf: leaf[:8], data)
 
     def loss_after(trunk):
-        _, terms = train_step(block, state, trunk, batch, key=jax.random.key(0))
+        _, terms = step_of(block, state, trunk, batch, key=jax.random.key(0))
         return terms["loss"]
 
     for leaf in jax.tree.leaves(jax.grad(loss_after)(trunk)):
@@ -144,7 +161,7 @@ def test_an_epoch_sees_each_sample_at_most_once_and_orders_differ(data):
     block = block_at(0, augment=remember)
     data = {**data, "index": jnp.arange(35)}
     state = initial_state(block, jax.random.key(5), data["images"])
-    run = jax.jit(functools.partial(train_epoch, block, key=jax.random.key(6)))
+    run = jax.jit(functools.partial(epoch_of, block, key=jax.random.key(6)))
     orders = []
     for _ in range(2):
         seen.clear()
@@ -163,7 +180,7 @@ def test_the_step_is_traced_once_for_all_epochs(data):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def run(state):
-        return train_epoch(block, state, (), data, key=jax.random.key(6))[0]
+        return epoch_of(block, state, (), data, key=jax.random.key(6))[0]
 
     chex.clear_trace_counter()
     state = initial_state(block, jax.random.key(5), data["images"])
@@ -177,7 +194,7 @@ def test_predictions_of_a_split_do_not_depend_on_the_batch_size(data):
     block = block_at(1)
     stages, head = frozen(initial_state(block, jax.random.key(5), data["images"]))
     outputs = [
-        predict(block, trunk, stages, head, data["images"], batch_size=size)
+        predict((block,), trunk, stages, (head,), data["images"], batch_size=size)[0]
         for size in (1, 8, 35, 500)
     ]
     for other in outputs:
@@ -189,11 +206,11 @@ def test_bfloat16_compute_keeps_parameters_statistics_and_losses_in_float32(data
     block = block_at(0, compute_dtype=jnp.bfloat16)
     state = initial_state(block, jax.random.key(5), data["images"])
     batch = jax.tree.map(lambda leaf: leaf[:8], data)
-    new, terms = train_step(block, state, (), batch, key=jax.random.key(0))
+    new, terms = step_of(block, state, (), batch, key=jax.random.key(0))
     chex.assert_trees_all_equal_dtypes(new, state)
     for leaf in jax.tree.leaves(terms):
         assert leaf.dtype == jnp.float32
-    exact = train_step(block_at(0), state, (), batch, key=jax.random.key(0))[1]
+    exact = step_of(block_at(0), state, (), batch, key=jax.random.key(0))[1]
     assert terms["task_loss"] != exact["task_loss"]  # it did compute in bfloat16
     np.testing.assert_allclose(terms["task_loss"], exact["task_loss"], rtol=0.05)
 
@@ -202,7 +219,75 @@ def test_neighbouring_stages_of_a_block_train_together(data):
     block = block_at(0, size=3)
     state = initial_state(block, jax.random.key(5), data["images"])
     batch = jax.tree.map(lambda leaf: leaf[:8], data)
-    new, _ = train_step(block, state, (), batch, key=jax.random.key(0))
+    new, _ = step_of(block, state, (), batch, key=jax.random.key(0))
     for before, after in zip(state.params, new.params, strict=True):
         kernel = before["Convolution_0"]["kernel"] - after["Convolution_0"]["kernel"]
         assert float(jnp.abs(kernel).max()) > 0
+
+
+def at_once(data):
+    """Three blocks in the middle of training, and the function that steps them."""
+    blocks = tuple(block_at(first) for first in range(3))
+    keys = tuple(jax.random.split(jax.random.key(3), 3))
+    states = tuple(
+        initial_state(block, key, data["images"])
+        for block, key in zip(blocks, keys, strict=True)
+    )
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    step = jax.jit(functools.partial(train_step, blocks, keys=keys))
+    states, _ = step(states, (), batch)
+    return blocks, states, keys, lambda states: step(states, (), batch)
+
+
+@pytest.mark.parametrize("perturbed", [1, 2])
+def test_of_blocks_trained_at_once_none_depends_on_a_later_one(data, perturbed):
+    _, states, _, step = at_once(data)
+    one = step(states)
+    later = jax.tree.map(lambda leaf: leaf * 2 + 1, states[perturbed])
+    later = later.replace(step=states[perturbed].step)
+    other = step((*states[:perturbed], later, *states[perturbed + 1 :]))
+    for a, b in zip(one, other, strict=True):
+        chex.assert_trees_all_equal(a[:perturbed], b[:perturbed])
+    # It was perturbed, and what comes after it feels it.
+    for index in range(perturbed, 3):
+        assert one[1][index]["loss"] != other[1][index]["loss"]
+
+
+def test_a_block_trained_at_once_learns_on_the_features_of_the_one_before(data):
+    def remember(signals):
+        names = ("network_input", "stage_input", "features")
+        return signals.task_loss, {name: getattr(signals, name) for name in names}
+
+    blocks, states, keys, _ = at_once(data)
+    blocks = tuple(block._replace(objective=remember) for block in blocks)
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    _, terms = train_step(blocks, states, (), batch, keys=keys)
+    for before, after in itertools.pairwise(terms):
+        np.testing.assert_array_equal(after["stage_input"], before["features"])
+        np.testing.assert_array_equal(after["network_input"], before["network_input"])
+    assert float(jnp.abs(terms[-1]["features"]).max()) > 0
+
+
+def test_the_first_of_blocks_trained_at_once_is_updated_as_if_alone(data):
+    blocks, states, keys, step = at_once(data)
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    alone = jax.jit(functools.partial(step_of, blocks[0], key=keys[0]))
+    together, _ = step(states)
+    # Two programs: equal to rounding.
+    chex.assert_trees_all_close(
+        alone(states[0], (), batch)[0], together[0], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_recomputed_stages_have_the_same_gradient_and_do_the_forward_pass_twice(data):
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+    results, flops = [], []
+    for remat in (False, True):
+        block = block_at(0, size=3, remat=remat)
+        state = initial_state(block, jax.random.key(5), data["images"])
+        step = jax.jit(functools.partial(step_of, block, key=jax.random.key(0)))
+        lowered = step.lower(state, (), batch)
+        flops.append(lowered.cost_analysis()["flops"])  # as written, not yet optimised
+        results.append(lowered.compile()(state, (), batch))
+    chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
+    assert flops[1] > 1.2 * flops[0]

@@ -10,31 +10,38 @@ from test_train import lines, small, without_seconds
 
 from dib_jax.training import experiment as assembly
 from dib_jax.training import train as engine
+from dib_jax.training.cache import Kept
 from dib_jax.training.experiment import assemble
-from dib_jax.training.steps import epoch_order
+from dib_jax.training.steps import epoch_rows
 from dib_jax.training.train import load_trained, train
 
 
-def placed(placement):
+def placed(placement, schedule="sequential"):
     config = small()
     config.model.widths = (12, 8)
     config.objective.alpha = 2.0  # no eigenvalues: compiles fast
+    config.schedule.name = schedule
     config.dataset.placement = placement
     return config
 
 
 @pytest.fixture(scope="module")
-def on_device(tmp_path_factory) -> tuple[pathlib.Path, engine.Trained]:
+def on_device(request, tmp_path_factory) -> tuple[pathlib.Path, engine.Trained]:
     workdir = tmp_path_factory.mktemp("run") / "device"
+    config = placed("device", getattr(request, "param", "sequential"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "_EVALUATION_BATCH", 50)
-        return workdir, train(placed("device"), workdir, config_name="digits_cnn")
+        return workdir, train(config, workdir, config_name="digits_cnn")
 
 
-@pytest.mark.parametrize("steps", [3, 1000])
+@pytest.mark.parametrize(
+    ("on_device", "steps"),
+    [("parallel", 3), ("end_to_end", 3), ("sequential", 3), ("sequential", 1000)],
+    indirect=["on_device"],
+)
 def test_a_stream_ends_with_the_same_bits(on_device, tmp_path, steps, monkeypatch):
     workdir, trained = on_device
-    config = placed("stream")
+    config = placed("stream", trained.results["schedule"])
     # A sample is 8x8 pixels and an int32; at three steps one of ten is left over.
     monkeypatch.setattr(engine, "_CHUNK_BYTES", steps * config.batch_size * 68)
     monkeypatch.setattr(engine, "_EVALUATION_BATCH", 50)
@@ -55,23 +62,25 @@ def test_the_placement_of_a_run_may_change(on_device):
 
 
 def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
-    experiment = assemble(placed("stream"))
-    block, data = experiment.blocks[0], experiment.dataset.train
-    seen = []
-
-    def remember(state, trunk, batches, key):
-        seen.append(batches["labels"])
-        return state, {"loss": np.zeros(len(batches["labels"]))}
-
-    _, key = engine._block_keys(experiment, block)
-    images = jax.ShapeDtypeStruct((2, 8, 8, 1), "uint8")
-    state = engine._untrained(block, key, np.zeros(images.shape, np.uint8)).state
-    run_chunk = dict.fromkeys((4, 2), remember)
-    _, terms = engine._stream_epoch(block, run_chunk, state, (), data, key)
-    count = len(data["labels"])
-    order = epoch_order(key, state.step, count=count, batch_size=block.batch_size)
-    np.testing.assert_array_equal(np.concatenate(seen), data["labels"][order])
-    assert len(terms["loss"]) == len(order)
+    config = placed("stream")
+    monkeypatch.setattr(engine, "_CHUNK_BYTES", 4 * config.batch_size * 68)
+    monkeypatch.setattr(
+        engine,
+        "train_steps",
+        lambda blocks, states, trunk, data, rows, streamed, *, keys: (
+            states, {"rows": rows, **streamed}
+        ),
+    )  # fmt: skip
+    experiment = assemble(config)
+    blocks, data = experiment.phases[0], experiment.dataset.train
+    states = engine._untrained(experiment, blocks, data["images"]).states
+    _, key = engine._block_keys(experiment, blocks[0])
+    order = epoch_rows(blocks[0], key, states[0].step, samples=len(data["labels"]))
+    run, _, _ = engine._compile(blocks, states, (), Kept({}, data, 1, ""), (key,))
+    _, seen = run(states, (), (key,))
+    np.testing.assert_array_equal(seen["rows"], order)
+    np.testing.assert_array_equal(seen["labels"], data["labels"][order])
+    np.testing.assert_array_equal(seen["images"], data["images"][order])
 
 
 class Device:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dib_jax import checkpoints
+from dib_jax.objectives import Occasional
 from dib_jax.training import train as engine
 from dib_jax.training.config import complete
 from dib_jax.training.train import NonFiniteError, load_trained, train
@@ -45,6 +46,20 @@ def without_seconds(entries):
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "first"
     return workdir, train(small(), workdir, config_name="digits_cnn")
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("parallel") / "first"
+    return workdir, train(in_parallel(), workdir, config_name="digits_cnn")
+
+
+def in_parallel(**changes):
+    config = small()
+    config.schedule.name = "parallel"
+    with config.ignore_type():
+        config.update(changes)
+    return complete(config)
 
 
 def test_a_run_leaves_what_the_design_promises(run):
@@ -139,9 +154,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
 
 
+@pytest.mark.parametrize(
+    ("make", "whole"), [("small", "run"), ("in_parallel", "at_once")]
+)
 def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
-    run, tmp_path
+    request, tmp_path, make, whole
 ):
+    uninterrupted, wanted_result = request.getfixturevalue(whole)
     workdir = tmp_path / "run"
     script = textwrap.dedent(
         f"""
@@ -149,7 +168,7 @@ def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
         sys.path[:0] = [{str(pathlib.Path(__file__).parent)!r}]
         import pathlib, test_train
         from dib_jax.training.train import train
-        train(test_train.small(), pathlib.Path({str(workdir)!r}),
+        train(test_train.{make}(), pathlib.Path({str(workdir)!r}),
               config_name="digits_cnn")
         """
     )
@@ -169,9 +188,10 @@ def test_after_kill_9_at_any_moment_the_same_command_ends_with_the_same_bits(
         process.communicate()
         killed.append(process.returncode)
     assert killed == [-signal.SIGKILL] * 2
-    resumed = train(small(), workdir, config_name="digits_cnn")
-    chex.assert_trees_all_equal(resumed.network, run[1].network)
-    assert without_seconds(lines(workdir)) == without_seconds(lines(run[0]))
+    config = {"small": small, "in_parallel": in_parallel}[make]()
+    resumed = train(config, workdir, config_name="digits_cnn")
+    chex.assert_trees_all_equal(resumed.network, wanted_result.network)
+    assert without_seconds(lines(workdir)) == without_seconds(lines(uninterrupted))
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
@@ -219,6 +239,80 @@ def test_end_to_end_trains_all_stages_as_one_block_on_the_task_loss(tmp_path):
             assert entry["loss"] == entry["task_loss"]
     assert len(trained.network.stages) == 3
     assert len(trained.network.heads) == 1
+
+
+def test_stages_trained_at_once_have_an_entry_and_lines_each(at_once):
+    workdir, trained = at_once
+    stages = trained.results["stages"]
+    assert [(e["stage"], e["epochs"]) for e in stages] == [(0, 2), (1, 2), (2, 2)]
+    assert {e["best_epoch"] for e in stages} == {stages[-1]["best_epoch"]}
+    assert len({e["test"]["loss"] for e in stages}) == 3
+    # They share one step and its seconds.
+    assert trained.results["seconds"] == stages[0]["seconds"] == stages[2]["seconds"]
+    assert [(e["epoch"], e["stage"], e["split"]) for e in lines(workdir)] == [
+        (epoch, stage, split)
+        for epoch in (1, 2)
+        for stage in range(3)
+        for split in ("train", "validation")
+    ]
+    best = {e["stage"]: e["validation"] for e in stages}
+    for line in lines(workdir):
+        if (line["split"], line["epoch"]) == ("validation", stages[0]["best_epoch"]):
+            assert line["loss"] == best[line["stage"]]["loss"]
+
+
+def test_the_first_stage_trained_at_once_is_that_of_the_sequential_schedule(
+    run, at_once
+):
+    """By its record. They are two programs, so equal to rounding."""
+    of_first = [
+        [line for line in without_seconds(lines(workdir)) if line["stage"] == 0]
+        for workdir in (run[0], at_once[0])
+    ]
+    for one, other in zip(*of_first, strict=True):
+        assert one.pop("split") == other.pop("split")
+        assert one == pytest.approx(other, rel=1e-4)
+    assert len(of_first[0]) == 4
+
+
+def test_stages_trained_at_once_go_on_to_the_same_bits(at_once, tmp_path, monkeypatch):
+    save, workdir = checkpoints.save, tmp_path / "run"
+
+    class Stop(Exception):
+        pass
+
+    def stop(*arguments):
+        save(*arguments)
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
+        patch.setattr(checkpoints, "save", stop)
+        with pytest.raises(Stop):
+            train(in_parallel(), workdir, config_name="digits_cnn")
+    assert len(lines(workdir)) == 6
+    resumed = train(in_parallel(), workdir, config_name="digits_cnn")
+    chex.assert_trees_all_equal(resumed.network, at_once[1].network)
+    assert without_seconds(lines(workdir)) == without_seconds(lines(at_once[0]))
+    again = load_trained(workdir)
+    chex.assert_trees_all_equal(again.network, resumed.network)
+
+
+def test_blocks_trained_at_once_on_a_loss_without_an_information_term(tmp_path):
+    config = in_parallel(epochs=1)
+    config.schedule.blocks = 2
+    config.objective = dict(name="cross_entropy")
+    trained = train(complete(config), tmp_path / "run", config_name="digits_cnn")
+    assert [entry["stage"] for entry in trained.results["stages"]] == [1, 2]
+    for line in lines(tmp_path / "run"):
+        if line["split"] == "train":
+            assert line["loss"] == line["task_loss"]
+
+
+def test_stages_trained_at_once_take_one_number_of_epochs():
+    with pytest.raises(ValueError, match=r"epochs: got \(1, 2, 3\), 3 numbers for 1"):
+        in_parallel(epochs=(1, 2, 3))
+    assert in_parallel(epochs=(2,)).epochs == (2,)
 
 
 def test_blocks_of_two_stages_and_epochs_for_each(tmp_path):
@@ -279,6 +373,29 @@ def test_a_batch_larger_than_the_training_split_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"batch_size: 5000 .* allowed are 1 to"):
         train(small(batch_size=5000), tmp_path / "run", config_name="digits_cnn")
     assert not (tmp_path / "run").exists()
+
+
+def test_with_the_frozen_stages_in_files_the_bits_are_the_same(run, tmp_path, capfd):
+    config = small()
+    config.schedule.cache = "file"
+    trained = train(config, tmp_path / "run", config_name="digits_cnn")
+    chex.assert_trees_all_equal(trained.network, run[1].network)
+    assert not (tmp_path / "run" / "cache").exists()
+    said = capfd.readouterr().err
+    assert "stage 0: the output" not in said
+    for stage in (1, 2):
+        line = f"stage {stage}: the output of the stages before it is cached, place: fi"
+        assert said.count(line) == 1
+
+
+def test_a_term_that_is_measured_now_and_then_is_averaged_where_it_was():
+    measured = np.array([True, False, False, True])
+    terms = {
+        "loss": np.array([4.0, 1.0, 1.0, 2.0]),
+        "entropy": Occasional(np.array([3.0, 0.0, 0.0, 1.0]), measured),
+        "never": Occasional(np.zeros(4), np.zeros(4, bool)),
+    }
+    assert engine._averages(terms, None, 1) == {"loss": 2.0, "entropy": 2.0}
 
 
 def test_compiler_figures_are_those_of_the_program():
