@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else 8  # per block of stages
+    config.epochs = 1 if quick else 7  # per block of stages
     config.batch_size = 128
     config.precision = dict(compute="float32", information="float32")
     return config

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     config.model = dict(
         name="cnn",
-        widths=(8, 12, 16, 24) if quick else (12, 24, 48, 96),
+        widths=(4, 8, 16, 32) if quick else (12, 24, 48, 96),
         convolutions=1 if quick else 2,
         pools=4,
     )
@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 2 if quick else 24  # per block of stages
+    config.epochs = 2 if quick else 14  # per block of stages
     config.batch_size = 16
     config.precision = dict(compute="float32", information="float32")
     return config
