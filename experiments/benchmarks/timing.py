@@ -1,5 +1,6 @@
 """Times that can be compared: all contenders in turn, ratios within a round."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,9 @@ def paired(
 ) -> dict[str, list[float]]:
     """Run times in milliseconds, all functions in turn, after a run to compile each.
 
+    In a new order in every round: whoever comes after the largest finds the processor's
+    caches full of it.
+
     Args:
         functions: by name; each returns when its result is there.
         seconds: for all of them, but at least three rounds.
@@ -18,11 +22,13 @@ def paired(
     for function in functions.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
+    order, draw = list(functions), random.Random(0)
     end = time.perf_counter() + seconds
     while len(times[next(iter(times))]) < 3 or time.perf_counter() < end:
-        for name, function in functions.items():
+        draw.shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            function()
+            functions[name]()
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
 
