@@ -23,6 +23,8 @@ class Signals(NamedTuple):
         stage: number of the stage, from 0; a Python int.
         task_loss: scalar, the task's loss of `outputs`.
         target_gram: (n, n), the task's Gram of the targets.
+        head_loss: scalar, as `task_loss`, but its gradient reaches the head only: for
+            losses that train the stage without the head.
         step: updates that this stage has made before, an integer scalar.
     """
 
@@ -35,6 +37,7 @@ class Signals(NamedTuple):
     stage: int
     task_loss: jax.Array
     target_gram: jax.Array
+    head_loss: jax.Array
     step: jax.Array | int = 0
 
 

@@ -239,6 +239,14 @@ def _update(
         )
         outputs = _cast(outputs, jnp.float32)
         task_loss, task_terms = block.task.loss(outputs, targets)
+        # Costs nothing where the objective does not use it: the compiler leaves it out.
+        read, _ = apply(
+            block.head,
+            head_params,
+            state.head["batch_stats"],
+            jax.lax.stop_gradient(x),
+        )
+        head_loss, _ = block.task.loss(_cast(read, jnp.float32), targets)
         signals = Signals(
             network_input=network_input,
             stage_input=stage_input,
@@ -249,6 +257,7 @@ def _update(
             stage=block.stage,
             task_loss=task_loss,
             target_gram=block.task.target_gram(targets),
+            head_loss=head_loss,
             step=state.step,
         )
         loss, terms = block.objective(signals)

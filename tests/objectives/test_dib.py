@@ -28,6 +28,7 @@ def signals(features=None, stage=0):
         stage=stage,
         task_loss=jnp.asarray(1.25),
         target_gram=label_gram(labels),
+        head_loss=jnp.asarray(0.75),
     )
 
 

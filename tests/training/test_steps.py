@@ -291,3 +291,16 @@ def test_recomputed_stages_have_the_same_gradient_and_do_the_forward_pass_twice(
         results.append(lowered.compile()(state, (), batch))
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
     assert flops[1] > 1.2 * flops[0]
+
+
+def test_a_loss_of_the_head_alone_leaves_the_stage_as_it_is(data):
+    block = block_at(0, objective=lambda signals: (signals.head_loss, {}))
+    state = initial_state(block, jax.random.key(0), data["images"])
+    run = jax.jit(functools.partial(epoch_of, block))
+    after, terms = run(state, (), data, key=jax.random.key(2))
+    chex.assert_trees_all_equal(after.params, state.params)
+    moved = jax.tree.map(
+        lambda a, b: jnp.max(jnp.abs(a - b)), after.head["params"], state.head["params"]
+    )
+    assert min(jax.tree.leaves(moved)) > 1e-4
+    np.testing.assert_allclose(terms["loss"], terms["task_loss"], rtol=1e-6)

@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dib_jax.information import label_gram
+from dib_jax.objectives import Signals
+from dib_jax.objectives.hsic_bottleneck import hsic_bottleneck
+
+LABELS = np.arange(20) % 4
+
+
+def signals(features):
+    x = jax.random.normal(jax.random.key(0), (20, 3, 3, 1))
+    return Signals(
+        network_input=x,
+        stage_input=x,
+        features=features,
+        outputs=jnp.zeros((20, 4)),
+        targets=LABELS,
+        key=jax.random.key(1),
+        stage=0,
+        task_loss=jnp.asarray(1.25),
+        target_gram=label_gram(LABELS),
+        head_loss=jnp.asarray(0.75),
+    )
+
+
+def by_definition(a, b, epsilon):
+    """tr(R_a R_b) in float64 from kernels of unit diagonal."""
+    n = len(a)
+    centring = np.eye(n) - 1 / n
+
+    def smoother(kernel):
+        kernel = centring @ kernel @ centring
+        return kernel @ np.linalg.inv(kernel + epsilon * n * np.eye(n))
+
+    return np.trace(smoother(a) @ smoother(b))
+
+
+def kernel(x, sigma):
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)
+    return np.exp(-squares / (2 * sigma**2 * x.shape[1]))
+
+
+def test_the_loss_is_that_of_the_paper_plus_the_heads():
+    features = jax.random.normal(jax.random.key(2), (20, 7))
+    given = signals(features)
+    loss, terms = hsic_bottleneck(balance=3.0, sigma=0.7, epsilon=1e-2)(given)
+    z, x = kernel(features, 0.7), kernel(given.network_input, 0.7)
+    y = (LABELS[:, None] == LABELS[None]).astype(float)
+    with_input, with_target = by_definition(z, x, 1e-2), by_definition(z, y, 1e-2)
+    np.testing.assert_allclose(terms["nhsic_input"], with_input, rtol=1e-3)
+    np.testing.assert_allclose(terms["nhsic_target"], with_target, rtol=1e-3)
+    np.testing.assert_allclose(loss, with_input - 3 * with_target + 0.75, rtol=1e-3)
+
+
+def test_descent_on_it_makes_features_tell_the_classes():
+    def loss(features):
+        return hsic_bottleneck(balance=100.0, sigma=1.0)(signals(features))[0]
+
+    @jax.jit
+    def step(features):
+        return features - 1e-3 * jax.grad(loss)(features)
+
+    features = jax.random.normal(jax.random.key(3), (20, 2))
+    before = hsic_bottleneck(sigma=1.0)(signals(features))[1]["nhsic_target"]
+    for _ in range(50):
+        features = step(features)
+    assert np.all(np.isfinite(features))
+    after = hsic_bottleneck(sigma=1.0)(signals(features))[1]["nhsic_target"]
+    assert after > before + 0.3
+
+
+@pytest.mark.parametrize("option", ["balance", "sigma", "epsilon"])
+def test_an_option_that_is_not_above_zero_is_named(option):
+    with pytest.raises(ValueError, match=rf"{option} must be a number > 0, got 0"):
+        hsic_bottleneck(**{option: 0})
