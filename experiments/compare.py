@@ -46,19 +46,19 @@ class Plan(NamedTuple):
 
     Attributes:
         base: config file of `experiments.run`.
-        methods: overrides by name.
-        datasets: overrides by name.
+        methods: by name the overrides, text by dotted field.
+        datasets: likewise.
         seeds: of the runs.
         reference: name of a method.
         search: alternatives by method; empty for no search.
     """
 
     base: str
-    methods: dict[str, tuple[str, ...]]
-    datasets: dict[str, tuple[str, ...]]
+    methods: dict[str, dict[str, str]]
+    datasets: dict[str, dict[str, str]]
     seeds: tuple[int, ...]
     reference: str
-    search: dict[str, tuple[tuple[str, ...], ...]]
+    search: dict[str, tuple[dict[str, str], ...]]
 
 
 class Run(NamedTuple):
@@ -129,12 +129,12 @@ def read_plan(given: Mapping[str, Any]) -> Plan:
     return Plan(given["base"], methods, named["datasets"], seeds, reference, search)
 
 
-def _overrides(where: str, value: Any) -> tuple[str, ...]:
+def _overrides(where: str, value: Any) -> dict[str, str]:
     texts = (value,) if isinstance(value, str) else tuple(value)
     for text in texts:
         if not isinstance(text, str) or "=" not in text:
             raise ValueError(f"{where}: {text!r} is no override; write FIELD=VALUE")
-    return tuple(text for text in texts if text)
+    return {field: value for field, _, value in (text.partition("=") for text in texts)}
 
 
 def planned(
@@ -149,29 +149,17 @@ def planned(
 
     Returns:
         The runs by (data set, method), a seed each.
-
-    Raises:
-        ValueError: a run's config has a mistake, or its folder belongs to another.
     """
+    place = {"dataset.data_dir": data_dir} if data_dir else {}
     found: dict[tuple[str, str], list[Run]] = {}
     for dataset, of_dataset in plan.datasets.items():
         for method, of_method in plan.methods.items():
             for seed in plan.seeds:
-                overrides = _merged(of_dataset, of_method, data_dir, seed)
+                overrides = {**of_dataset, **of_method, **place, "seed": str(seed)}
                 name = f"{dataset}-{method}-seed{seed}"
                 run = Run(dataset, method, seed, overrides, workdir / "runs" / name)
                 found.setdefault((dataset, method), []).append(run)
     return found
-
-
-def _merged(
-    of_dataset: Sequence[str], of_method: Sequence[str], data_dir: str, seed: int
-) -> dict[str, str]:
-    pairs = (text.partition("=") for text in (*of_dataset, *of_method))
-    overrides = {field: value for field, _, value in pairs}
-    if data_dir:
-        overrides["dataset.data_dir"] = data_dir
-    return {**overrides, "seed": str(seed)}
 
 
 def _check(plan: Plan, run: Run) -> None:
@@ -196,10 +184,7 @@ def trials(plan: Plan, run: Run, workdir: pathlib.Path) -> list[Run]:
     """
     return [
         run._replace(
-            overrides={
-                **run.overrides,
-                **{f: v for f, _, v in (text.partition("=") for text in alternative)},
-            },
+            overrides={**run.overrides, **alternative},
             workdir=workdir / "search" / f"{run.dataset}-{run.method}-{index}",
         )
         for index, alternative in enumerate(plan.search[run.method])
@@ -322,11 +307,13 @@ def searched(
             scores.append(results["validation"][results["metric"]])
         best = max(range(len(scores)), key=lambda index: scores[index])
         alternative = plan.search[key[1]][best]
-        more = {f: v for f, _, v in (text.partition("=") for text in alternative)}
         chosen[key] = [
-            run._replace(overrides={**run.overrides, **more}) for run in found[key]
+            run._replace(overrides={**run.overrides, **alternative})
+            for run in found[key]
         ]
-        texts[key] = " ".join(alternative)
+        texts[key] = " ".join(
+            f"{field}={value}" for field, value in alternative.items()
+        )
     return chosen, texts
 
 
