@@ -404,8 +404,11 @@ def _stages(material: _Material) -> Section | None:
     baseline = reference.results["test"][material.metric] if reference else None
     label = figures.metric_label(material.metric)
     validated = any(entry.get("validation") for entry in entries)
+    others = (
+        "all stages trained at once" if layered.at_once else "all earlier stages frozen"
+    )
     caption = (
-        f"{label} of the head on each stage, all earlier stages frozen"
+        f"{label} of the head on each stage, {others}"
         f"{'; validation and test split' if validated else '; test split'}"
         f"{', and the same network end to end' if reference else ''}. One seed."
     )
