@@ -8,12 +8,15 @@ from experiments import benchmark, command_line
 from experiments.benchmarks import table, timing, training
 
 
-def test_all_that_is_compared_runs_in_turn_after_a_run_to_compile():
+def test_every_round_has_all_that_is_compared_and_no_order_is_for_ever():
     calls = []
-    functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
     times = timing.paired(functions, seconds=0.0)
-    assert "".join(calls) == "ab" * 4
-    assert [len(own) for own in times.values()] == [3, 3]
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert rounds[0] == "abc", "first, one run each to compile"
+    assert all(sorted(round) == ["a", "b", "c"] for round in rounds)
+    assert len(set(rounds[1:])) > 1
+    assert [len(own) for own in times.values()] == [3, 3, 3]
 
 
 def test_a_disturbed_round_leaves_the_ratio_as_it_is():
