@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 
-from dib_jax.models.convolution import Convolution, max_pool
+from dib_jax.models.convolution import Convolution
+from dib_jax.models.normalization import BatchNorm
 
 
 class ConvolutionStage(nn.Module):
@@ -23,10 +24,8 @@ class ConvolutionStage(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for index in range(self.convolutions):
             x = Convolution(self.width)(x)
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-            x = nn.relu(x)
-            if self.pool and index == 0:
-                x = max_pool(x)
+            pool = self.pool and index == 0
+            x = BatchNorm(relu=True, pool=pool)(x, train=train)
         return x
 
 

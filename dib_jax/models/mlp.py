@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from dib_jax.models.normalization import BatchNorm
+
 
 class DenseStage(nn.Module):
     """Flatten, dense layer, batch norm if wanted, ReLU: (n, …) → (n, width).
@@ -20,7 +22,7 @@ class DenseStage(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(self.width, kernel_init=nn.initializers.he_normal())(x)
         if self.batch_norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            return BatchNorm(relu=True)(x, train=train)
         return nn.relu(x)
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from dib_jax.models.convolution import Convolution
+from dib_jax.models.normalization import BatchNorm
 
 # Blocks per resolution, and the first resolution's width, of the ImageNet networks.
 _WIDE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -24,8 +25,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = Convolution(self.width)(x)
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-        return nn.relu(x)
+        return BatchNorm(relu=True)(x, train=train)
 
 
 class ResidualStage(nn.Module):
@@ -43,15 +43,13 @@ class ResidualStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        def norm(name: str) -> nn.BatchNorm:
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)
-
         y = Convolution(self.width, stride=self.stride, name="conv1")(x)
-        y = nn.relu(norm("norm1")(y))
-        y = norm("norm2")(Convolution(self.width, name="conv2")(y))
+        y = BatchNorm(relu=True, name="norm1")(y, train=train)
+        y = Convolution(self.width, name="conv2")(y)
+        y = BatchNorm(name="norm2")(y, train=train)
         if x.shape != y.shape:
             x = Convolution(self.width, size=1, stride=self.stride, name="shortcut")(x)
-            x = norm("shortcut_norm")(x)
+            x = BatchNorm(name="shortcut_norm")(x, train=train)
         return nn.relu(x + y)
 
 

@@ -1,0 +1,168 @@
+"""Batch norm with what stands around it, as one piece that holds little for backward.
+
+Automatic differentiation keeps several copies of a feature map for a norm, a ReLU and a
+pooling: centred, scaled, the ReLU's mask, which pixel was the largest. The map before
+the norm is enough to make them all again, so that is all that is kept here.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dib_jax.models.convolution import max_pool
+
+_EPSILON = 1e-5
+
+
+def _mean_and_variance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of each channel over all other axes, in at least float32."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = tuple(range(x.ndim - 1))
+    mean, square = jnp.mean(x, axis=axes), jnp.mean(x * x, axis=axes)
+    return mean, jnp.maximum(square - mean * mean, 0)
+
+
+def _windows(x: jax.Array) -> list[jax.Array]:
+    """The four pixels of each 2 × 2 window, (n, ⌊h/2⌋, ⌊w/2⌋, c) each."""
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+
+def _pooled(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Of each window the pixel that is the largest once scale has been applied."""
+    # Pixel by pixel, so that it is computed from x without another map as large.
+    pixels = _windows(x)
+    largest = functools.reduce(jnp.maximum, pixels)
+    return jnp.where(scale < 0, functools.reduce(jnp.minimum, pixels), largest)
+
+
+def _unpooled(x: jax.Array, pooled: jax.Array, change: jax.Array) -> jax.Array:
+    """The change of each window on its pixels that were taken, in equal parts."""
+    taken = sum((pixel == pooled).astype(change.dtype) for pixel in _windows(x))
+    n, height, width, channels = pooled.shape
+    windows = (n, height, 2, width, 2, channels)
+
+    def spread(small: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(small[:, :, None, :, None], windows)
+
+    cut = x[:, : 2 * height, : 2 * width].reshape(windows)
+    change = jnp.where(cut == spread(pooled), spread(change / taken), 0)
+    change = change.reshape(n, 2 * height, 2 * width, channels)
+    odd = (x.shape[1] - 2 * height, x.shape[2] - 2 * width)
+    return jnp.pad(change, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)))
+
+
+def _apply(
+    x: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    relu: bool,
+    pool: bool,
+) -> jax.Array:
+    """Pooling, norm, ReLU, in this order: the norm and the ReLU never change which is
+    the largest, and so they have a quarter of the pixels to do."""
+    y = (_pooled(x, scale) if pool else x).astype(mean.dtype)
+    y = (y - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + bias
+    return (nn.relu(y) if relu else y).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Batch norm by the batch's own statistics, then ReLU and 2 × 2 max pooling.
+
+    Args:
+        x: (n, …, c).
+        scale: (c,), of the normalised channels.
+        bias: (c,), added to them.
+        relu: whether a ReLU follows.
+        pool: whether max pooling follows that; x is (n, h, w, c) then.
+
+    Returns:
+        (n, …, c) of x's dtype; and the batch's mean and variance (c,), at least
+        float32, through which no gradient flows. Reverse mode only.
+
+    Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1 and the derivatives below it.
+    """
+    mean, variance = _mean_and_variance(x)
+    return _apply(x, mean, variance, scale, bias, relu=relu, pool=pool), mean, variance
+
+
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
+) -> tuple[Any, Any]:
+    y, mean, variance = normalize(x, scale, bias, relu, pool)
+    return (y, mean, variance), (x, mean, variance, scale, bias)
+
+
+def _backward(
+    relu: bool, pool: bool, residuals: Any, cotangents: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, variance, scale, bias = residuals
+    inverse = jax.lax.rsqrt(variance + _EPSILON)
+    pooled = _pooled(x, scale) if pool else x
+    normal = (pooled.astype(mean.dtype) - mean) * inverse
+    change = cotangents[0].astype(mean.dtype)
+    if relu:
+        change = jnp.where(normal * scale + bias > 0, change, 0)
+    axes = tuple(range(x.ndim - 1))
+    change_bias = jnp.sum(change, axis=axes)
+    change_scale = jnp.sum(change * normal, axis=axes)
+    # What reaches x directly, and through the batch's mean and variance.
+    direct = _unpooled(x, pooled, change) if pool else change
+    count = x.size // x.shape[-1]
+    normal = (x.astype(mean.dtype) - mean) * inverse
+    change = direct - (change_bias + normal * change_scale) / count
+    return (
+        (change * (inverse * scale)).astype(x.dtype),
+        change_scale.astype(scale.dtype),
+        change_bias.astype(bias.dtype),
+    )
+
+
+normalize.defvjp(_forward, _backward)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm, then ReLU and 2 × 2 max pooling where wanted.
+
+    Attributes:
+        relu: whether a ReLU follows.
+        pool: whether max pooling follows that.
+        momentum: of the running statistics, which are applied where `train` is False.
+    """
+
+    relu: bool = False
+    pool: bool = False
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        variance = self.variable("batch_stats", "var", jnp.ones, channels)
+        if not train:
+            return _apply(
+                x,
+                mean.value,
+                variance.value,
+                scale,
+                bias,
+                relu=self.relu,
+                pool=self.pool,
+            )
+        y, *batch = normalize(x, scale, bias, self.relu, self.pool)
+        if not self.is_initializing():
+            for running, new in zip((mean, variance), batch, strict=True):
+                kept = self.momentum * running.value
+                running.value = kept + (1 - self.momentum) * new
+        return y
