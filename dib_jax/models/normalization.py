@@ -12,8 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dib_jax.models.convolution import max_pool
-
 _EPSILON = 1e-5
 
 

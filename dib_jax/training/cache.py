@@ -1,8 +1,9 @@
 """What the frozen earlier stages put out, computed once instead of at every step.
 
 It can be kept where nothing upstream is random, or for a number of augmented copies of
-the training split: on the device, in the host's memory, or in files. Where it is kept
-changes no bit of it.
+the training split: on the device, in the host's memory, or in files. Each stage is
+applied by a program of its own, so that neither where its output is kept nor whether it
+is made from the output kept before changes a bit of it.
 """
 
 import functools
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,19 +28,30 @@ _SHARE = 0.5
 
 
 class Kept(NamedTuple):
-    """The training split as a block's steps read it.
+    """A split as a block reads it.
 
     Attributes:
         data: arrays on the device, copies · n rows.
         streamed: arrays in the host's memory or in files, copies · n rows.
-        copies: of the training split, one for each epoch in turn.
+        copies: of the split, one for each epoch in turn.
         line: where the trunk's output is and why, for the log; "" without a trunk.
+        place: one of `PLACES`, or "" where the trunk's output is not kept.
+        stages: how many stages' output it is, from the input on; 0 where not kept.
+        stage: number of the block's last stage, where it is kept.
     """
 
     data: Batch
     streamed: dict[str, np.ndarray]
     copies: int
     line: str
+    place: str = ""
+    stages: int = 0
+    stage: int = 0
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All of them, wherever they are."""
+        return {**self.data, **self.streamed}
 
 
 def keep(
@@ -50,18 +63,21 @@ def keep(
     copies: int,
     folder: pathlib.Path,
     key: jax.Array,
+    previous: Kept | None = None,
 ) -> Kept:
-    """Compute the trunk's output for the training split and keep it, if it is to be.
+    """Compute the trunk's output for a split and keep it, if it is to be.
 
     Args:
         block: whose trunk it is; if it has none, there is nothing to keep.
         trunk: its variables.
-        data: the training split, on the device or on the host.
+        data: the split, on the device or on the host.
         choice: one of `CHOICES`; "auto" takes the first place with room.
         copies: augmented copies that are kept; 0 for none. Without augmentation the
             split itself is kept.
         folder: for the files; made if they are wanted.
         key: PRNG key, for the augmentation of the copies.
+        previous: of the same split for the block before. Without augmentation the
+            output is made from what it keeps; afterwards it keeps it no more.
 
     Returns:
         The split with what is kept of it.
@@ -69,7 +85,12 @@ def keep(
     Raises:
         OSError: the disk has no room for the files that `choice` asks for.
     """
-    if not block.trunk:
+    previous = previous or _kept({}, 1, "")
+    done = 0 if block.augment else previous.stages
+    if not done:
+        _forget(previous, folder)
+    count = len(data["images"])
+    if not block.trunk or not count:
         return _kept(data, 1, "")
     about = f"stage {block.stage}: the output of the stages before it is"
     if choice == "none":
@@ -79,39 +100,77 @@ def keep(
         line = f"{about} computed at every step, for augmentation changes it"
         return _kept(data, 1, line)
     copies = copies if block.augment else 1
+    augment = jax.jit(block.augment) if block.augment else None
+    prepare = jax.jit(block.prepare)
 
-    def outputs(trunk: Any, batch: Batch, key: Any) -> Batch:
-        batch = block.augment(key, batch) if block.augment else batch
-        x = block.prepare(batch["images"])
-        x = apply_frozen(block.trunk, trunk, x, compute_dtype=block.compute_dtype)[-1]
+    def outputs(batch: Batch, key: jax.Array, *, done: int) -> Batch:
+        """The trunk's output for a batch that holds that of so many stages of it."""
+        changed = augment(key, batch) if augment else {}
+        x = batch[TRUNK_OUTPUT] if done else prepare({**batch, **changed}["images"])
+        for module, variables in zip(block.trunk[done:], trunk[done:], strict=True):
+            x = _advance(module, block.compute_dtype, variables, x)
         # Copies differ from the split in more than the trunk's output.
-        return {**(batch if block.augment else {}), TRUNK_OUTPUT: x}
+        return {**changed, TRUNK_OUTPUT: x}
 
-    like = jax.eval_shape(outputs, trunk, _rows(data, 0, block.batch_size), key)
-    rows = copies * len(data["images"])
+    batch_size = min(block.batch_size, count)
+    like = jax.eval_shape(
+        functools.partial(outputs, done=0), _rows(data, 0, batch_size), key
+    )
     shapes = {
-        name: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
+        name: jax.ShapeDtypeStruct((copies * count, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in like.items()
     }
     size = sum(shape.size * shape.dtype.itemsize for shape in shapes.values())
-    room = _room(folder.parent)
+    left = _room(_there(folder))
+    room = dict(left)
+    if done:  # as if that were given up already
+        room[previous.place] += previous.arrays[TRUNK_OUTPUT].nbytes
     fits = [place for place in PLACES if size <= _SHARE * room[place]]
     if choice == "auto" and not fits:
+        _forget(previous, folder)
         free = ", ".join(f"{place} {_mib(room[place])}" for place in PLACES)
         line = f"{about} computed at every step: {_mib(size)} are too many ({free})"
         return _kept(data, 1, line)
     place = fits[0] if choice == "auto" else choice
+    if done and size > _SHARE * left[place]:  # no room for both
+        _forget(previous, folder)
+        done = 0
     arrays = _fill(
-        functools.partial(jax.jit(outputs), trunk),
-        data,
-        _storage(place, shapes, folder),
-        block.batch_size,
+        functools.partial(outputs, done=done),
+        previous.arrays if done else data,
+        _storage(place, shapes, folder / str(block.stage)),
+        batch_size,
         copies,
         key,
     )
+    _forget(previous, folder)
     why = f"{_mib(room[place])} are free there" if choice == "auto" else "as asked for"
     line = f"{about} cached, place: {place}, {_mib(size)} ({why})"
-    return _kept({**data, **arrays}, copies, line)
+    if done:
+        line += f", made from that of the first {done}"
+    kept = _kept({**data, **arrays}, copies, line)
+    return kept._replace(place=place, stages=len(block.trunk), stage=block.stage)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _advance(
+    module: nn.Module, compute_dtype: Any, variables: Variables, x: jax.Array
+) -> jax.Array:
+    """One stage's output; stages that are alike share the program."""
+    return apply_frozen((module,), (variables,), x, compute_dtype=compute_dtype)[-1]
+
+
+def _forget(kept: Kept, folder: pathlib.Path) -> None:
+    """Give up what is kept, also in the hands of those who still hold `kept`."""
+    kept.data.clear()
+    kept.streamed.clear()
+    if kept.place == "file":
+        shutil.rmtree(folder / str(kept.stage), ignore_errors=True)
+
+
+def _there(path: pathlib.Path) -> pathlib.Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(own for own in (path, *path.parents) if own.exists())
 
 
 def _kept(arrays: dict[str, Any], copies: int, line: str) -> Kept:
@@ -162,7 +221,7 @@ def _storage(
         return {n: jnp.zeros(shape.shape, shape.dtype) for n, shape in shapes.items()}
     if place == "host":
         return {n: np.empty(shape.shape, shape.dtype) for n, shape in shapes.items()}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, shape in shapes.items():
         path = folder / name

@@ -368,6 +368,7 @@ def predict(
     images: jax.Array,
     *,
     batch_size: int,
+    trunk_done: bool = False,
 ) -> tuple[jax.Array, ...]:
     """The outputs of each block's head for a whole split, in inference mode.
 
@@ -376,20 +377,23 @@ def predict(
         trunk: variables of the stages before the first block.
         stages: variables of the blocks' stages.
         heads: variables of each block's head.
-        images: uint8 (n, h, w, c).
+        images: uint8 (n, h, w, c), or what the trunk put out for them, (n, …).
         batch_size: samples that pass through the network at once.
+        trunk_done: whether it is the latter.
 
     Returns:
         (n, …, num_outputs) for each block, float32.
     """
     first = blocks[0]
-    modules = (*first.trunk, *(stage for block in blocks for stage in block.stages))
+    modules = tuple(stage for block in blocks for stage in block.stages)
+    if not trunk_done:
+        modules, stages = (*first.trunk, *modules), (*trunk, *stages)
 
     def outputs(images: jax.Array) -> tuple[jax.Array, ...]:
         features = apply_frozen(
             modules,
-            (*trunk, *stages),
-            first.prepare(images),
+            stages,
+            images if trunk_done else first.prepare(images),
             compute_dtype=first.compute_dtype,
         )
         return tuple(
@@ -407,7 +411,7 @@ def predict(
     count = images.shape[0]
     batch_size = min(batch_size, count)
     padding = -count % batch_size
-    images = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
+    images = jnp.pad(images, ((0, padding), *[(0, 0)] * (images.ndim - 1)))
     batches = images.reshape(-1, batch_size, *images.shape[1:])
     results = jax.lax.map(outputs, batches)
     return tuple(result.reshape(-1, *result.shape[2:])[:count] for result in results)

@@ -26,6 +26,7 @@ from dib_jax.training.cache import Kept, keep
 from dib_jax.training.experiment import Experiment, assemble
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
+    TRUNK_OUTPUT,
     Block,
     StageState,
     Variables,
@@ -55,6 +56,9 @@ _CHUNK_BYTES = 2**26
 
 # On the device, or on the host where pictures are streamed.
 Split = dict[str, Any]
+
+# Of the training and the validation split: what is kept for the block before.
+Caches = tuple[Kept | None, Kept | None]
 
 
 class NonFiniteError(ArithmeticError):
@@ -155,8 +159,11 @@ def train(
         position, network, training = _resume(workdir, experiment, progress)
         data = _place(experiment, experiment.dataset.train)
         validation = _place(experiment, experiment.dataset.validation)
+        # What a run that was stopped has left; it is never read.
+        shutil.rmtree(workdir / "cache", ignore_errors=True)
+        caches: Caches = (None, None)
         while position.phase < len(experiment.phases):
-            position, network = _train_phase(
+            position, network, caches = _train_phase(
                 workdir,
                 experiment,
                 data,
@@ -164,9 +171,11 @@ def train(
                 position,
                 network,
                 training,
+                caches,
                 progress,
             )
             training = None
+        shutil.rmtree(workdir / "cache", ignore_errors=True)
     test, outputs = evaluate(experiment, network)
     results = _results(config, config_name, experiment, position, test)
     write_json(workdir / "results.json", results)
@@ -259,8 +268,14 @@ def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
     return {name: jnp.asarray(array) for name, array in split.items()}
 
 
-def _predictor(blocks: tuple[Block, ...]) -> Callable[..., tuple[jax.Array, ...]]:
-    run = jax.jit(functools.partial(predict, blocks, batch_size=_EVALUATION_BATCH))
+def _predictor(
+    blocks: tuple[Block, ...], *, trunk_done: bool = False
+) -> Callable[..., tuple[jax.Array, ...]]:
+    run = jax.jit(
+        functools.partial(
+            predict, blocks, batch_size=_EVALUATION_BATCH, trunk_done=trunk_done
+        )
+    )
 
     def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
         count = len(images)
@@ -289,6 +304,38 @@ def _metrics(
     return [{name: float(value) for name, value in own.items()} for own in values]
 
 
+def _keep(
+    workdir: pathlib.Path,
+    experiment: Experiment,
+    data: Split,
+    validation: Split,
+    position: Position,
+    network: Network,
+    previous: Caches,
+) -> tuple[Kept, Kept]:
+    """Both splits as the blocks of the present phase read them."""
+    first = experiment.phases[position.phase][0]
+    key = jax.random.split(_block_keys(experiment, first)[1], 3)[2]
+    kept, held_out = (
+        keep(
+            block,
+            network.stages,
+            split,
+            choice=experiment.cache,
+            copies=experiment.copies,
+            folder=workdir / "cache" / name,
+            key=key,
+            previous=before,
+        )
+        for name, block, split, before in (
+            ("train", first, data, previous[0]),
+            # Pictures are validated as they are, never augmented.
+            ("validation", first._replace(augment=None), validation, previous[1]),
+        )
+    )
+    return kept, held_out
+
+
 def _train_phase(
     workdir: pathlib.Path,
     experiment: Experiment,
@@ -297,8 +344,9 @@ def _train_phase(
     position: Position,
     network: Network,
     training: Training | None,
+    caches: Caches,
     progress: Progress,
-) -> tuple[Position, Network]:
+) -> tuple[Position, Network, Caches]:
     """Train the blocks of one phase from where the run stands to the phase's end."""
     begin = time.monotonic() - position.seconds
     blocks = experiment.phases[position.phase]
@@ -306,21 +354,17 @@ def _train_phase(
     if training is None:
         training = _untrained(experiment, blocks, data["images"])
     keys = tuple(_block_keys(experiment, block)[1] for block in blocks)
-    kept = keep(
-        blocks[0],
-        network.stages,
-        data,
-        choice=experiment.cache,
-        copies=experiment.copies,
-        folder=workdir / "cache",
-        key=jax.random.split(keys[0], 3)[2],
+    kept, held_out = _keep(
+        workdir, experiment, data, validation, position, network, caches
     )
     if kept.line:
-        progress.say(kept.line)
+        where = held_out.place or "computed after every epoch"
+        progress.say(f"{kept.line}; of the validation split: {where}")
     run_epoch, figures, compile_seconds = _compile(
         blocks, training.states, network.stages, kept, keys
     )
-    predictor = _predictor(blocks)
+    predictor = _predictor(blocks, trunk_done=held_out.stages > 0)
+    inputs = held_out.arrays.get(TRUNK_OUTPUT, validation["images"])
     position = position._replace(
         compile_seconds=position.compile_seconds + compile_seconds
     )
@@ -335,9 +379,7 @@ def _train_phase(
             ]
             validated: list[dict[str, float]] = []
             if len(validation["labels"]):
-                outputs = predictor(
-                    network.stages, *_network(states), validation["images"]
-                )
+                outputs = predictor(network.stages, *_network(states), inputs)
                 validated = _metrics(experiment.task, outputs, validation)
                 for own, values in zip(metrics, validated, strict=True):
                     own["validation"] = values
@@ -367,7 +409,6 @@ def _train_phase(
         (*network.stages, *training.best.stages),
         (*network.heads, *training.best.heads),
     )
-    shutil.rmtree(workdir / "cache", ignore_errors=True)
     seconds = time.monotonic() - begin
     entries = [
         {
@@ -389,7 +430,7 @@ def _train_phase(
         stages=(*position.stages, *entries),
     )
     _save(workdir, experiment, position, network, None)
-    return position, network
+    return position, network, (kept, held_out)
 
 
 def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Array]:
@@ -435,7 +476,7 @@ def _compile(
     The epoch is one `lax.scan`, or one for each chunk where data come from the host.
     """
     start = time.monotonic()
-    arrays: Split = {**kept.data, **kept.streamed}
+    arrays = kept.arrays
     batch_size = blocks[0].batch_size
     samples = len(arrays["images"]) // kept.copies
     rows_of = jax.jit(

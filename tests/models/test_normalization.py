@@ -44,7 +44,12 @@ def drawn(shape, dtype=jnp.float64):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(
     ("shape", "pool"),
-    [((5, 7), False), ((3, 4, 4, 5), False), ((3, 4, 6, 5), True), ((2, 5, 7, 3), True)],
+    [
+        ((5, 7), False),
+        ((3, 4, 4, 5), False),
+        ((3, 4, 6, 5), True),
+        ((2, 5, 7, 3), True),
+    ],
 )
 def test_values_statistics_and_gradients_are_those_of_the_parts(shape, pool, relu):
     with jax.enable_x64(True):
@@ -58,7 +63,9 @@ def test_values_statistics_and_gradients_are_those_of_the_parts(shape, pool, rel
 
         def gradient(function):
             def weighed(params, x):
-                y, _ = function({**variables, "params": params}, x, relu=relu, pool=pool)
+                y, _ = function(
+                    {**variables, "params": params}, x, relu=relu, pool=pool
+                )
                 return jnp.sum(weights * y**2)
 
             return jax.grad(weighed, argnums=(0, 1))(variables["params"], x)

@@ -68,12 +68,13 @@ def states_and_trunk(data):
     return states[2], frozen(states[0])[0] + frozen(states[1])[0]
 
 
-def kept_at(choice, data, folder, *, copies=0, spec=""):
+def kept_at(choice, data, folder, *, copies=0, spec="", stage=2, previous=None):
     _, trunk = states_and_trunk(data)
     return keep(
-        block_at(2, spec),
-        trunk,
+        block_at(stage, spec),
+        trunk[:stage],
         data,
+        previous=previous,
         choice=choice,
         copies=copies,
         folder=folder / "cache",
@@ -131,6 +132,53 @@ def test_what_is_kept_is_the_trunks_output_for_the_pictures_beside_it(data, tmp_
     flipped = [(one == data["images"]).all(axis=(1, 2, 3)) for one in images]
     backwards = [(one == data["images"][:, :, ::-1]).all((1, 2, 3)) for one in images]
     assert (np.asarray(flipped) | np.asarray(backwards)).all()
+
+
+@pytest.mark.parametrize("place", cache.PLACES)
+def test_from_the_output_kept_before_comes_the_same_and_that_is_given_up(
+    data, tmp_path, place
+):
+    want = kept_at("device", data, tmp_path / "at_once")
+    first = kept_at(place, data, tmp_path, stage=1)
+    assert (first.place, first.stages) == (place, 1)
+    pictures = {**data, "images": data["images"] * 0}  # not looked at
+    then = kept_at(place, pictures, tmp_path, previous=first)
+    assert then.stages == 2
+    assert then.line.endswith(", made from that of the first 1")
+    np.testing.assert_array_equal(then.arrays[TRUNK_OUTPUT], want.data[TRUNK_OUTPUT])
+    assert TRUNK_OUTPUT not in first.arrays
+    files = [path.relative_to(tmp_path).parts for path in tmp_path.rglob("*output")]
+    assert files == ([("cache", "2", TRUNK_OUTPUT)] if place == "file" else [])
+
+
+def test_where_there_is_no_room_for_both_the_output_kept_before_goes_first(
+    data, tmp_path, monkeypatch
+):
+    want = kept_at("device", data, tmp_path)
+    first = kept_at("device", data, tmp_path, stage=1)
+    size = want.data[TRUNK_OUTPUT].nbytes
+    monkeypatch.setattr(
+        cache, "_room", lambda folder: dict.fromkeys(cache.PLACES, size)
+    )
+    then = kept_at("auto", data, tmp_path, previous=first)
+    assert (then.place, then.stages) == ("device", 2)
+    assert "made from" not in then.line
+    assert first.arrays == {}
+    np.testing.assert_array_equal(then.data[TRUNK_OUTPUT], want.data[TRUNK_OUTPUT])
+
+
+def test_augmented_copies_are_drawn_anew_for_every_block(data, tmp_path):
+    options = {"copies": 2, "spec": "flip"}
+    want = kept_at("device", data, tmp_path, **options)
+    first = kept_at("device", data, tmp_path, stage=1, **options)
+    then = kept_at("device", data, tmp_path, previous=first, **options)
+    chex.assert_trees_all_equal(then.data, want.data)
+    assert first.arrays == {}
+
+
+def test_an_empty_split_has_nothing_to_keep(data, tmp_path):
+    empty = {name: leaf[:0] for name, leaf in data.items()}
+    assert kept_at("device", empty, tmp_path).stages == 0
 
 
 def test_epochs_take_the_copies_in_turn(data):

@@ -15,6 +15,7 @@ from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
 from dib_jax.training.steps import (
     Block,
+    apply_frozen,
     epoch_rows,
     frozen,
     initial_state,
@@ -22,6 +23,7 @@ from dib_jax.training.steps import (
     train_step,
     train_steps,
 )
+from dib_jax.training.train import compiler_figures
 
 STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
 
@@ -304,3 +306,58 @@ def test_a_loss_of_the_head_alone_leaves_the_stage_as_it_is(data):
     )
     assert min(jax.tree.leaves(moved)) > 1e-4
     np.testing.assert_allclose(terms["loss"], terms["task_loss"], rtol=1e-6)
+
+
+def test_predictions_from_the_trunks_output_are_those_from_the_pictures(data):
+    trunk = trained_trunk(data, stages=2)
+    blocks = (block_at(2),)
+    state = initial_state(blocks[0], jax.random.key(5), data["images"])
+    stages, head = frozen(state)
+    images = data["images"]
+    want = predict(blocks, trunk, stages, (head,), images, batch_size=8)
+    x = apply_frozen(STAGES[:2], trunk, blocks[0].prepare(images))[-1]
+    got = predict(blocks, (), stages, (head,), x, batch_size=8, trunk_done=True)
+    np.testing.assert_allclose(got[0], want[0], atol=1e-5)
+
+
+def compiled_figures(blocks, data):
+    states = tuple(
+        jax.eval_shape(
+            functools.partial(initial_state, block), jax.random.key(0), data["images"]
+        )
+        for block in blocks
+    )
+    keys = (jax.random.key(0),) * len(blocks)
+    step = jax.jit(functools.partial(train_step, blocks))
+    batch = {name: leaf[:8] for name, leaf in data.items()}
+    return compiler_figures(step.lower(states, (), batch, keys=keys).compile())
+
+
+def test_blocks_trained_at_once_hold_no_more_the_more_they_are(data):
+    def held(count):
+        stages = cnn(widths=(16,) * count, pools=0)
+        blocks = [
+            block_at(0)._replace(
+                trunk=stages[:i], stages=stages[i : i + 1], stage=i, objective=plain
+            )
+            for i in range(count)
+        ]
+        return compiled_figures(blocks, data)["temp_bytes"]
+
+    assert held(5) < 1.2 * held(2)
+
+
+def plain(signals):
+    return signals.task_loss, {}
+
+
+def test_a_loss_of_the_head_alone_costs_nothing_where_it_is_not_asked_for(data):
+    def work(objective):
+        block = block_at(0)._replace(objective=objective)
+        return compiled_figures((block,), data)["flops"]
+
+    def nothing_more(signals):
+        return plain(signals._replace(head_loss=None, target_gram=None))
+
+    assert work(plain) == work(nothing_more)
+    assert work(plain) < work(lambda s: (s.task_loss + s.head_loss, {}))
