@@ -7,8 +7,16 @@ information  the measures against what else there is, on one thread
 estimation   estimated entropies of large Grams against exact ones, on one thread;
              --data_dir=DIR holds cifar10, shifted digits without it
 training     time, temporaries and work of a step by every schedule against end to
-             end; --networks=vgg11,resnet34 --batch_sizes=32,128 for some of them,
-             --compile_only=True for the compiler's figures without running a step
+             end; --networks=vgg11,cnn8w32 --batch_sizes=32,128 for some of them
+             (cnn8w32: 8 equal stages of width 32), --schedules=parallel,sequential
+memory       the same by the compiler's figures alone, with plain convolutions on every
+             platform and no step run; the same flags
+scaling      temporaries of a step as depth (4 to 32 stages), batch (32 to 1024) and
+             width grow, by the compiler's figures alone; --quick=True for the smallest
+overhead     what the information term and the engine add to the steps of all stages;
+             --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
+gpu          pictures a second by each schedule in bfloat16 and how busy the GPU is;
+             with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
 """
 
 import os
@@ -21,12 +29,19 @@ from typing import Any, NamedTuple
 from experiments import command_line
 from experiments.benchmarks import table
 from experiments.benchmarks.estimation import estimation
+from experiments.benchmarks.gpu import gpu, plot_rates
 from experiments.benchmarks.information import information
-from experiments.benchmarks.training import plot_ratios, training
+from experiments.benchmarks.overhead import overhead, plot_terms
+from experiments.benchmarks.scaling import plot_growth, scaling
+from experiments.benchmarks.training import memory, plot_ratios, training
 
 _NOTE = (
     "ms: median over rounds, in which all that is compared runs in turn; ×: how many "
     "times what it is compared with."
+)
+_FIGURES = (
+    "Temporaries, peak and work of a step are the compiler's own figures; of stages in "
+    "turn the largest over the stages, and the sum of them."
 )
 
 
@@ -45,11 +60,42 @@ _BENCHMARKS = {
     "estimation": _Benchmark(estimation, ("data_dir",)),
     "training": _Benchmark(
         training,
-        ("networks", "batch_sizes", "compile_only"),
+        ("networks", "batch_sizes", "schedules"),
         one_thread=False,
-        note=f"{_NOTE} Temporaries and work of a step are the compiler's own figures; "
-        "of the sequential schedule the largest over its stages, and the sum of them.",
+        note=f"{_NOTE} {_FIGURES} Augmented steps are timed against end to end with "
+        "the same augmentation.",
         plot=plot_ratios,
+    ),
+    "memory": _Benchmark(
+        memory,
+        ("networks", "batch_sizes", "schedules"),
+        one_thread=False,
+        note=f"×: how many times end to end. {_FIGURES} Convolutions are plain ones.",
+        plot=plot_ratios,
+    ),
+    "scaling": _Benchmark(
+        scaling,
+        ("quick",),
+        one_thread=False,
+        note=f"×: how many times end to end. {_FIGURES} Convolutions are plain ones.",
+        plot=plot_growth,
+    ),
+    "overhead": _Benchmark(
+        overhead,
+        ("networks", "batch_sizes", "seconds"),
+        one_thread=False,
+        note=f"{_NOTE} ms of one step; × over all stages: ratio of the sums; dispatch: "
+        "against the quickest stage's step.",
+        plot=plot_terms,
+    ),
+    "gpu": _Benchmark(
+        gpu,
+        ("networks", "batch_sizes", "data_dir", "epochs"),
+        one_thread=False,
+        note="Pictures a second: of sequential ones, through a step of every stage in "
+        "turn. Busy: as the driver tells it. Seconds: of training, compilation left "
+        "out; to 94 % on the validation split.",
+        plot=plot_rates,
     ),
 }
 

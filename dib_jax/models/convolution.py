@@ -6,8 +6,10 @@ in both. On accelerators the plain convolution is the fast one, and holds no pat
 Both forms take the same parameters and agree to rounding.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +41,33 @@ def patches(x: jax.Array, *, size: int, stride: int) -> jax.Array:
     return jnp.concatenate(shifted, axis=-1)
 
 
+_DIRECT = contextvars.ContextVar("direct", default=False)
+
+
+@contextlib.contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """What is traced within it has plain convolutions on a CPU as well.
+
+    For figures of memory that are compiled on a CPU and meant for accelerators: patches
+    take nine times the memory of what they are cut from. What `jax.jit` has traced
+    before keeps its form.
+    """
+    token = _DIRECT.set(True)
+    try:
+        yield
+    finally:
+        _DIRECT.reset(token)
+
+
+def _by_platform(by_patches: Callable[..., Any], direct: Callable[..., Any]) -> Any:
+    """The function that is one or the other."""
+    if _DIRECT.get():
+        return direct
+    # Decided when the program is lowered, so that one compiled for another platform
+    # than this machine's gets that platform's form.
+    return functools.partial(jax.lax.platform_dependent, cpu=by_patches, default=direct)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Zero-padded convolution with an odd square kernel; reverse mode only.
@@ -51,14 +80,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
         (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out).
     """
-    # Decided when the program is lowered, so that one compiled for another platform
-    # than this machine's gets that platform's form.
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_by_patches, stride),
-        default=functools.partial(_direct, stride),
-    )
+    forms = (functools.partial(form, stride) for form in (_by_patches, _direct))
+    return _by_platform(*forms)(x, kernel)
 
 
 def _direct(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -93,9 +116,7 @@ def _backward(
 
         return pulled
 
-    return jax.lax.platform_dependent(
-        *residuals, cotangent, cpu=pull(_by_patches), default=pull(_direct)
-    )
+    return _by_platform(pull(_by_patches), pull(_direct))(*residuals, cotangent)
 
 
 convolve.defvjp(_forward, _backward)
@@ -122,20 +143,6 @@ class Convolution(nn.Module):
             (self.size, self.size, x.shape[-1], self.features),
         )
         return convolve(x, kernel, self.stride)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2 × 2 maximum, (n, h, w, c) → (n, ⌊h/2⌋, ⌊w/2⌋, c); an odd border is cut off."""
-    n, height, width, channels = x.shape
-    if height < 2 or width < 2:
-        raise ValueError(
-            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
-            "use fewer pooling stages or larger pictures"
-        )
-    height, width = height // 2, width // 2
-    x = x[:, : 2 * height, : 2 * width]
-    # By reshape, not reduce_window, whose gradient is slow on a CPU.
-    return x.reshape(n, height, 2, width, 2, channels).max(axis=(2, 4))
 
 
 def average_pool_to(x: jax.Array, size: int) -> jax.Array:

@@ -24,8 +24,17 @@ def _mean_and_variance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _windows(x: jax.Array) -> list[jax.Array]:
-    """The four pixels of each 2 × 2 window, (n, ⌊h/2⌋, ⌊w/2⌋, c) each."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    """The four pixels of each 2 × 2 window, (n, ⌊h/2⌋, ⌊w/2⌋, c) each.
+
+    An odd border is cut off.
+    """
+    _, height, width, _ = x.shape
+    if height < 2 or width < 2:
+        raise ValueError(
+            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
+            "use fewer pooling stages or larger pictures"
+        )
+    height, width = height // 2 * 2, width // 2 * 2
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
@@ -86,6 +95,9 @@ def normalize(
     Returns:
         (n, …, c) of x's dtype; and the batch's mean and variance (c,), at least
         float32, through which no gradient flows. Reverse mode only.
+
+    Raises:
+        ValueError: a feature map that is too small to pool.
 
     Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1 and the derivatives below it.
     """

@@ -1,91 +1,155 @@
 """A training step by every schedule: time, temporaries and work against end to end."""
 
-import functools
+import contextlib
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.timing import compared, paired
 
-# Name → factory and its options. Of `cnn` all stages are alike: what depth alone does.
+# Name → factory and its options; cnnDwW has D stages of width W that are all alike.
 _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cnn4": ("cnn", {"widths": (32,) * 4, "pools": 0}),
-    "cnn8": ("cnn", {"widths": (32,) * 8, "pools": 0}),
-    "cnn16": ("cnn", {"widths": (32,) * 16, "pools": 0}),
-    "cnn32": ("cnn", {"widths": (32,) * 32, "pools": 0}),
     "vgg11": ("vgg", {"depth": 11}),
     "resnet18": ("resnet", {"depth": 18}),
     "resnet34": ("resnet", {"depth": 34}),
     "resnet110": ("resnet", {"depth": 110}),
     "mlp": ("mlp", {}),
 }
-_BASELINE = "end to end"
-_FIGURES = {"temp_bytes": "temp MiB", "flops": "GFLOP"}
-_UNITS = {"temp_bytes": 2**20, "flops": 10**9}
+_ALIKE = re.compile(r"cnn([1-9]\d*)w([1-9]\d*)")
+_AUGMENTATION = "crop,flip"
+
+SCHEDULES = {
+    "end_to_end": "the baseline",
+    "end_to_end_recomputed": "each stage recomputed from its input",
+    "end_to_end_augmented": "with crops and flips",
+    "parallel": "all stages at once",
+    "sequential": "a step of every stage, on what the stages before it put out",
+    "sequential_augmented": "… with crops and flips, the stages before it forward only",
+}
+_BASELINE = "end_to_end"
+_BASELINES = {"sequential_augmented": "end_to_end_augmented"}
+_FIGURES = {"temp_bytes": "temp MiB", "peak_bytes": "peak MiB", "flops": "GFLOP"}
+_UNITS = {"temp_bytes": 2**20, "peak_bytes": 2**20, "flops": 10**9}
 
 
-class _Program(NamedTuple):
-    """One train step: what it is lowered from, and which schedule it belongs to."""
+class Program(NamedTuple):
+    """One train step: what it is lowered from, and where its input comes from."""
 
     blocks: tuple[Any, ...]
-    cached: bool
+    cached: bool = False
+
+
+_ALL = ",".join(SCHEDULES)
 
 
 def training(
-    networks: str = "cnn4,cnn8,cnn16,cnn32,vgg11,resnet18,resnet34",
-    batch_sizes: str = "32,128,512",
-    compile_only: str = "False",
+    networks: str = "vgg11", batch_sizes: str = "128", schedules: str = _ALL
 ) -> Iterator[list[dict[str, Any]]]:
     """Steps of all schedules on pictures of 32 × 32 × 3 and ten classes.
 
     Args:
         networks: their names, with commas.
         batch_sizes: samples of a step, with commas.
-        compile_only: True for the compiler's figures alone.
+        schedules: their names, with commas; end_to_end is always among them.
 
     Raises:
-        ValueError: an unknown network, a size that is none, neither True nor False.
+        ValueError: an unknown network or schedule, a size that is none.
     """
-    names = networks.split(",")
-    if unknown := [name for name in names if name not in _NETWORKS]:
+    return _rows(networks, batch_sizes, schedules, timed=True)
+
+
+def memory(
+    networks: str = "vgg11,resnet18,resnet34,resnet110",
+    batch_sizes: str = "128",
+    schedules: str = "end_to_end,end_to_end_recomputed,parallel,sequential",
+) -> Iterator[list[dict[str, Any]]]:
+    """The compiler's figures of the same steps with plain convolutions, none run.
+
+    Args:
+        networks: as for `training`.
+        batch_sizes: as for `training`.
+        schedules: as for `training`.
+
+    Raises:
+        ValueError: as `training`.
+    """
+    return _rows(networks, batch_sizes, schedules, timed=False)
+
+
+def _rows(
+    networks: str, batch_sizes: str, schedules: str, *, timed: bool
+) -> Iterator[list[dict[str, Any]]]:
+    names, sizes = networks.split(","), sizes_of(batch_sizes)
+    for name in names:
+        network(name)
+    wanted = schedules.split(",")
+    if unknown := [name for name in wanted if name not in SCHEDULES]:
         raise ValueError(
-            f"--networks: got {unknown[0]!r}; must be some of {', '.join(_NETWORKS)}"
+            f"--schedules: got {unknown[0]!r}; must be some of {', '.join(SCHEDULES)}"
         )
-    sizes = batch_sizes.split(",")
+    # In this order, and the one that the others are compared with in any case.
+    wanted = [name for name in SCHEDULES if name in wanted or name == _BASELINE]
+    runs = itertools.product(names, sizes)
+    return (compare(name, size, wanted, timed=timed) for name, size in runs)
+
+
+def sizes_of(text: str) -> list[int]:
+    """Batch sizes from a flag."""
+    sizes = text.split(",")
     if bad := [size for size in sizes if not (size.isdecimal() and int(size) > 0)]:
         raise ValueError(f"--batch_sizes: got {bad[0]!r}; must be integers from 1")
-    if compile_only not in ("True", "False"):
-        raise ValueError(f"--compile_only: got {compile_only!r}; must be True or False")
-    return (
-        _compare(name, int(size), timed=compile_only == "False")
-        for name in names
-        for size in sizes
-    )
+    return [int(size) for size in sizes]
 
 
-def _compare(name: str, batch_size: int, *, timed: bool) -> list[dict[str, Any]]:
-    """The rows of one network and batch size."""
-    schedules = _programs(name, batch_size)
-    seen: dict[str, Any] = {}
-    compiled = {
-        schedule: [_compile(program, seen) for program in programs]
-        for schedule, programs in schedules.items()
+def network(name: str) -> tuple[str, dict[str, Any]]:
+    """Factory and options of a network by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if alike := _ALIKE.fullmatch(name):
+        depth, width = map(int, alike.groups())
+        return "cnn", {"widths": (width,) * depth, "pools": 0}
+    if name not in _NETWORKS:
+        raise ValueError(
+            f"--networks: got {name!r}; must be some of {', '.join(_NETWORKS)}, "
+            "or cnn8w32 for 8 stages of width 32"
+        )
+    return _NETWORKS[name]
+
+
+def compare(
+    name: str, batch_size: int, schedules: Sequence[str], *, timed: bool
+) -> list[dict[str, Any]]:
+    """The rows of one network and batch size.
+
+    Args:
+        name: of the network.
+        batch_size: samples of a step.
+        schedules: some of `SCHEDULES`, end_to_end among them.
+        timed: whether steps are run; if not, convolutions are plain ones.
+    """
+    from dib_jax.models.convolution import direct_convolutions
+
+    programs = {
+        schedule: steps_of(schedule, name, batch_size) for schedule in schedules
     }
+    seen: dict[str, Any] = {}
+    with contextlib.nullcontext() if timed else direct_convolutions():
+        compiled = {
+            schedule: [compile_step(program, seen) for program in own]
+            for schedule, own in programs.items()
+        }
     figures = {
         schedule: {
             # Stages in turn: never more than the largest is held, all of it is done.
-            "temp_bytes": _over(max, [own["temp_bytes"] for _, own in steps]),
-            "flops": _over(sum, [own["flops"] for _, own in steps]),
+            key: _over(sum if key == "flops" else max, [own[key] for _, own in steps])
+            for key in _FIGURES
         }
         for schedule, steps in compiled.items()
     }
-    times = None
-    if timed:
-        runs = {
-            schedule: _run([step for step, _ in steps], schedules[schedule])
-            for schedule, steps in compiled.items()
-        }
-        times = paired(runs, seconds=30.0)
     rows = []
     for schedule, own in figures.items():
         row = {"network": name, "batch": batch_size, "schedule": schedule}
@@ -96,9 +160,19 @@ def _compare(name: str, batch_size: int, *, timed: bool) -> list[dict[str, Any]]
             row[column] = own[key] / _UNITS[key] if known else None
             row[f"× {column}"] = own[key] / base if known else None
         rows.append(row)
-    if times is not None:
-        for row, more in zip(rows, compared(times, _BASELINE, {}), strict=True):
-            row |= {name: value for name, value in more.items() if name != "what"}
+    if timed:
+        runs = {
+            schedule: run_steps([step for step, _ in steps], programs[schedule])
+            for schedule, steps in compiled.items()
+        }
+        times = paired(runs, seconds=30.0)
+        for row in rows:
+            base = _BASELINES.get(row["schedule"], _BASELINE)
+            base = base if base in times else _BASELINE
+            own = {one["what"]: one for one in compared(times, base, {})}
+            for column, value in own[row["schedule"]].items():
+                if column != "what":
+                    row["× time" if column == f"× {base}" else column] = value
     return rows
 
 
@@ -106,50 +180,61 @@ def _over(reduce: Callable[[list[Any]], Any], values: list[Any]) -> Any:
     return None if None in values else reduce(values)
 
 
-def _programs(name: str, batch_size: int) -> dict[str, list[_Program]]:
-    """Schedule → its train steps."""
+def steps_of(
+    schedule: str, name: str, batch_size: int, **changes: Any
+) -> list[Program]:
+    """The train steps of a network by a schedule.
+
+    Args:
+        schedule: one of `SCHEDULES`.
+        name: of the network.
+        batch_size: samples of a step.
+        **changes: of the blocks' fields.
+    """
     import jax.numpy as jnp
     import optax
 
+    from dib_jax.data.augment import augment
     from dib_jax.tasks.classification import classification
     from dib_jax.training.build import find
     from dib_jax.training.steps import Block
 
-    factory, options = _NETWORKS[name]
+    factory, options = network(name)
     stages = tuple(find("models", factory)(**options))
-    local = find("objectives", "dib")()
+    augmented = schedule.endswith("_augmented")
 
-    def block(first: int, last: int, **changes: Any) -> Block:
+    def block(first: int, last: int, **own: Any) -> Block:
         fields = {
             "trunk": stages[:first],
             "stages": stages[first:last],
             "head": find("models.heads", "linear")(num_outputs=10),
             "stage": last - 1,
             "task": classification(num_classes=10),
-            "objective": local,
+            "objective": find("objectives", "dib")(),
             "optimizer": optax.sgd(0.1, momentum=0.9),
             "prepare": lambda images: images.astype(jnp.float32) / 255,
-            "augment": None,
+            "augment": augment(_AUGMENTATION) if augmented else None,
             "compute_dtype": jnp.float32,
             "batch_size": batch_size,
         }
-        return Block(**{**fields, **changes})
+        return Block(**{**fields, **own, **changes})
 
     count = len(stages)
-    whole = functools.partial(
-        block, 0, count, objective=lambda signals: (signals.task_loss, {})
-    )
+    if schedule.startswith("end_to_end"):
+        whole = block(
+            0,
+            count,
+            objective=lambda signals: (signals.task_loss, {}),
+            remat=schedule.endswith("_recomputed"),
+        )
+        return [Program((whole,))]
     each = [block(index, index + 1) for index in range(count)]
-    return {
-        _BASELINE: [_Program((whole(),), cached=False)],
-        "end to end, recomputed": [_Program((whole(remat=True),), cached=False)],
-        "parallel": [_Program(tuple(each), cached=False)],
-        "sequential, cached": [_Program((own,), cached=True) for own in each],
-        "sequential, forward pass": [_Program((own,), cached=False) for own in each],
-    }
+    if schedule == "parallel":
+        return [Program(tuple(each))]
+    return [Program((own,), cached=not augmented) for own in each]
 
 
-def _arguments(program: _Program, make: Callable[..., Any]) -> tuple[Any, ...]:
+def arguments_of(program: Program, make: Callable[..., Any]) -> tuple[Any, ...]:
     """States, trunk, batch and keys; `make` builds arrays, or only their shapes."""
     import jax
     import jax.numpy as jnp
@@ -175,7 +260,10 @@ def _arguments(program: _Program, make: Callable[..., Any]) -> tuple[Any, ...]:
             trunk = frozen(initial_state(before, key, images))[0]
             if program.cached:
                 x = first.prepare(images)
-                batch[TRUNK_OUTPUT] = apply_frozen(first.trunk, trunk, x)[-1]
+                x = apply_frozen(
+                    first.trunk, trunk, x, compute_dtype=first.compute_dtype
+                )[-1]
+                batch[TRUNK_OUTPUT] = x
                 trunk = ()
         return states, trunk, batch
 
@@ -183,8 +271,16 @@ def _arguments(program: _Program, make: Callable[..., Any]) -> tuple[Any, ...]:
     return *make(build, jax.random.key(0)), keys
 
 
-def _compile(program: _Program, seen: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The compiled step and the compiler's figures; equal programs only once."""
+def compile_step(
+    program: Program, seen: dict[str, Any], *, steps: int = 0
+) -> tuple[Any, dict[str, Any]]:
+    """The compiled step and the compiler's figures; equal programs only once.
+
+    Args:
+        program: the step.
+        seen: programs that were compiled before; this one is added.
+        steps: so many of them in one program, on the same batch; 0 for a plain step.
+    """
     import jax
 
     from dib_jax.training.steps import train_step
@@ -193,8 +289,15 @@ def _compile(program: _Program, seen: dict[str, Any]) -> tuple[Any, dict[str, An
     def step(states: Any, trunk: Any, batch: Any, keys: Any) -> Any:
         return train_step(program.blocks, states, trunk, batch, keys=keys)
 
-    arguments = _arguments(program, jax.eval_shape)
-    lowered = jax.jit(step, donate_argnums=0).lower(*arguments)
+    def several(states: Any, trunk: Any, batch: Any, keys: Any) -> Any:
+        def body(states: Any, _: None) -> Any:
+            return step(states, trunk, batch, keys)
+
+        return jax.lax.scan(body, states, length=steps)
+
+    arguments = arguments_of(program, jax.eval_shape)
+    function = several if steps else step
+    lowered = jax.jit(function, donate_argnums=0).lower(*arguments)
     text = lowered.as_text()
     if text not in seen:
         compiled = lowered.compile()
@@ -202,18 +305,21 @@ def _compile(program: _Program, seen: dict[str, Any]) -> tuple[Any, dict[str, An
     return seen[text]
 
 
-def _run(steps: list[Any], programs: list[_Program]) -> Callable[[], None]:
-    """One step of each program, on arrays that stay on the device."""
+def run_steps(
+    steps: Sequence[Any], programs: Sequence[Program], *, times: int = 1
+) -> Callable[[], None]:
+    """A function that runs each program so many times, on arrays on the device."""
     import jax
 
-    now = [
-        list(_arguments(program, lambda build, key: jax.jit(build)(key)))
-        for program in programs
-    ]
+    def make(build: Callable[..., Any], key: Any) -> Any:
+        return jax.jit(build)(key)
+
+    now = [list(arguments_of(program, make)) for program in programs]
 
     def run() -> None:
         for step, arguments in zip(steps, now, strict=True):
-            arguments[0], _ = step(*arguments)
+            for _ in range(times):
+                arguments[0], _ = step(*arguments)
         jax.block_until_ready([arguments[0] for arguments in now])
 
     return run
@@ -236,20 +342,36 @@ def plot_ratios(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     panels = figure.subplots(len(columns), len(sizes), sharey="row", squeeze=False)
     for across, column in zip(panels, columns, strict=True):
         for axes, size in zip(across, sizes, strict=True):
-            for name in dict.fromkeys(row["schedule"] for row in rows):
-                points = [
-                    (row["network"], row[column])
-                    for row in rows
-                    if (row["schedule"], row["batch"]) == (name, size)
-                    and row[column] is not None
-                ]
-                if points:
-                    axes.plot(*zip(*points, strict=True), marker="o", ms=3, label=name)
+            own = [row for row in rows if row["batch"] == size]
+            draw(axes, own, "network", column)
             axes.set(title=f"batch {size}", yscale="log")
             axes.tick_params("x", rotation=60)
-            axes.grid(alpha=0.3)
         across[0].set_ylabel(column)
-    labelled = panels[0][0].get_legend_handles_labels()
+    legend(figure, panels[0][0])
+    figure.savefig(path, dpi=90)
+
+
+def draw(axes: Any, rows: list[dict[str, Any]], across: str, column: str) -> None:
+    """A line for each schedule: a column of the rows over another one."""
+    for index, name in enumerate(SCHEDULES):
+        points = [
+            (row[across], row[column])
+            for row in rows
+            if row["schedule"] == name and row[column] is not None
+        ]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True),
+                color=f"C{index}",
+                marker="o",
+                ms=3,
+                label=name.replace("_", " "),
+            )
+    axes.grid(alpha=0.3)
+
+
+def legend(figure: Any, axes: Any) -> None:
+    """Beside the panels, what the lines of one of them are."""
+    labelled = axes.get_legend_handles_labels()
     if labelled[0]:
         figure.legend(*labelled, loc="outside right center")
-    figure.savefig(path, dpi=90)

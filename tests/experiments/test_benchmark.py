@@ -1,11 +1,12 @@
 """The benchmark command: its mistakes, and that a table can be read again."""
 
+import contextlib
 import json
 
 import pytest
 
 from experiments import benchmark, command_line
-from experiments.benchmarks import table, timing, training
+from experiments.benchmarks import gpu, overhead, scaling, table, timing, training
 
 
 def test_every_round_has_all_that_is_compared_and_no_order_is_for_ever():
@@ -59,14 +60,17 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one benchmark of information, estimation, training, got none"),
+        ([], "give one benchmark of information, estimation, training, memory, scali"),
         (["informatoin"], "got informatoin"),
         (["information", "estimation"], "got information estimation"),
         (["information", "--oot=x"], "unknown flag --oot"),
         (["information", "--networks=mlp"], "--networks means nothing to the benchma"),
         (["training", "--networks=mlp,vgg12"], "--networks: got 'vgg12'; must be some"),
         (["training", "--batch_sizes=0"], "--batch_sizes: got '0'; must be integers"),
-        (["training", "--compile_only=1"], "--compile_only: got '1'; must be True or"),
+        (["training", "--schedules=paralel"], "--schedules: got 'paralel'; must be s"),
+        (["scaling", "--quick=1"], "--quick: got '1'; must be True or False"),
+        (["overhead", "--seconds=x"], "--seconds: got 'x'; must be a number from 0"),
+        (["gpu"], "the benchmark gpu needs a GPU, and jax runs on 'cpu' here"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
@@ -83,27 +87,35 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_compilers_figures_of_training_need_no_step(tmp_path, monkeypatch):
+def test_the_compilers_figures_need_no_step(tmp_path, monkeypatch):
     def must_not_run(*arguments, **options):
         raise AssertionError
 
-    monkeypatch.setattr(training, "_run", must_not_run)
-    arguments = ["training", "--networks=mlp", "--batch_sizes=8,16"]
-    benchmark.main([*arguments, "--compile_only=True", f"--out={tmp_path}"])
-    record = json.loads((tmp_path / "benchmark_training.json").read_text())
-    assert (tmp_path / "benchmark_training.png").stat().st_size > 1000
+    monkeypatch.setattr(training, "run_steps", must_not_run)
+    benchmark.main(
+        ["memory", "--networks=mlp", "--batch_sizes=8,16", f"--out={tmp_path}"]
+    )
+    record = json.loads((tmp_path / "benchmark_memory.json").read_text())
+    assert (tmp_path / "benchmark_memory.png").stat().st_size > 1000
     found = {(row["batch"], row["schedule"]): row for row in record["rows"]}
-    assert len(found) == len(record["rows"]) == 10
+    assert len(found) == len(record["rows"]) == 8
     for size in (8, 16):
-        whole = found[size, "end to end"]
+        whole = found[size, "end_to_end"]
         assert whole["× temp MiB"] == whole["× GFLOP"] == 1
-        assert found[size, "sequential, cached"]["steps"] == 3
-        in_turn, with_trunk = (
-            found[size, f"sequential, {how}"]["GFLOP"]
-            for how in ("cached", "forward pass")
-        )
-        assert in_turn < with_trunk
+        assert found[size, "sequential"]["steps"] == 3
+        assert found[size, "parallel"]["steps"] == 1
     assert not any("ms" in row for row in record["rows"])
+
+
+def test_memory_is_that_of_plain_convolutions():
+    (rows,) = training.memory("cnn2w4", "2", "sequential")
+    assert [row["schedule"] for row in rows] == ["end_to_end", "sequential"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "dib_jax.models.convolution.direct_convolutions", contextlib.nullcontext
+        )
+        (patches,) = training.memory("cnn2w4", "2", "end_to_end")
+    assert patches[0]["temp MiB"] > 1.5 * rows[0]["temp MiB"]
 
 
 def test_steps_of_all_schedules_are_timed_against_end_to_end(tmp_path, monkeypatch):
@@ -111,7 +123,66 @@ def test_steps_of_all_schedules_are_timed_against_end_to_end(tmp_path, monkeypat
         training, "paired", lambda runs, seconds: timing.paired(runs, seconds=0.0)
     )
     (rows,) = training.training(networks="mlp", batch_sizes="8")
-    assert rows[0]["schedule"] == "end to end"
-    assert rows[0]["× end to end"] == 1
+    assert [row["schedule"] for row in rows] == list(training.SCHEDULES)
+    assert rows[0]["× time"] == 1
     assert {row["rounds"] for row in rows} == {3}
     assert all(row["ms"] > 0 for row in rows)
+    training.plot_ratios(tmp_path / "ratios.png", rows)
+
+
+def test_growth_is_told_and_drawn_for_depth_batch_and_width(tmp_path, monkeypatch):
+    asked = []
+
+    def compare(name, batch_size, schedules, *, timed):
+        asked.append((name, batch_size, timed))
+        row = {"network": name, "temp MiB": 1.0 * batch_size}
+        return [{**row, "schedule": schedule} for schedule in schedules]
+
+    monkeypatch.setattr(scaling, "compare", compare)
+    rows = [row for more in scaling.scaling() for row in more]
+    assert ("cnn32w32", 128, False) in asked
+    assert ("cnn8w32", 1024, False) in asked
+    assert ("cnn8w128", 128, False) in asked
+    assert not any(timed for *_, timed in asked)
+    grown = [row["to"] for row in rows if row["schedule"] == "parallel"]
+    assert grown == [4, 8, 16, 32, 32, 128, 512, 1024, 16, 32, 64, 128]
+    scaling.plot_growth(tmp_path / "growth.png", rows)
+
+
+def test_the_cost_of_the_term_and_of_the_engine_are_set_against_a_step(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(overhead, "_TERMS", {"whole": {}, "now and then": {"every": 4}})
+    monkeypatch.setattr(overhead, "_EMPTY", {"samples": 64, "epochs": 3})
+    rows = [row for more in overhead.overhead("mlp", "16", "0") for row in more]
+    without = {r["stage"]: r["ms"] for r in rows if r["what"] == "without the term"}
+    assert without.keys() == {0, 1, 2, "all"}
+    assert without["all"] == pytest.approx(sum(without[stage] for stage in range(3)))
+    ratio = "× without the term"
+    whole = {row["stage"]: row for row in rows if row["what"] == "whole"}
+    assert whole["all"][ratio] == pytest.approx(whole["all"]["ms"] / without["all"])
+    dispatch = rows[-1]
+    assert dispatch["stage"] == "quickest"
+    assert dispatch["ms"] > 0
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    overhead.plot_terms(tmp_path / "terms.png", rows)
+
+
+def test_pictures_a_second_are_counted_for_every_schedule(tmp_path):
+    rows = gpu.throughput("mlp", 8, seconds=0.0)
+    assert [row["schedule"] for row in rows] == ["end_to_end", "parallel", "sequential"]
+    assert rows[0]["× end_to_end"] == 1
+    assert all(row["pictures a second"] > 0 for row in rows)
+    gpu.plot_rates(tmp_path / "rates.png", rows)
+
+
+def test_the_time_to_a_target_is_that_of_the_first_epoch_there():
+    accuracies = (0.5, 0.95, 0.93)
+    lines = [
+        {"stage": stage, "split": split, "seconds": 2.0, "accuracy": accuracy + bonus}
+        for accuracy in accuracies
+        for stage, bonus in ((0, -0.4), (1, 0.0))
+        for split in ("train", "validation")
+    ]
+    assert gpu.seconds_to(lines, 1, 0.94) == (6.0, 4.0)
+    assert gpu.seconds_to(lines, 0, 0.94) == (6.0, None)

@@ -6,7 +6,7 @@ import pytest
 from dib_jax.models.convolution import (
     average_pool_to,
     convolve,
-    max_pool,
+    direct_convolutions,
     patches,
 )
 
@@ -51,16 +51,16 @@ def test_the_form_follows_the_platform_that_is_compiled_for():
     assert "x27x" not in tpu
 
 
-def test_max_pooling_takes_the_largest_of_each_two_by_two_window():
-    x = jnp.arange(2 * 5 * 4 * 1.0).reshape(2, 5, 4, 1)
-    got = max_pool(x)
-    assert got.shape == (2, 2, 2, 1)
-    np.testing.assert_array_equal(got[0, ..., 0], [[5, 7], [13, 15]])
+def test_where_figures_for_accelerators_are_wanted_a_cpu_has_the_plain_form_too():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
 
+    def lowered():
+        jitted = jax.jit(jax.grad(lambda k: convolve(x, k).sum()))
+        return jitted.lower(kernel).as_text()
 
-def test_a_map_too_small_to_pool_is_refused():
-    with pytest.raises(ValueError, match="1 × 1 feature map cannot be pooled"):
-        max_pool(jnp.ones((2, 1, 1, 3)))
+    with direct_convolutions():
+        assert "stablehlo.convolution" in lowered()
+    assert "stablehlo.convolution" not in lowered()
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 2), (7, 2), (5, 3), (4, 4), (1, 2)])

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dib_jax.models.convolution import max_pool
 from dib_jax.models.normalization import BatchNorm, normalize
 
 
@@ -15,13 +14,28 @@ def by_parts(variables, x, *, relu, pool, train=True):
     norm = nn.BatchNorm(use_running_average=not train, momentum=0.9)
     y, changed = norm.apply(variables, x, mutable=["batch_stats"])
     y = nn.relu(y) if relu else y
-    return (max_pool(y) if pool else y), changed["batch_stats"]
+    return (nn.max_pool(y, (2, 2), (2, 2)) if pool else y), changed["batch_stats"]
 
 
 def in_one(variables, x, *, relu, pool, train=True):
     norm = BatchNorm(relu=relu, pool=pool)
     y, changed = norm.apply(variables, x, train=train, mutable=["batch_stats"])
     return y, changed["batch_stats"]
+
+
+def test_the_largest_of_each_two_by_two_window_is_taken():
+    x = jnp.arange(2 * 5 * 4 * 1.0).reshape(2, 5, 4, 1)
+    one, nothing = jnp.ones(1), jnp.zeros(1)
+    y, mean, variance = normalize(x, one, nothing, False, True)
+    assert y.shape == (2, 2, 2, 1)
+    largest = y[0, ..., 0] * jnp.sqrt(variance + 1e-5) + mean
+    np.testing.assert_allclose(largest, [[5, 7], [13, 15]], rtol=1e-5)
+
+
+def test_a_map_too_small_to_pool_is_refused():
+    one = jnp.ones(3)
+    with pytest.raises(ValueError, match="1 × 1 feature map cannot be pooled"):
+        normalize(jnp.ones((2, 1, 1, 3)), one, one, True, True)
 
 
 def drawn(shape, dtype=jnp.float64):
