@@ -217,7 +217,7 @@ def _after(state: StageState, x: jax.Array) -> jax.Array:
         # On a CPU barriers are removed before the order is chosen. The compiler does
         # not know that steps are counted from 0, so it needs these numbers for x.
         first = [leaf.reshape(-1)[0] for leaf in jax.tree.leaves(state.params)]
-        return jnp.where(state.step < 0, sum(first).astype(x.dtype), x)
+        return jnp.where(state.step < 0, jnp.asarray(sum(first), x.dtype), x)
 
     def barred(state: StageState, x: jax.Array) -> jax.Array:
         return jax.lax.optimization_barrier((state, x))[1]
