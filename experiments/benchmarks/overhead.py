@@ -25,6 +25,7 @@ _TERMS: dict[str, dict[str, Any]] = {
     "half of the batch": {"samples": 64},
     "every 4th step": {"every": 4},
     "every 8th step": {"every": 8},
+    "half of the batch, every 4th step": {"samples": 64, "every": 4},
     "α = 2, every 4th step": {"alpha": 2.0, "every": 4},
 }
 _WITHOUT = "without the term"
