@@ -153,8 +153,15 @@ def _empty_step(batch_size: int) -> float:
                     "val_fraction": 0.0,
                 },
                 "model": {"name": "mlp", "widths": (1,), "batch_norm": False},
+                "head": {"name": "linear"},
+                "task": {"name": "classification"},
                 "objective": {"name": "cross_entropy"},
                 "schedule": {"name": "sequential"},
+                "optimizer": {
+                    "name": "sgd",
+                    "learning_rate": 0.01,
+                    "schedule": "constant",
+                },
                 "epochs": _EMPTY["epochs"],
                 "batch_size": batch_size,
             }
