@@ -44,7 +44,8 @@ def test_a_loss_that_is_the_task_loss_is_named_once(tmp_path):
 def test_information_is_in_bits_and_the_task_loss_in_nats():
     assert figures.term_label("previous_information") == "Previous information (bits)"
     assert figures.term_label("entropy") == "Entropy (bits)"
-    assert figures.term_label("task_loss") == "Task loss (nats)"
+    assert figures.term_label("task_loss", loss_unit="nats") == "Task loss (nats)"
+    assert figures.term_label("task_loss") == "Task loss"  # of a class and a box
     assert "(" not in figures.term_label("similarity")
 
 
