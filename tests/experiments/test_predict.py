@@ -279,7 +279,8 @@ def test_a_trained_run_says_what_is_on_a_picture(tmp_path):
     mean_box = trained.results["mean_box"]
     assert set(mean_box) == {"ap50", "map", "mean_iou"}
     assert 0 < mean_box["mean_iou"] < trained.results["test"]["mean_iou"]
-    assert trained.results["duplicates"]["test"] == 400  # here test is train
+    # Here test is train, of which a tenth is held out.
+    assert 360 <= trained.results["duplicates"]["test"] < 400
     # What is needed of the data set lies in the run's folder.
     (tmp_path / "signs").rename(tmp_path / "elsewhere")
     Image.fromarray(images[3]).resize((160, 160), Image.Resampling.NEAREST).save(
