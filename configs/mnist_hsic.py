@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5
     )
     config.schedule = dict(
-        name="parallel", blocks=1, cache="auto", copies=0, remat=False
+        name="parallel_readout", blocks=1, cache="auto", copies=0, remat=False
     )
     config.optimizer = dict(
         name="adamw",
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else 20
+    config.epochs = 1 if quick else (20, 5)  # of the stages, of the output layer
     config.batch_size = 128
     config.precision = dict(compute="float32", information="float32")
     return config
