@@ -23,12 +23,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * 3 if quick else (256,) * 5, batch_norm=True
+        name="mlp", widths=(64,) * 3 if quick else (256,) * 5, batch_norm=True, parts=1
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
     config.objective = dict(
-        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5
+        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5, combine=()
     )
     config.schedule = dict(
         name="parallel_readout", blocks=1, cache="auto", copies=0, remat=False

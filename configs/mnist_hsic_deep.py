@@ -23,12 +23,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * (5 if quick else 30), batch_norm=False
+        name="mlp", widths=(64,) * (5 if quick else 30), batch_norm=False, parts=1
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
     config.objective = dict(
-        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5
+        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5, combine=()
     )
     config.schedule = dict(
         name="parallel_readout", blocks=1, cache="auto", copies=0, remat=False

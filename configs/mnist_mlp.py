@@ -23,7 +23,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * 3 if quick else (512, 512, 512), batch_norm=True
+        name="mlp",
+        widths=(64,) * 3 if quick else (512, 512, 512),
+        batch_norm=True,
+        parts=1,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
