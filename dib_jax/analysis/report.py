@@ -334,6 +334,12 @@ def _what_was_run(material: _Material) -> str:
         "Seed": f"{results.get('seed')}, one run",
     }
     html = page.facts({name: value for name, value in facts.items() if value})
+    collapsed = [str(e["stage"]) for e in results["stages"] if e.get("collapsed")]
+    if collapsed:
+        html += (
+            '<p class="note">Collapsed at the end of their training, with the same '
+            f"features for all samples: stage {escape(', '.join(collapsed))}.</p>"
+        )
     other = material.baseline
     if other is None and not run.end_to_end:
         html += (

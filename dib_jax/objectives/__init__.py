@@ -31,6 +31,7 @@ class Signals(NamedTuple):
         head_loss: scalar, as `task_loss`, but its gradient reaches the head only: for
             losses that train the stage without the head.
         step: updates that this stage has made before, an integer scalar.
+        progress: share of the stage's training that is done, 0 to 1, 1 excluded.
         modules: what the objective's own modules give for `features`, by name, float32;
             empty for an objective without any.
     """
@@ -46,6 +47,7 @@ class Signals(NamedTuple):
     target_gram: jax.Array
     head_loss: jax.Array
     step: jax.Array | int = 0
+    progress: jax.Array | float = 0.0
     modules: Mapping[str, jax.Array] = types.MappingProxyType({})
 
 

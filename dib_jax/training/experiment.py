@@ -122,6 +122,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
             remat=config.schedule.remat,
             modules=bring(group[-1], dataset.train["images"].shape[1:]),
             every_stage=schedule.every_stage,
+            steps=count_epochs * (count // config.batch_size),
         )
 
     return Experiment(

@@ -20,6 +20,8 @@ from dib_jax.tasks import Batch, Task
 
 Variables = dict[str, Any]
 
+# The recorded share of features that differs between samples.
+SPREAD = "spread"
 # In a batch: what the trunk put out for it, where that was computed before.
 TRUNK_OUTPUT = "trunk_output"
 
@@ -61,6 +63,7 @@ class Block(NamedTuple):
         batch_size: samples of one step.
         remat: whether the backward pass recomputes each stage from its input.
         modules: the objective's own modules, by name.
+        steps: updates of its whole training, where that is known; 0 where not.
         every_stage: whether the objective is also applied to each inner stage of the
             block, where the task's loss is 0: what it adds to that loss counts there.
     """
@@ -79,6 +82,7 @@ class Block(NamedTuple):
     remat: bool = False
     modules: Modules = types.MappingProxyType({})
     every_stage: bool = False
+    steps: int = 0
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
@@ -284,13 +288,20 @@ def _update(
             target_gram=block.task.target_gram(targets),
             head_loss=head_loss,
             step=state.step,
+            progress=state.step / max(block.steps, 1),
             modules=given,
         )
         if block.every_stage:
             loss, terms = _at_every_stage(block, signals, inner)
         else:
             loss, terms = block.objective(signals)
-        terms = {"loss": loss, "task_loss": task_loss, **task_terms, **terms}
+        terms = {
+            "loss": loss,
+            "task_loss": task_loss,
+            **task_terms,
+            **terms,
+            SPREAD: _spread(x),
+        }
         stats = (tuple(batch_stats), head_stats, module_stats)
         return loss, (terms, stats, x)
 
@@ -308,6 +319,16 @@ def _update(
         modules={"params": module_params, "batch_stats": module_stats},
     )
     return state, terms, jax.lax.stop_gradient(features)
+
+
+def _spread(features: jax.Array) -> jax.Array:
+    """How much of the features' mean square is variance between samples, 0 to 1."""
+    x = jax.lax.stop_gradient(features).astype(jnp.float32)
+    largest = jnp.max(jnp.abs(x))
+    x = x / jnp.where(largest > 0, largest, 1)
+    square = jnp.mean(x**2)
+    variance = jnp.mean(jnp.var(x, axis=0))
+    return jnp.where(square > 0, variance / jnp.where(square > 0, square, 1), 0)
 
 
 def _at_every_stage(

@@ -14,6 +14,7 @@ from dib_jax.models.heads.linear import linear
 from dib_jax.objectives import WithModules
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
+from dib_jax.training import steps
 from dib_jax.training.steps import (
     Block,
     epoch_rows,
@@ -389,3 +390,24 @@ def test_the_penalty_of_a_late_stage_reaches_the_early_ones(data):
     ]
     assert moved[0] > 0
     assert moved[2] == 0
+
+
+def test_the_progress_of_a_training_runs_from_zero_to_its_last_step(data):
+    def objective(signals):
+        return signals.task_loss, {"progress": signals.progress}
+
+    block = block_at(0, objective=objective, steps=4)
+    state = initial_state(block, jax.random.key(0), data["images"])
+    _, terms = epoch_of(block, state, (), data, key=jax.random.key(2))
+    np.testing.assert_allclose(terms["progress"], [0, 0.25, 0.5, 0.75])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e25])
+def test_the_spread_is_the_share_of_features_that_differs_between_samples(scale):
+    constant = jnp.broadcast_to(jnp.array([0.3, -2.0, 0.0]), (8, 3)) * scale
+    signs = jnp.where(jnp.arange(8) % 2, 1.0, -1.0)[:, None] * jnp.ones(3) * scale
+    assert float(steps._spread(0 * constant)) == 0
+    assert float(steps._spread(constant)) < 1e-12
+    np.testing.assert_allclose(steps._spread(signs), 1.0, rtol=1e-6)
+    half = jnp.concatenate([signs, jnp.ones((8, 3)) * scale], axis=1)
+    np.testing.assert_allclose(steps._spread(half), 0.5, rtol=1e-6)
