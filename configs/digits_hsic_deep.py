@@ -1,6 +1,6 @@
-"""HSIC bottleneck on MNIST: a plain perceptron of thirty layers, without batch norms.
+"""HSIC bottleneck on digits: a plain perceptron of 24 layers, without batch norms.
 
-Command:  python -m experiments.run --config=configs/mnist_hsic_deep.py (or :quick)
+Command:  python -m experiments.run --config=configs/digits_hsic_deep.py (or :quick)
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0
     config.workdir = ""
     config.dataset = dict(
-        name="mnist",
+        name="digits",
         data_dir="",
         val_fraction=0.1,
         augment="",
@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * (5 if quick else 30), batch_norm=False, parts=1
+        name="mlp", widths=(64,) * (5 if quick else 24), batch_norm=False, parts=1
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else (3, 1)  # of the stages, of the output layer
-    config.batch_size = 256
+    config.epochs = 1 if quick else (20, 10)  # of the stages, of the output layer
+    config.batch_size = 128
     config.precision = dict(compute="float32", information="float32")
     return config
