@@ -1,4 +1,4 @@
-"""HSIC bottleneck on digits: a plain perceptron of 24 layers, without batch norms.
+"""HSIC bottleneck on digits: a plain perceptron of 20 layers, without batch norms.
 
 Command:  python -m experiments.run --config=configs/digits_hsic_deep.py (or :quick)
 """
@@ -23,7 +23,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * (5 if quick else 24), batch_norm=False, parts=1
+        name="mlp",
+        widths=(64,) * (5 if quick else 20),
+        batch_norm=False,
+        parts=1,
+        gain=0.41,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
@@ -35,13 +39,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     config.optimizer = dict(
         name="adamw",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         weight_decay=0.0,
         momentum=0.9,
         schedule="cosine",
         warmup_epochs=1.0,
     )
     config.epochs = 1 if quick else (20, 10)  # of the stages, of the output layer
-    config.batch_size = 128
+    config.batch_size = 64
     config.precision = dict(compute="float32", information="float32")
     return config

@@ -23,7 +23,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * 3 if quick else (512,) * 3, batch_norm=True, parts=1
+        name="mlp",
+        widths=(64,) * 3 if quick else (512,) * 3,
+        batch_norm=True,
+        parts=1,
+        gain=1.0,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)

@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         widths=(64,) * 3 if quick else (512, 512, 512),
         batch_norm=True,
         parts=1,
+        gain=1.0,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)

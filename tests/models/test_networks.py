@@ -195,3 +195,14 @@ def test_the_averaged_head_sees_the_mean_of_the_networks():
         head.init(jax.random.key(1), jnp.ones((4, 7)), train=True)
     with pytest.raises(ValueError, match="parts must be ≥ 1, got 0"):
         averaged(num_outputs=3, parts=0)
+
+
+def test_the_gain_of_a_plain_network_is_the_factor_by_which_each_layer_shrinks():
+    x = jax.random.normal(jax.random.key(0), (64, 400))
+    sizes = []
+    for stage in mlp(widths=(400,) * 4, batch_norm=False, gain=0.5):
+        x, _ = stage.init_with_output(jax.random.key(len(sizes)), x, train=True)
+        sizes.append(float(jnp.sqrt(jnp.mean(x**2))))
+    np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 0.5, rtol=0.1)
+    with pytest.raises(ValueError, match="gain must be a number > 0, got 0"):
+        mlp(gain=0.0)
