@@ -1,5 +1,6 @@
 """HSIC bottleneck on MNIST: three hidden layers trained at once, then the output layer.
 
+Result:   test accuracy 0.9797 (one seed); results/hsic_bottleneck.md
 Command:  python -m experiments.run --config=configs/mnist_hsic.py (or :quick)
 """
 
