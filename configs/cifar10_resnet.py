@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         bandwidth="mean",
         samples=0,
         every=1,
+        course="constant",
     )
     config.schedule = dict(
         name="sequential", blocks=1, cache="auto", copies=0, remat=False

@@ -1,5 +1,6 @@
-"""HSIC bottleneck on MNIST: a perceptron of five hidden layers, all trained at once.
+"""HSIC bottleneck on MNIST: three hidden layers trained at once, then the output layer.
 
+Result:   test accuracy 0.9797 (one seed); results/hsic_bottleneck.md
 Command:  python -m experiments.run --config=configs/mnist_hsic.py (or :quick)
 """
 
@@ -24,25 +25,29 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * 3 if quick else (256,) * 5, batch_norm=True
+        name="mlp",
+        widths=(64,) * 3 if quick else (512,) * 3,
+        batch_norm=True,
+        parts=1,
+        gain=1.0,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
     config.objective = dict(
-        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5
+        name="hsic_bottleneck", balance=100.0, sigma=5.0, epsilon=1e-5, combine=()
     )
     config.schedule = dict(
-        name="parallel", blocks=1, cache="auto", copies=0, remat=False
+        name="parallel_readout", blocks=1, cache="auto", copies=0, remat=False
     )
     config.optimizer = dict(
         name="adamw",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         weight_decay=0.0,
         momentum=0.9,
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else 20
-    config.batch_size = 128
+    config.epochs = 1 if quick else (6, 2)  # of the stages, of the output layer
+    config.batch_size = 256
     config.precision = dict(compute="float32", information="float32")
     return config

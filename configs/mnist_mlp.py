@@ -24,7 +24,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         placement="auto",
     )
     config.model = dict(
-        name="mlp", widths=(64,) * 3 if quick else (512, 512, 512), batch_norm=True
+        name="mlp",
+        widths=(64,) * 3 if quick else (512, 512, 512),
+        batch_norm=True,
+        parts=1,
+        gain=1.0,
     )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
@@ -36,6 +40,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         bandwidth="mean",
         samples=0,
         every=1,
+        course="constant",
     )
     config.schedule = dict(
         name="sequential", blocks=1, cache="auto", copies=0, remat=False

@@ -26,7 +26,7 @@ ALLOWED = {
     "data": set(),
     "checkpoints": set(),
     "tasks": {"information", "models"},
-    "objectives": {"information"},
+    "objectives": {"information", "models"},
     "training": {"objectives", "tasks", "models", "data", "checkpoints"},
     "analysis": {"information", "tasks", "models", "data", "training", "checkpoints"},
 }

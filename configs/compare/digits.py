@@ -5,6 +5,21 @@ Command:  python -m experiments.compare --config=configs/compare/digits.py (or :
 
 import ml_collections
 
+# What :quick compares.
+_QUICK = (
+    "end_to_end",
+    "end_to_end_dib",
+    "greedy_dib",
+    "random_features",
+    "cross_entropy_k1",
+    "cross_entropy_k2",
+    "decoupled",
+    "predsim",
+    "infopro_contrastive",
+    "hsic_bottleneck",
+    "plausible_hsic",
+)
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The comparison; `arg` may be "quick"."""
@@ -12,12 +27,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py" + (":quick" if arg else "")
-    config.methods = {
+    residual = ("model.name=resnet", "model.depth=14", "model.width=16")
+    adam = ("optimizer.name=adamw", "optimizer.learning_rate=2e-3")
+    methods = {
         "end_to_end": ("schedule.name=end_to_end",),
+        "end_to_end_dib": ("schedule.name=end_to_end_penalized",),
         "greedy_dib": (),
+        "dib_no_penalty": ("objective.beta=0",),
         "dib_compress_entropy": ("objective.compress=entropy",),
         "dib_keep_input": ("objective.beta=-0.01",),
         "dib_conv_head": ("head.name=conv", "head.layers=1"),
+        "random_features": ("objective.name=random_features",),
         "cross_entropy_k1": ("objective.name=cross_entropy",),
         "cross_entropy_k2": (
             "objective.name=cross_entropy",
@@ -29,6 +49,44 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "head.name=conv",
             "head.layers=2",
         ),
+        "decoupled": ("objective.name=cross_entropy", "schedule.name=parallel"),
+        "predsim": ("objective.name=similarity", "schedule.name=parallel", *adam),
+        "similarity": (
+            "objective.name=similarity",
+            "objective.beta=1",
+            "schedule.name=parallel",
+            *adam,
+        ),
+        "infopro_contrastive": ("objective.name=infopro", "schedule.name=parallel"),
+        "infopro_softmax": (
+            "objective.name=infopro",
+            "objective.prediction=classification",
+            "schedule.name=parallel",
+        ),
+        "hsic_bottleneck": (
+            "objective.name=hsic_bottleneck",
+            "schedule.name=parallel_readout",
+            *adam,
+        ),
+        "plausible_hsic": (
+            "objective.name=plausible_hsic",
+            "objective.groups=16",
+            "schedule.name=parallel",
+            *adam,
+        ),
+        # Transport is for residual networks: its own network, and what to compare with.
+        "resnet_trgl": ("objective.name=trgl", "schedule.name=parallel", *residual),
+        "resnet_cross_entropy": (
+            "objective.name=cross_entropy",
+            "schedule.name=parallel",
+            *residual,
+        ),
+        "resnet_end_to_end": ("schedule.name=end_to_end", *residual),
+    }
+    config.methods = {
+        name: overrides
+        for name, overrides in methods.items()
+        if not arg or name in _QUICK
     }
     config.datasets = {"digits": ()}
     config.seeds = (0, 1) if arg else (0, 1, 2)

@@ -86,7 +86,13 @@ class Run(NamedTuple):
     @property
     def at_once(self) -> bool:
         """Whether its stages trained at once, with no gradient between them."""
-        return self.config.get("schedule", {}).get("name") == "parallel"
+        name = self.config.get("schedule", {}).get("name")
+        return name in ("parallel", "parallel_readout")
+
+    @property
+    def penalized(self) -> bool:
+        """Whether back-propagation went through all stages, with a penalty at each."""
+        return self.config.get("schedule", {}).get("name") == f"{END_TO_END}_penalized"
 
 
 class _Material(NamedTuple):
@@ -273,11 +279,11 @@ def _title(run: Run) -> str:
 def _subtitle(run: Run) -> str:
     name = _section(run, "model").get("name", "network")
     stages = f"{_stage_count(run)} stage{'s' * (_stage_count(run) > 1)}"
-    how = (
-        "end to end by back-propagation"
-        if run.end_to_end
-        else "stage by stage, without end-to-end back-propagation"
-    )
+    how = "stage by stage, without end-to-end back-propagation"
+    if run.end_to_end:
+        how = "end to end by back-propagation"
+    elif run.penalized:
+        how = "end to end by back-propagation, with a penalty at every stage"
     return f"{name}, {stages}, trained {how}"
 
 
@@ -345,6 +351,12 @@ def _what_was_run(material: _Material) -> str:
         "Seed": f"{results.get('seed')}, one run",
     }
     html = page.facts({name: value for name, value in facts.items() if value})
+    collapsed = [str(e["stage"]) for e in results["stages"] if e.get("collapsed")]
+    if collapsed:
+        html += (
+            '<p class="note">Collapsed at the end of their training, with the same '
+            f"features for all samples: stage {escape(', '.join(collapsed))}.</p>"
+        )
     other = material.baseline
     if other is None and not run.end_to_end:
         html += (
@@ -381,6 +393,10 @@ def _training(run: Run) -> str:
     words = {
         "sequential": f"one {unit} after the other, each frozen before the next",
         "parallel": f"all {unit}s at once, with no gradient between them",
+        "parallel_readout": f"all {unit}s at once, with no gradient between them, then "
+        "an output layer alone on the last one’s features",
+        f"{END_TO_END}_penalized": "all stages together by back-propagation, with the "
+        "objective’s terms at every stage",
     }.get(str(name), f"schedule {name}")
     if unit == "block":
         words += f", in blocks of {blocks} stages"

@@ -2,11 +2,16 @@
 
 An objective is a pure function `(signals) -> (loss, terms)`, built by a factory that
 takes its options. It is given nothing of a later stage, so it can use nothing of one.
+What it has to learn for itself (a decoder, a projection) it brings along: see
+`WithModules`.
 """
 
-from collections.abc import Callable
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
 
@@ -26,6 +31,9 @@ class Signals(NamedTuple):
         head_loss: scalar, as `task_loss`, but its gradient reaches the head only: for
             losses that train the stage without the head.
         step: updates that this stage has made before, an integer scalar.
+        progress: share of the stage's training that is done, 0 to 1, 1 excluded.
+        modules: what the objective's own modules give for `features`, by name, float32;
+            empty for an objective without any.
     """
 
     network_input: jax.Array
@@ -39,6 +47,8 @@ class Signals(NamedTuple):
     target_gram: jax.Array
     head_loss: jax.Array
     step: jax.Array | int = 0
+    progress: jax.Array | float = 0.0
+    modules: Mapping[str, jax.Array] = types.MappingProxyType({})
 
 
 class Occasional(NamedTuple):
@@ -55,3 +65,25 @@ class Occasional(NamedTuple):
 
 Terms = dict[str, jax.Array | Occasional]
 Objective = Callable[[Signals], tuple[jax.Array, Terms]]
+Modules = Mapping[str, nn.Module]
+
+
+@dataclasses.dataclass(frozen=True)
+class WithModules:
+    """An objective with modules of its own, which train with the stage and its head.
+
+    They are applied to the stage's features as a head is, `module(features, train=…)`;
+    what they give is in `signals.modules`. After training they are thrown away.
+
+    Attributes:
+        loss: the objective.
+        modules: number of the stage, shape of one sample of the network's input → the
+            modules by name; {} where that stage needs none.
+    """
+
+    loss: Objective
+    modules: Callable[[int, tuple[int, ...]], Modules]
+
+    def __call__(self, signals: Signals) -> tuple[jax.Array, Terms]:
+        """The loss and its terms."""
+        return self.loss(signals)

@@ -1,5 +1,8 @@
 """GreedyDIB's local loss: the deterministic information bottleneck at one stage."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +21,12 @@ _TERMS = {
     "previous": "previous_information",
     "entropy": "entropy",
 }
+# The course of β: the share of training that is done → the share of β that counts.
+_COURSES: dict[str, Callable[[Any], Any]] = {
+    "constant": lambda progress: 1.0,
+    "rising": lambda progress: progress,
+    "falling": lambda progress: 1 - progress,
+}
 
 
 def dib(
@@ -28,6 +37,7 @@ def dib(
     bandwidth: str = "mean",
     samples: int = 0,
     every: int = 1,
+    course: str = "constant",
 ) -> Objective:
     """Task loss plus β times the information that the stage's features hold.
 
@@ -44,14 +54,16 @@ def dib(
             fewer samples is smaller: it is at most log2 of their number.
         every: steps from one measurement of R to the next. Its weight is then every · β
             at these steps and 0 at the others: β in the mean.
+        course: of β over the stage's training: constant, rising (from 0, linearly) or
+            falling (to 0).
 
     Returns:
         The objective; it records R under its name, and the features' `sigma`.
 
     Raises:
-        ValueError: `alpha` ≤ 0, an unknown `compress` or `bandwidth`, `samples` that is
-            negative or 1, `every` below 1; when called, `beta` that has no number for
-            the stage.
+        ValueError: `alpha` ≤ 0, an unknown `compress`, `bandwidth` or `course`,
+            `samples` that is negative or 1, `every` below 1; when called, `beta` that
+            has no number for the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
@@ -66,6 +78,8 @@ def dib(
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
     if every < 1:
         raise ValueError(f"every must be ≥ 1, got {every!r}")
+    if course not in _COURSES:
+        raise ValueError(f"course must be one of {list(_COURSES)}, got {course!r}")
 
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = x[: samples or None]
@@ -81,7 +95,7 @@ def dib(
         return mutual_information(gram(source)[0], features, alpha=alpha), sigma
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
-        weight = _at(beta, signals.stage)
+        weight = _at(beta, signals.stage) * _COURSES[course](signals.progress)
         if every == 1:
             information, sigma = measure(signals)
             loss = signals.task_loss + weight * information

@@ -3,19 +3,24 @@
 import math
 
 import jax
+import jax.numpy as jnp
 
 from dib_jax.information import gaussian_gram, normalized_hsic
 from dib_jax.objectives import Objective, Signals, Terms
 
 
 def hsic_bottleneck(
-    *, balance: float = 100.0, sigma: float = 5.0, epsilon: float = 1e-5
+    *,
+    balance: float = 100.0,
+    sigma: float = 5.0,
+    epsilon: float = 1e-5,
+    combine: tuple[float, ...] = (),
 ) -> Objective:
     """nHSIC(T_k, X) − λ nHSIC(T_k, Y); the head learns to read T_k meanwhile.
 
     No gradient of a prediction reaches the stage: the head is trained on detached
-    features. The paper trains its output layer afterwards ("format training"); that
-    it learns at the same time is ours.
+    features. The paper trains its output layer afterwards ("format training"), which
+    is `schedule.name=parallel_readout`; that heads learn at the same time is ours.
 
     Args:
         balance: λ, the weight of what the features tell about the targets, > 0; 50 to
@@ -23,29 +28,52 @@ def hsic_bottleneck(
         sigma: width of the Gaussian kernels in units of √d, d the numbers of a sample,
             > 0.
         epsilon: regularisation of the normalised HSIC, > 0.
+        combine: widths of networks side by side ("σ-combined"): the features are
+            divided into as many equal parts, in order, and each part has the loss with
+            its own width in place of `sigma`; () for one network.
 
     Returns:
-        The objective; it records `nhsic_input` and `nhsic_target`.
+        The objective; it records `nhsic_input` and `nhsic_target`, means over parts.
 
     Raises:
-        ValueError: an option is not above 0.
+        ValueError: an option is not above 0; when called, features that cannot be
+            divided so.
 
-    Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 4.
+    Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 4 and section 4.
     """
     for name, value in {"balance": balance, "sigma": sigma, "epsilon": epsilon}.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a number > 0, got {value!r}")
 
-    def gram(x: jax.Array) -> jax.Array:
+    if combine and not (min(combine) > 0 and max(combine) < math.inf):
+        raise ValueError(f"combine must be numbers > 0, got {combine!r}")
+
+    def gram(x: jax.Array, sigma: float) -> jax.Array:
         return gaussian_gram(x, sigma=sigma * math.sqrt(x[0].size))
 
+    def parts(features: jax.Array) -> list[tuple[jax.Array, float]]:
+        if not combine:
+            return [(features, sigma)]
+        width = features.shape[-1]
+        if width % len(combine):
+            raise ValueError(
+                f"combine: {width} features cannot be divided into {len(combine)} "
+                "networks side by side; set model.parts to their number"
+            )
+        divided = jnp.split(features, len(combine), axis=-1)
+        return list(zip(divided, combine, strict=True))
+
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
-        features = gram(signals.features)
-        with_input = normalized_hsic(
-            features, gram(signals.network_input), epsilon=epsilon
-        )
-        with_target = normalized_hsic(features, signals.target_gram, epsilon=epsilon)
-        loss = with_input - balance * with_target + signals.head_loss
-        return loss, {"nhsic_input": with_input, "nhsic_target": with_target}
+        with_input, with_target = [], []
+        for features, width in parts(signals.features):
+            own = gram(features, width)
+            source = gram(signals.network_input, width)
+            with_input.append(normalized_hsic(own, source, epsilon=epsilon))
+            with_target.append(
+                normalized_hsic(own, signals.target_gram, epsilon=epsilon)
+            )
+        kept, told = jnp.stack(with_input), jnp.stack(with_target)
+        loss = kept.sum() - balance * told.sum() + signals.head_loss
+        return loss, {"nhsic_input": kept.mean(), "nhsic_target": told.mean()}
 
     return objective

@@ -412,8 +412,14 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         full["schedule.name"]
     ]
     blocks = schedule.blocks(len(stages), full["schedule.blocks"])
-    turns = 1 if schedule.together else len(blocks)
+    turns = schedule.turns(len(blocks))
     _one_for_each("epochs", full["epochs"], turns, "block")
+    if schedule.every_stage and hasattr(built.get("objective"), "modules"):
+        raise ValueError(
+            f"schedule.name: got {full['schedule.name']!r}, which cannot train the "
+            f"modules of the objective {full['objective.name']!r}; use sequential or "
+            "parallel"
+        )
     for dotted, field in fields.items():
         section = dotted.partition(".")[0]
         is_by_stage = section == "head" or (schedule.local and section == "objective")

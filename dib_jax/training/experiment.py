@@ -1,8 +1,10 @@
 """From a config to the pieces of an experiment: data, network, task, losses, blocks."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -11,7 +13,7 @@ import numpy as np
 from dib_jax import data
 from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
-from dib_jax.objectives import Signals, Terms
+from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
 from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
@@ -143,28 +145,35 @@ def _experiment(
 ) -> Experiment:
     """The pieces for a training split of `count` samples."""
     task: Task = _build("tasks", config.task, num_classes=len(inputs.class_names))
-    stages = _build("models", config.model)
+    stages = tuple(_build("models", config.model))
     schedule = SCHEDULES[config.schedule.name]
     groups = schedule.blocks(len(stages), config.schedule.blocks)
     turns = (groups,) if schedule.together else tuple((group,) for group in groups)
-    epochs = _per_turn(config.epochs, len(turns))
+    last = len(stages) - 1
+    if schedule.readout:
+        stages, turns = (*stages, Unchanged()), (*turns, ((len(stages),),))
+    epochs = _per_turn(config.epochs, schedule.turns(len(groups)))
     prepare = functools.partial(
         _standardize,
         mean=np.asarray(inputs.mean, np.float32),
         deviation=np.asarray(inputs.deviation, np.float32),
     )
-    objective = _build("objectives", config.objective) if schedule.local else _task_loss
+    objective = _objective(config.objective, last + 1) if schedule.local else _task_loss
     wanted = config.dataset.augment
     augmentation = augment(wanted) if wanted.strip() else None
 
     def block(group: tuple[int, ...], count_epochs: int) -> Block:
+        own = objective if group[-1] <= last else _task_loss
+        bring: Callable[[int, tuple[int, ...]], Modules] = getattr(
+            own, "modules", lambda stage, shape: {}
+        )
         return Block(
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
-            head=_head(config.head, task, stage=group[-1]),
+            head=_head(config.head, task, stage=min(group[-1], last)),
             stage=group[-1],
             task=task,
-            objective=objective,
+            objective=own,
             optimizer=optimizer(
                 **config.optimizer.to_dict(),
                 epochs=count_epochs,
@@ -175,6 +184,9 @@ def _experiment(
             compute_dtype=jnp.dtype(config.precision.compute),
             batch_size=config.batch_size,
             remat=config.schedule.remat,
+            modules=bring(group[-1], inputs.shape),
+            every_stage=schedule.every_stage,
+            steps=count_epochs * (count // config.batch_size),
         )
 
     return Experiment(
@@ -249,6 +261,23 @@ def _head(section: ml_collections.ConfigDict, task: Task, *, stage: int) -> Any:
     asked = supplied(find("models.heads", section.name))
     wanted = {name: known[name] for name in asked if name in known}
     return _build("models.heads", section, **wanted)
+
+
+def _objective(section: ml_collections.ConfigDict, num_stages: int) -> Objective:
+    """The objective, whose factory may ask for the number of stages."""
+    asked = supplied(find("objectives", section.name))
+    wanted = {"num_stages": num_stages} if "num_stages" in asked else {}
+    return _build("objectives", section, **wanted)
+
+
+class Unchanged(nn.Module):
+    """A stage that hands on what it gets: on it, an output layer is trained alone."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The input, as it is."""
+        del train
+        return x
 
 
 def _task_loss(signals: Signals) -> tuple[jax.Array, Terms]:

@@ -5,6 +5,7 @@ function returns: it is frozen because nothing can update it.
 """
 
 import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dib_jax.objectives import Objective, Signals, Terms
+from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Batch, Task
 
 Variables = dict[str, Any]
 Augmentation = Callable[[jax.Array, Batch], Batch]
 
+# The recorded share of features that differs between samples.
+SPREAD = "spread"
 # In a batch: what the trunk put out for it, where that was computed before.
 TRUNK_OUTPUT = "trunk_output"
 
@@ -32,7 +35,8 @@ class StageState(flax.struct.PyTreeNode):
         params: of the block's stages, one entry each.
         batch_stats: of the block's stages, one entry each.
         head: variables of the auxiliary head.
-        opt_state: of the optimizer over (params, head["params"]).
+        opt_state: of the optimizer over (params, head["params"], modules["params"]).
+        modules: variables of the objective's own modules, by name in each collection.
     """
 
     step: jax.Array
@@ -40,6 +44,7 @@ class StageState(flax.struct.PyTreeNode):
     batch_stats: tuple[Any, ...]
     head: Variables
     opt_state: Any
+    modules: Variables
 
 
 class Block(NamedTuple):
@@ -58,6 +63,10 @@ class Block(NamedTuple):
         compute_dtype: of activations and of the parameters as they are applied.
         batch_size: samples of one step.
         remat: whether the backward pass recomputes each stage from its input.
+        modules: the objective's own modules, by name.
+        steps: updates of its whole training, where that is known; 0 where not.
+        every_stage: whether the objective is also applied to each inner stage of the
+            block, where the task's loss is 0: what it adds to that loss counts there.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -72,6 +81,9 @@ class Block(NamedTuple):
     compute_dtype: Any
     batch_size: int
     remat: bool = False
+    modules: Modules = types.MappingProxyType({})
+    every_stage: bool = False
+    steps: int = 0
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
@@ -88,7 +100,7 @@ def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState
     keys = jax.random.split(key, len(block.stages) + 1)
 
     def init(module: nn.Module, key: jax.Array, x: jax.Array) -> Variables:
-        return {"batch_stats": {}, **module.init(key, x, train=False)}
+        return {"params": {}, "batch_stats": {}, **module.init(key, x, train=False)}
 
     # Stages change the shape of what follows them, never its values here: two samples
     # of zeros are enough.
@@ -100,13 +112,22 @@ def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState
         variables.append(init(module, stage_key, x))
         x = _output_like(module, x)
     head = init(block.head, keys[-1], x)
+    own = {
+        name: init(module, jax.random.fold_in(keys[-1], index), x)
+        for index, (name, module) in enumerate(block.modules.items())
+    }
+    modules = {
+        collection: {name: entry[collection] for name, entry in own.items()}
+        for collection in ("params", "batch_stats")
+    }
     params = tuple(entry["params"] for entry in variables)
     return StageState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=tuple(entry["batch_stats"] for entry in variables),
         head=head,
-        opt_state=block.optimizer.init((params, head["params"])),
+        opt_state=block.optimizer.init((params, head["params"], modules["params"])),
+        modules=modules,
     )
 
 
@@ -263,9 +284,10 @@ def _update(
         x, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
         return x, changed.get("batch_stats", {})
 
-    def loss_fn(trainable: tuple[Any, Any]) -> tuple[jax.Array, Any]:
-        params, head_params = trainable
+    def loss_fn(trainable: tuple[Any, Any, Any]) -> tuple[jax.Array, Any]:
+        params, head_params, module_params = trainable
         x, batch_stats = stage_input.astype(block.compute_dtype), []
+        inner = [x]
         for module, entry, stats in zip(
             block.stages, params, state.batch_stats, strict=True
         ):
@@ -274,6 +296,7 @@ def _update(
                 stage = jax.checkpoint(stage)
             x, stats = stage(entry, stats, x)
             batch_stats.append(stats)
+            inner.append(x)
         outputs, head_stats = apply(
             block.head, head_params, state.head["batch_stats"], x
         )
@@ -287,6 +310,12 @@ def _update(
             jax.lax.stop_gradient(x),
         )
         head_loss, _ = block.task.loss(_cast(read, jnp.float32), targets)
+        given, module_stats = {}, {}
+        for name, module in block.modules.items():
+            own, module_stats[name] = apply(
+                module, module_params[name], state.modules["batch_stats"][name], x
+            )
+            given[name] = _cast(own, jnp.float32)
         signals = Signals(
             network_input=network_input,
             stage_input=stage_input,
@@ -299,25 +328,75 @@ def _update(
             target_gram=block.task.target_gram(targets),
             head_loss=head_loss,
             step=state.step,
+            progress=state.step / max(block.steps, 1),
+            modules=given,
         )
-        loss, terms = block.objective(signals)
-        terms = {"loss": loss, "task_loss": task_loss, **task_terms, **terms}
-        return loss, (terms, tuple(batch_stats), head_stats, x)
+        if block.every_stage:
+            loss, terms = _at_every_stage(block, signals, inner)
+        else:
+            loss, terms = block.objective(signals)
+        terms = {
+            "loss": loss,
+            "task_loss": task_loss,
+            **task_terms,
+            **terms,
+            SPREAD: _spread(x),
+        }
+        stats = (tuple(batch_stats), head_stats, module_stats)
+        return loss, (terms, stats, x)
 
-    trainable = (state.params, state.head["params"])
-    grads, (terms, batch_stats, head_stats, features) = jax.grad(loss_fn, has_aux=True)(
-        trainable
-    )
+    trainable = (state.params, state.head["params"], state.modules["params"])
+    grads, (terms, stats, features) = jax.grad(loss_fn, has_aux=True)(trainable)
+    batch_stats, head_stats, module_stats = stats
     updates, opt_state = block.optimizer.update(grads, state.opt_state, trainable)
-    params, head_params = optax.apply_updates(trainable, updates)
+    params, head_params, module_params = optax.apply_updates(trainable, updates)
     state = StageState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         head={"params": head_params, "batch_stats": head_stats},
         opt_state=opt_state,
+        modules={"params": module_params, "batch_stats": module_stats},
     )
     return state, terms, jax.lax.stop_gradient(features)
+
+
+def _spread(features: jax.Array) -> jax.Array:
+    """How much of the features' mean square is variance between samples, 0 to 1."""
+    x = jax.lax.stop_gradient(features).astype(jnp.float32)
+    largest = jnp.max(jnp.abs(x))
+    x = x / jnp.where(largest > 0, largest, 1)
+    square = jnp.mean(x**2)
+    variance = jnp.mean(jnp.var(x, axis=0))
+    return jnp.where(square > 0, variance / jnp.where(square > 0, square, 1), 0)
+
+
+def _at_every_stage(
+    block: Block, signals: Signals, inner: Sequence[jax.Array]
+) -> tuple[jax.Array, Terms]:
+    """The objective at the block's end, plus what it adds at the stages inside.
+
+    Args:
+        block: the block.
+        signals: of its last stage.
+        inner: the block's input and the output of each stage, in order.
+    """
+    first = block.stage - len(block.stages) + 1
+    none = jnp.zeros_like(signals.task_loss)
+    loss, terms = block.objective(signals._replace(stage_input=inner[-2]))
+    for offset in range(len(block.stages) - 1):
+        added, own = block.objective(
+            signals._replace(
+                stage_input=inner[offset],
+                features=inner[offset + 1],
+                stage=first + offset,
+                task_loss=none,
+                head_loss=none,
+            )
+        )
+        loss = loss + added
+        terms |= {f"stage{first + offset}_{name}": term for name, term in own.items()}
+    return loss, terms
 
 
 def epoch_rows(

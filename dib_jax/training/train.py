@@ -28,6 +28,7 @@ from dib_jax.training.cache import Kept, keep
 from dib_jax.training.experiment import Experiment, assemble, without_data
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
+    SPREAD,
     TRUNK_OUTPUT,
     Block,
     StageState,
@@ -51,6 +52,9 @@ from dib_jax.training.workdir import (
 )
 
 _EVALUATION_BATCH = 500
+# Of the features' mean square, what has to be variance between samples: a stage whose
+# features differ by less than 1 % of their size has collapsed.
+_LEAST_SPREAD = 1e-4
 # Checkpoints between the ends of blocks are written as often as keeps their cost below
 # this share of the time.
 _CHECKPOINT_SHARE = 0.05
@@ -404,6 +408,9 @@ def _train_phase(
                     best_epoch=epoch, validation=tuple(validated)
                 )
             seconds = time.monotonic() - start
+            collapsed = [own["train"][SPREAD] < _LEAST_SPREAD for own in metrics]
+            for block in itertools.compress(blocks, collapsed):
+                progress.say(_collapse(block, epoch))
             for block, state, own in zip(blocks, states, metrics, strict=True):
                 _write_lines(record, block, epoch, state, own, seconds)
             progress.epoch(blocks[-1].stage, epoch, epochs, metrics[-1])
@@ -428,10 +435,14 @@ def _train_phase(
             "seconds": round(seconds, 3),
             "epochs": epochs,
             "best_epoch": position.best_epoch,
+            "collapsed": fallen,
             **figures,
         }
-        for block, values in zip(
-            blocks, position.validation or [{}] * len(blocks), strict=True
+        for block, values, fallen in zip(
+            blocks,
+            position.validation or [{}] * len(blocks),
+            collapsed,
+            strict=True,
         )
     ]
     position = Position(
@@ -564,6 +575,14 @@ def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:
         "peak_bytes": getattr(memory, "peak_memory_in_bytes", None),
         "flops": None if flops is None else round(flops),
     }
+
+
+def _collapse(block: Block, epoch: int) -> str:
+    return (
+        f"stage {block.stage}, epoch {epoch}: its features have collapsed, they are "
+        "the same for all samples; try a smaller weight of what compresses them, or a "
+        "kernel of fixed width"
+    )
 
 
 def _averages(terms: Terms, block: Block, epoch: int) -> dict[str, float]:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from dib_jax.models.cnn import cnn
+from dib_jax.models.heads.averaged import averaged
 from dib_jax.models.heads.conv import conv
 from dib_jax.models.heads.grid import grid
 from dib_jax.models.heads.linear import linear
 from dib_jax.models.heads.mlp import mlp as mlp_head
+from dib_jax.models.heads.winner import winner
 from dib_jax.models.mlp import mlp
 from dib_jax.models.resnet import resnet
 from dib_jax.models.vgg import vgg
@@ -136,3 +138,71 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
 def test_an_impossible_option_is_named_with_its_value(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_networks_side_by_side_have_only_their_input_in_common():
+    stages = mlp(widths=(5, 3), batch_norm=True, parts=2)
+    x = jax.random.normal(jax.random.key(0), (6, 2, 2, 1))
+    first, second = stages
+    variables = first.init(jax.random.key(1), x, train=True)
+    hidden, _ = first.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert hidden.shape == (6, 10)
+    variables = second.init(jax.random.key(2), hidden, train=True)
+
+    def outputs(hidden):
+        out, _ = second.apply(variables, hidden, train=True, mutable=["batch_stats"])
+        return out
+
+    changed = outputs(hidden.at[:, 5:].set(0.5))
+    np.testing.assert_allclose(changed[:, :3], outputs(hidden)[:, :3], atol=1e-6)
+    assert float(jnp.abs(changed - outputs(hidden)).max()) > 0.1
+    # Each is a network as it would be alone.
+    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    alone = {"params": {"Dense_0": {"kernel": kernel[1], "bias": bias[3:]}}}
+    (single,) = mlp(widths=(3,), batch_norm=False)
+    plain = mlp(widths=(5, 3), batch_norm=False, parts=2)[1]
+    both = plain.apply({"params": variables["params"]}, hidden, train=True)
+    np.testing.assert_allclose(
+        both[:, 3:], single.apply(alone, hidden[:, 5:], train=True), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="parts must be ≥ 1, got 0"):
+        mlp(parts=0)
+
+
+def test_the_winner_head_reads_the_greatest_unit_and_passes_no_gradient():
+    head = winner(num_outputs=3)
+    x = jnp.array([[0.1, 0.9, 0.3, 0.0], [2.0, 1.0, 1.0, 1.0]])
+    table = jnp.arange(12.0).reshape(4, 3)
+    variables = {"params": {"table": table}}
+    np.testing.assert_array_equal(
+        head.apply(variables, x, train=False), table[jnp.array([1, 0])]
+    )
+    slope = jax.grad(lambda x: head.apply(variables, x, train=True).sum())(x)
+    np.testing.assert_array_equal(slope, 0)
+    with pytest.raises(ValueError, match="pool must be ≥ 0, got -1"):
+        winner(num_outputs=3, pool=-1)
+
+
+def test_the_averaged_head_sees_the_mean_of_the_networks():
+    head = averaged(num_outputs=3, parts=2)
+    x = jax.random.normal(jax.random.key(0), (4, 6))
+    variables = head.init(jax.random.key(1), x, train=True)
+    out = head.apply(variables, x, train=True)
+    swapped = jnp.concatenate([x[:, 3:], x[:, :3]], axis=1)
+    np.testing.assert_allclose(head.apply(variables, swapped, train=True), out)
+    assert variables["params"]["Dense_0"]["kernel"].shape == (3, 3)
+    with pytest.raises(ValueError, match=r"7 features cannot .* head.parts 2"):
+        head.init(jax.random.key(1), jnp.ones((4, 7)), train=True)
+    with pytest.raises(ValueError, match="parts must be ≥ 1, got 0"):
+        averaged(num_outputs=3, parts=0)
+
+
+def test_the_gain_of_a_plain_network_is_the_factor_by_which_each_layer_shrinks():
+    x = jax.random.normal(jax.random.key(0), (64, 400))
+    sizes = []
+    for stage in mlp(widths=(400,) * 4, batch_norm=False, gain=0.5):
+        x, _ = stage.init_with_output(jax.random.key(len(sizes)), x, train=True)
+        sizes.append(float(jnp.sqrt(jnp.mean(x**2))))
+    np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 0.5, rtol=0.1)
+    with pytest.raises(ValueError, match="gain must be a number > 0, got 0"):
+        mlp(gain=0.0)

@@ -161,6 +161,18 @@ def test_every_third_step_carries_the_penalty_of_three():
 
 
 @pytest.mark.parametrize(
+    ("course", "weights"),
+    [("constant", (1, 1, 1)), ("rising", (0, 0.25, 0.9)), ("falling", (1, 0.75, 0.1))],
+)
+def test_beta_may_rise_or_fall_over_the_training(course, weights):
+    full = dib(beta=0.5)(signals())[0] - 1.25
+    for progress, weight in zip((0.0, 0.25, 0.9), weights, strict=True):
+        now = signals()._replace(progress=progress)
+        loss = dib(beta=0.5, course=course)(now)[0]
+        np.testing.assert_allclose(loss - 1.25, weight * full, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"alpha": 0.0}, "alpha must be > 0, got 0.0"),
@@ -170,6 +182,7 @@ def test_every_third_step_carries_the_penalty_of_three():
         ({"bandwidth": "-1"}, "got '-1'"),
         ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
         ({"every": 0}, "every must be ≥ 1, got 0"),
+        ({"course": "up"}, r"course must be .*'rising'.*got 'up'"),
     ],
 )
 def test_an_impossible_option_is_named_with_its_value(options, message):

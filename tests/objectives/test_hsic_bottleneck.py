@@ -77,3 +77,21 @@ def test_descent_on_it_makes_features_tell_the_classes():
 def test_an_option_that_is_not_above_zero_is_named(option):
     with pytest.raises(ValueError, match=rf"{option} must be a number > 0, got 0"):
         hsic_bottleneck(**{option: 0})
+
+
+def test_networks_side_by_side_have_each_its_own_loss():
+    features = jax.random.normal(jax.random.key(2), (20, 6))
+    one, other = (
+        hsic_bottleneck(balance=3.0, sigma=sigma)(signals(part))
+        for sigma, part in ((0.7, features[:, :3]), (2.0, features[:, 3:]))
+    )
+    loss, terms = hsic_bottleneck(balance=3.0, combine=(0.7, 2.0))(signals(features))
+    np.testing.assert_allclose(loss, one[0] + other[0] - 0.75, rtol=1e-5)
+    for name, value in terms.items():
+        np.testing.assert_allclose(
+            value, (one[1][name] + other[1][name]) / 2, rtol=1e-5
+        )
+    with pytest.raises(ValueError, match="combine: 6 features .* 4 networks"):
+        hsic_bottleneck(combine=(1.0,) * 4)(signals(features))
+    with pytest.raises(ValueError, match="combine must be numbers > 0"):
+        hsic_bottleneck(combine=(1.0, 0.0))

@@ -11,8 +11,10 @@ import pytest
 from dib_jax.data.augment import augment
 from dib_jax.models.cnn import cnn
 from dib_jax.models.heads.linear import linear
+from dib_jax.objectives import WithModules
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
+from dib_jax.training import steps
 from dib_jax.training.steps import (
     Block,
     apply_frozen,
@@ -380,3 +382,108 @@ def test_a_loss_of_the_head_alone_costs_nothing_where_it_is_not_asked_for(data):
 
     assert work(plain) == work(nothing_more)
     assert work(plain) < work(lambda s: (s.task_loss + s.head_loss, {}))
+
+
+def test_modules_of_an_objective_see_the_features_and_train_beside_the_head(data):
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+
+    def loss(signals):
+        guess = signals.modules["guess"]
+        return jnp.mean((guess - 1) ** 2) + signals.head_loss, {"guess": guess}
+
+    objective = WithModules(loss, lambda stage, shape: {"guess": linear(num_outputs=2)})
+    block = block_at(0, objective=objective, modules=objective.modules(0, (8, 8, 1)))
+    plain = block_at(0, objective=lambda signals: (signals.head_loss, {}))
+    start, without = (
+        initial_state(b, jax.random.key(5), data["images"]) for b in (block, plain)
+    )
+    # A module more draws no other weights for the stage and its head.
+    chex.assert_trees_all_equal(start.params, without.params)
+    chex.assert_trees_all_equal(start.head, without.head)
+    step = jax.jit(functools.partial(step_of, block, key=jax.random.key(0)))
+    state, terms = step(start, (), batch)
+    features, _ = STAGES[0].apply(
+        {"params": start.params[0], "batch_stats": start.batch_stats[0]},
+        block.prepare(batch["images"]),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    params = start.modules["params"]["guess"]
+    want = linear(num_outputs=2).apply({"params": params}, features, train=True)
+    np.testing.assert_allclose(terms["guess"], want, atol=1e-5)
+    for _ in range(100):
+        state, later = step(state, (), batch)
+    # It has learned, and so has the stage through it.
+    assert jnp.mean((later["guess"] - 1) ** 2) < 0.1 * jnp.mean((want - 1) ** 2)
+    other, _ = step_of(plain, without, (), batch, key=jax.random.key(0))
+    chex.assert_trees_all_equal(other.params, without.params)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(state.params, start.params)
+
+
+def test_a_penalty_at_every_stage_counts_beside_one_loss_of_the_task(data):
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+
+    def objective(signals):
+        size = jnp.mean(signals.features**2) - jnp.mean(signals.stage_input**2)
+        return signals.task_loss + 0.5 * size, {"size": size}
+
+    block = block_at(0, size=3, objective=objective, every_stage=True)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    _, terms = step_of(block, state, (), batch, key=jax.random.key(0))
+    names = ("stage0_size", "stage1_size", "size")
+    penalty = 0.5 * sum(terms[name] for name in names)
+    np.testing.assert_allclose(terms["loss"], terms["task_loss"] + penalty, rtol=1e-5)
+    # Each is of its own stage: what they see runs from the input to the last features.
+    ends = objective_ends(block, state, batch)
+    np.testing.assert_allclose(sum(terms[name] for name in names), ends, rtol=1e-4)
+
+
+def objective_ends(block, state, batch):
+    """Mean square of a block's features minus that of its input."""
+    x = first = block.prepare(batch["images"])
+    for module, entry in zip(block.stages, frozen(state)[0], strict=True):
+        x, _ = module.apply(entry, x, train=True, mutable=["batch_stats"])
+    return jnp.mean(x**2) - jnp.mean(first**2)
+
+
+def test_the_penalty_of_a_late_stage_reaches_the_early_ones(data):
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+
+    def objective(signals):
+        return (signals.stage == 1) * jnp.mean(signals.features**2), {}
+
+    block = block_at(0, size=3, objective=objective, every_stage=True)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    new, _ = step_of(block, state, (), batch, key=jax.random.key(0))
+    moved = [
+        float(
+            jnp.abs(
+                before["Convolution_0"]["kernel"] - after["Convolution_0"]["kernel"]
+            ).max()
+        )
+        for before, after in zip(state.params, new.params, strict=True)
+    ]
+    assert moved[0] > 0
+    assert moved[2] == 0
+
+
+def test_the_progress_of_a_training_runs_from_zero_to_its_last_step(data):
+    def objective(signals):
+        return signals.task_loss, {"progress": signals.progress}
+
+    block = block_at(0, objective=objective, steps=4)
+    state = initial_state(block, jax.random.key(0), data["images"])
+    _, terms = epoch_of(block, state, (), data, key=jax.random.key(2))
+    np.testing.assert_allclose(terms["progress"], [0, 0.25, 0.5, 0.75])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e25])
+def test_the_spread_is_the_share_of_features_that_differs_between_samples(scale):
+    constant = jnp.broadcast_to(jnp.array([0.3, -2.0, 0.0]), (8, 3)) * scale
+    signs = jnp.where(jnp.arange(8) % 2, 1.0, -1.0)[:, None] * jnp.ones(3) * scale
+    assert float(steps._spread(0 * constant)) == 0
+    assert float(steps._spread(constant)) < 1e-12
+    np.testing.assert_allclose(steps._spread(signs), 1.0, rtol=1e-6)
+    half = jnp.concatenate([signs, jnp.ones((8, 3)) * scale], axis=1)
+    np.testing.assert_allclose(steps._spread(half), 0.5, rtol=1e-6)

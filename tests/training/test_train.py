@@ -33,6 +33,15 @@ def small(*, blocks=1, **changes):
     return complete(config)
 
 
+def silencing():
+    """A loss that drives every unit of a stage below its ReLU."""
+
+    def objective(signals):
+        return signals.features.mean(axis=0).sum() + signals.head_loss, {}
+
+    return objective
+
+
 def lines(workdir):
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
@@ -408,3 +417,43 @@ def test_compiler_figures_are_those_of_the_program():
     figures = engine.compiler_figures(compiled)
     assert figures["flops"] == 2 * 64**3
     assert set(figures) == {"temp_bytes", "peak_bytes", "flops"}
+
+
+def test_a_stage_that_collapses_is_named_and_the_run_goes_on(tmp_path, capsys):
+    objective = {"name": f"{__name__}:silencing"}
+    config = load_config(f"{CONFIG}:quick").config.to_dict()
+    model = {"name": "mlp", "widths": (6, 4), "batch_norm": False}
+    config |= {"model": model, "objective": objective}
+    config["optimizer"]["weight_decay"] = 0.0
+    results = train(complete(config), tmp_path / "run", config_name="x").results
+    assert [entry["collapsed"] for entry in results["stages"]] == [True, True]
+    said = capsys.readouterr()
+    assert "stage 0, epoch 3: its features have collapsed" in said.out + said.err
+    spread = [line["spread"] for line in lines(tmp_path / "run") if "spread" in line]
+    assert spread[-1] == 0
+    assert max(spread) > 0.01
+
+
+def test_stages_that_learn_have_not_collapsed(run):
+    workdir, trained = run
+    assert not any(entry["collapsed"] for entry in trained.results["stages"])
+    assert min(line.get("spread", 1) for line in lines(workdir)) > 0.1
+
+
+def test_the_output_layer_trained_alone_is_the_last_entry(tmp_path):
+    config = small().to_dict()
+    config["schedule"]["name"] = "parallel_readout"
+    config |= {"epochs": (1, 2), "objective": {"name": "random_features"}}
+    trained = train(complete(config), tmp_path / "run", config_name="x")
+    entries = trained.results["stages"]
+    assert [(e["stage"], e["epochs"]) for e in entries] == [
+        (0, 1),
+        (1, 1),
+        (2, 1),
+        (3, 2),
+    ]
+    assert trained.results["test"] == entries[-1]["test"]
+    # It reads the features of the last stage, and they are as that stage left them.
+    assert trained.network.stages[3]["params"] == {}
+    again = load_trained(tmp_path / "run")
+    np.testing.assert_array_equal(again.outputs, trained.outputs)

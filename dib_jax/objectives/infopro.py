@@ -1,0 +1,208 @@
+"""InfoPro: a stage keeps what it needs to reconstruct its input, and tells classes."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from dib_jax.models.convolution import Convolution
+from dib_jax.objectives import Objective, Signals, Terms, WithModules
+
+_PREDICTIONS = ("contrastive", "classification")
+
+
+class Decoder(nn.Module):
+    """Features → pictures: enlarged to their size, two 3 × 3 convolutions.
+
+    Features without places (n, d) pass through two dense layers instead.
+
+    Attributes:
+        shape: (h, w, c) of a picture.
+        width: outputs of the layer between.
+    """
+
+    shape: tuple[int, ...]
+    width: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """Features (n, …) → (n, h, w, c), before the sigmoid."""
+        height, width, channels = self.shape
+        count = features.shape[0]
+        if features.ndim == 4:
+            size = (count, height, width, features.shape[-1])
+            x = Convolution(self.width)(jax.image.resize(features, size, "bilinear"))
+        else:
+            x = nn.Dense(self.width)(features.reshape(count, -1))
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        if features.ndim != 4:
+            return nn.Dense(height * width * channels)(x).reshape(count, *self.shape)
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return Convolution(channels)(x) + bias.astype(x.dtype)
+
+
+class Embedding(nn.Module):
+    """Features → points (n, size) that are compared: a convolution, two dense layers.
+
+    Attributes:
+        size: numbers of a point.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """Features (n, …) → (n, size)."""
+        x = features
+        if x.ndim == 4:
+            x = Convolution(2 * x.shape[-1], stride=2)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+            x = x.mean(axis=(1, 2))
+        x = nn.relu(nn.Dense(self.size)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.size)(x)
+
+
+def infopro(
+    *,
+    num_stages: int,
+    prediction: str = "contrastive",
+    reconstruct: tuple[float, float] = (5.0, 0.2),
+    predict: tuple[float, float] = (0.05, 0.5),
+    temperature: float = 0.07,
+    decoder_width: int = 12,
+    embedding: int = 128,
+) -> Objective:
+    """λ₁ times the loss of a reconstruction plus λ₂ times that of a prediction.
+
+    λ₁ and λ₂ change linearly with the stage's number from the first stage to the last
+    but one; the last stage learns by the task's loss alone. The reconstruction is of
+    the network's input, by a decoder that belongs to the stage: the cross-entropy of
+    its outputs' sigmoid to the picture's numbers, scaled to 0..1. The prediction is
+    `supervised_contrast` of a trained embedding, or the task's loss of the head.
+
+    Args:
+        num_stages: of the network.
+        prediction: contrastive or classification.
+        reconstruct: λ₁ at the first and at the last stage but one, ≥ 0.
+        predict: λ₂ likewise.
+        temperature: of the contrastive loss, > 0.
+        decoder_width: channels between the decoder's two layers.
+        embedding: numbers of a sample that the contrastive loss compares.
+
+    Returns:
+        The objective; it records `reconstruction_loss` and, where it is used,
+        `contrastive_loss`.
+
+    Raises:
+        ValueError: an unknown `prediction`, a negative weight, `temperature`,
+            `decoder_width` or `embedding` not above 0.
+
+    Source: Wang, Ni, Song, Yang & Huang, arXiv 2101.10832, section 3.3 and appendix;
+    weights, temperature and layer sizes are those of the authors' published runs of
+    ResNet-32 in 16 modules on CIFAR-10. Where the prediction does not train the head,
+    it learns on detached features, and pictures are scaled to 0..1 by the least and
+    the greatest number of each channel in the batch: both ours.
+    """
+    if prediction not in _PREDICTIONS:
+        raise ValueError(
+            f"prediction must be one of {list(_PREDICTIONS)}, got {prediction!r}"
+        )
+    for name, pair in {"reconstruct": reconstruct, "predict": predict}.items():
+        if min(pair) < 0:
+            raise ValueError(f"{name} must be two numbers ≥ 0, got {pair!r}")
+    sizes = {
+        "temperature": temperature,
+        "decoder_width": decoder_width,
+        "embedding": embedding,
+    }
+    for name, value in sizes.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value!r}")
+
+    def weights(stage: int) -> tuple[float, float]:
+        way = stage / (num_stages - 2) if num_stages > 2 else 0.0
+        first, last = zip(reconstruct, predict, strict=True)
+        one, other = (a + (b - a) * way for a, b in zip(first, last, strict=True))
+        return one, other
+
+    def modules(stage: int, shape: tuple[int, ...]) -> Mapping[str, nn.Module]:
+        if stage >= num_stages - 1:
+            return {}
+        decoder = Decoder(shape=tuple(shape), width=decoder_width)
+        if prediction == "contrastive":
+            return {"decoder": decoder, "embedding": Embedding(size=embedding)}
+        return {"decoder": decoder}
+
+    def loss(signals: Signals) -> tuple[jax.Array, Terms]:
+        if signals.stage >= num_stages - 1:
+            return signals.task_loss, {}
+        keep, tell = weights(signals.stage)
+        terms: Terms = {}
+        terms["reconstruction_loss"] = rebuilt = reconstruction(
+            signals.modules["decoder"], signals.network_input
+        )
+        if prediction == "contrastive":
+            terms["contrastive_loss"] = contrast = supervised_contrast(
+                signals.modules["embedding"], signals.targets, temperature=temperature
+            )
+            return keep * rebuilt + tell * contrast + signals.head_loss, terms
+        told = tell * signals.task_loss if tell > 0 else signals.head_loss
+        return keep * rebuilt + told, terms
+
+    return WithModules(loss, modules)
+
+
+def reconstruction(decoded: jax.Array, pictures: jax.Array) -> jax.Array:
+    """Cross-entropy between pictures and the sigmoid of what a decoder gives, in nats.
+
+    Args:
+        decoded: (n, h, w, c), before the sigmoid.
+        pictures: (n, h, w, c), any scale; taken to 0..1 by each channel's extremes.
+
+    Returns:
+        Scalar ≥ 0, the mean over all numbers; least where both agree, and then not 0
+        but the pictures' own entropy.
+    """
+    low = jnp.min(pictures, axis=(0, 1, 2), keepdims=True)
+    high = jnp.max(pictures, axis=(0, 1, 2), keepdims=True)
+    wanted = (pictures - low) / jnp.where(high > low, high - low, 1)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(decoded, wanted))
+
+
+def supervised_contrast(
+    points: jax.Array, labels: jax.Array, *, temperature: float
+) -> jax.Array:
+    """How much closer a point lies to others than to those of its class, in nats.
+
+    With unit vectors z and P(i) the other points of i's class:
+    −mean over i, over p in P(i), of log(exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ)).
+
+    Args:
+        points: (n, d), normalised here; a point at 0 stays there.
+        labels: (n,), integers.
+        temperature: τ, > 0.
+
+    Returns:
+        Scalar; a point that is alone in its class counts as 0.
+
+    Raises:
+        ValueError: `labels` are not one array (n,).
+
+    Source: Khosla et al., arXiv 2004.11362, eq. 2 (one view of each sample).
+    """
+    if getattr(labels, "ndim", 0) != 1:
+        raise ValueError(
+            "a contrastive loss needs one class for each sample; use "
+            "task.name=classification, or objective.prediction=classification"
+        )
+    squares = jnp.sum(points**2, axis=1, keepdims=True)
+    points = points * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+    logits = jnp.matmul(points, points.T, precision=jax.lax.Precision.HIGHEST)
+    logits = logits / temperature
+    others = ~jnp.eye(len(points), dtype=bool)
+    rest = jax.nn.logsumexp(logits, axis=1, keepdims=True, where=others)
+    alike = (labels[:, None] == labels[None, :]) & others
+    shortfall = jnp.sum(jnp.where(alike, rest - logits, 0), axis=1)
+    return jnp.mean(shortfall / jnp.maximum(alike.sum(axis=1), 1))
