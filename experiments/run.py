@@ -44,6 +44,7 @@ def run(
         The path of the report.
     """
     # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.analysis.recording import recorder, write_information
     from dib_jax.analysis.report import write_report
     from dib_jax.training.config import complete
     from dib_jax.training.train import load_trained, train
@@ -54,7 +55,13 @@ def run(
         trained = load_trained(workdir)
     else:
         _prepare_missing(config)
-        trained = train(config, workdir, config_name=config_name)
+        trained = train(
+            config,
+            workdir,
+            config_name=config_name,
+            observer=recorder(workdir, config),
+        )
+    write_information(workdir)
     return write_report(workdir, predictions(trained), command=command)
 
 
