@@ -44,6 +44,7 @@ def run(
         The path of the report.
     """
     # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.analysis.findings import find, read_run, write_findings
     from dib_jax.analysis.recording import recorder, write_information
     from dib_jax.analysis.report import write_report
     from dib_jax.training.config import complete
@@ -61,7 +62,8 @@ def run(
             config_name=config_name,
             observer=recorder(workdir, config),
         )
-    write_information(workdir)
+    if write_information(workdir):
+        write_findings(workdir, find([read_run(workdir)]))
     return write_report(workdir, predictions(trained), command=command)
 
 

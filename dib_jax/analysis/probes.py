@@ -2,12 +2,12 @@
 
 Every stage becomes two Grams of the same n samples: a Gaussian one, whose width follows
 a rule from the activations themselves and is recorded, and a linear one. All quantities
-are functions of these Grams, of the input's and of the target's; information is in bits.
+are functions of these Grams, the input's and the target's; information is in bits.
 
-The Gaussian Gram of a feature map (n, h, w, c) is its channel Gram, the Hadamard product
-over channels, with one width for all channels by the rule for the whole map: the
-tensor kernel of Wickstrøm et al., arXiv 1909.11396. With a width for each channel by the
-same rule the exponents of c channels add up, and every map of some more channels holds
+The Gaussian Gram of a feature map (n, h, w, c) is its channel Gram, the Hadamard
+product over channels, with one width for all channels by the rule for the whole map:
+the tensor kernel of Wickstrøm et al., arXiv 1909.11396. With a width for each channel
+by the same rule the exponents of c channels add up, and a map of many channels holds
 log2 n bits, whatever is in it.
 """
 
@@ -36,6 +36,12 @@ from dib_jax.information.dependence import smoother
 from dib_jax.information.entropy import hadamard
 
 Apply = Callable[[Any], Sequence[Any]]
+
+# Regularisation of the normalised HSIC. With the 1e-5 of arXiv 1908.01580 it saturates
+# on some hundred samples: of 144 digits a last stage had 8.97 of 9 possible with the
+# labels, trained or not, and 8.8 with shuffled ones; with this 3.6 untrained, 4.8
+# trained, and 1.0 with shuffled ones.
+EPSILON = 1e-2
 
 
 class Target(NamedTuple):
@@ -247,7 +253,7 @@ def quantities(
     alpha: float,
     num_classes: int | None = None,
     class_size: int | None = None,
-    epsilon: float = 1e-5,
+    epsilon: float = EPSILON,
 ) -> dict[str, jax.Array]:
     """Everything that is measured of s stages at one moment; T_0 is the input X.
 
@@ -294,7 +300,9 @@ def quantities(
     others = jnp.concatenate([nodes, pairs, grams.stages])
     is_shuffled = jnp.asarray([0] * (2 * count + 1) + [1] * count)
     with_target = jax.lax.map(
-        lambda one: _with_target(one[0], target, one[1], alpha, num_classes, class_size),
+        lambda one: _with_target(
+            one[0], target, one[1], alpha, num_classes, class_size
+        ),
         (others, is_shuffled),
     )
     stage_joint, pair_joint, shuffled_joint = jnp.split(

@@ -25,7 +25,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dib_jax.analysis.probes import Target, make_grams, make_target, quantities
+from dib_jax.analysis.probes import (
+    EPSILON,
+    Target,
+    make_grams,
+    make_target,
+    quantities,
+)
 from dib_jax.information import cka_matrix, label_gram
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.steps import apply_frozen
@@ -132,6 +138,7 @@ def _measure(
             values = run(stages, images[name], targets[name])
             found |= {f"{name}/{key}": np.asarray(own) for key, own in values.items()}
             found[f"{name}/alpha"] = np.asarray(settings.alpha)
+            found[f"{name}/epsilon"] = np.asarray(EPSILON)
             found[f"{name}/samples"] = np.asarray(count)
             found[f"{name}/target_gram"] = np.asarray(
                 targets[name].gram[np.triu_indices(count)], np.float32
@@ -191,8 +198,8 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
         `cka_final` and `linear_cka_final` (p, s), each stage's alignment with itself
         at the last probe, and `cka_epoch`, `linear_cka_epoch` (p, s, p) with itself at
         every probe. Without an axis of probes, for they do not change: `input_entropy`,
-        `target_entropy`, `input_target`, `alpha`, `samples`. Empty where there are no
-        probes.
+        `target_entropy`, `input_target`, `alpha`, `epsilon`, `samples`. Empty
+        where there are no probes.
 
     Raises:
         ValueError: a file is damaged.
@@ -200,7 +207,14 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     return _joined([_read(path) for path in probe_files(workdir)])
 
 
-_CONSTANT = ("input_entropy", "target_entropy", "input_target", "alpha", "samples")
+_CONSTANT = (
+    "input_entropy",
+    "target_entropy",
+    "input_target",
+    "alpha",
+    "epsilon",
+    "samples",
+)
 _KEPT = ("grams", "linear_grams", "input_gram", "target_gram")
 
 

@@ -106,8 +106,8 @@ def cka_matrix(grams: jax.Array) -> jax.Array:
 def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
     """Linear CKA of features, `cka(linear_gram(x), linear_gram(y))`.
 
-    With centred features |Xᵀ Y|²/(|Xᵀ X| |Yᵀ Y|), Frobenius norms: the same for features
-    that are turned, shifted or scaled.
+    With centred features |Xᵀ Y|²/(|Xᵀ X| |Yᵀ Y|), Frobenius norms: the same for
+    features that are turned, shifted or scaled.
 
     Args:
         x: (n, …); features are flattened.
