@@ -159,9 +159,10 @@ def find_baseline(workdir: pathlib.Path) -> Run | None:
 
     Looked for among finished runs in folders beside this one whose config is equal
     except for `schedule`, `objective`, `analysis`, `workdir` and `dataset.data_dir`.
-    Epochs must be equal too, or make the same number of passes in all. A run that is not end to end is
-    compared with one that is; one that is, with one that is not. Among several the
-    one with the same objective and epochs is taken, then the first by name.
+    Epochs must be equal too, or make the same number of passes in all. A run that is
+    not end to end is compared with one that is; one that is, with one that is not.
+    Among several the one with the same objective and epochs is taken, then the first by
+    name.
 
     Args:
         workdir: of a finished run.
