@@ -425,13 +425,13 @@ def _markov(
     overall = found["all probes"]
     sentences = [
         "I(A;C) ≤ min(I(A;B), I(B;C)) along the chain Y → X → T0 → … is violated by "
-        f"more than 0.01 bits in {overall.count} of {overall.triples} triples "
+        f"more than 0.01 bits in {overall.violated} of {overall.triples} triples "
         f"({_share(overall):.0f} %)"
         + (
             f", by {overall.mean:.2f} bits in the mean and {overall.largest:.2f} at "
             f"most, {' → '.join(names[i] for i in overall.worst)}; in the untrained "
             f"network in {_share(found['untrained network']):.0f} %."
-            if overall.count
+            if overall.violated
             else "."
         )
     ]
@@ -455,7 +455,7 @@ def _markov(
         (
             name,
             own.triples,
-            own.count,
+            own.violated,
             _share(own),
             own.mean,
             own.largest,
@@ -492,7 +492,7 @@ def _at_widths(runs: Sequence[Run], split: str) -> dict[float, Violations]:
 
 
 def _share(violations: Violations) -> float:
-    return 100 * violations.count / violations.triples
+    return 100 * violations.violated / violations.triples
 
 
 def _targets(runs: Sequence[Run], split: str) -> list[str]:

@@ -59,6 +59,18 @@ class Target(NamedTuple):
     labels: jax.Array | None
 
 
+class Sizes(NamedTuple):
+    """What must be known of a target with labels when a program is compiled.
+
+    Attributes:
+        num_classes: C; None for a target without labels.
+        class_size: samples of the largest class, likewise.
+    """
+
+    num_classes: int | None = None
+    class_size: int | None = None
+
+
 class Grams(NamedTuple):
     """The input and s stages as Grams of the same n samples.
 
@@ -112,7 +124,7 @@ def probe(
         )
     order = np.random.default_rng(seed).permutation(count)
     target, sizes = make_target(batch, order)
-    measure = functools.partial(quantities, alpha=alpha, **sizes)
+    measure = functools.partial(quantities, alpha=alpha, sizes=sizes)
 
     @jax.jit
     def run(images: jax.Array, target: Target) -> dict[str, jax.Array]:
@@ -169,9 +181,7 @@ def layer_outputs(
     return apply
 
 
-def make_target(
-    batch: Mapping[str, Any], order: np.ndarray
-) -> tuple[Target, dict[str, int | None]]:
+def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Sizes]:
     """The target of a batch, and its shuffled control.
 
     Args:
@@ -199,11 +209,10 @@ def make_target(
         )
     shuffled = gram[order][:, order]
     if labels is None:
-        return Target(gram, shuffled, None), {"num_classes": None, "class_size": None}
+        return Target(gram, shuffled, None), Sizes()
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     both = jnp.asarray(np.stack([classes, classes[order]]))
-    sizes = {"num_classes": len(counts), "class_size": int(counts.max())}
-    return Target(gram, shuffled, both), sizes
+    return Target(gram, shuffled, both), Sizes(len(counts), int(counts.max()))
 
 
 def make_grams(
@@ -251,8 +260,7 @@ def quantities(
     target: Target,
     *,
     alpha: float,
-    num_classes: int | None = None,
-    class_size: int | None = None,
+    sizes: Sizes,
     epsilon: float = EPSILON,
 ) -> dict[str, jax.Array]:
     """Everything that is measured of s stages at one moment; T_0 is the input X.
@@ -261,8 +269,7 @@ def quantities(
         grams: of input and stages.
         target: of the same samples.
         alpha: order of the Rényi entropy, > 0; static.
-        num_classes: C, where the target has labels; static.
-        class_size: samples of the largest class, likewise.
+        sizes: of the target, as `make_target` gives them; static.
         epsilon: regularisation of the normalised HSIC, > 0.
 
     Returns:
@@ -300,9 +307,7 @@ def quantities(
     others = jnp.concatenate([nodes, pairs, grams.stages])
     is_shuffled = jnp.asarray([0] * (2 * count + 1) + [1] * count)
     with_target = jax.lax.map(
-        lambda one: _with_target(
-            one[0], target, one[1], alpha, num_classes, class_size
-        ),
+        lambda one: _with_target(one[0], target, one[1], alpha, sizes),
         (others, is_shuffled),
     )
     stage_joint, pair_joint, shuffled_joint = jnp.split(
@@ -347,8 +352,7 @@ def _with_target(
     target: Target,
     shuffled: jax.Array,
     alpha: float,
-    num_classes: int | None,
-    class_size: int | None,
+    sizes: Sizes,
 ) -> jax.Array:
     """Joint entropy with the target (0) or the shuffled one (1)."""
     if target.labels is None:
@@ -358,6 +362,5 @@ def _with_target(
         gram,
         target.labels[shuffled],
         alpha=alpha,
-        num_classes=num_classes,
-        class_size=class_size,
+        **sizes._asdict(),
     )

@@ -27,6 +27,7 @@ import numpy as np
 
 from dib_jax.analysis.probes import (
     EPSILON,
+    Sizes,
     Target,
     make_grams,
     make_target,
@@ -107,11 +108,17 @@ def _measure(
         images[name] = jnp.asarray(taken["images"])
         targets[name], sizes[name] = _target(experiment, taken)
     # One program for both splits: sizes that hold for each.
-    known = all(own["num_classes"] for own in sizes.values())
-    shared = {
-        key: max(own[key] for own in sizes.values()) if known else None
-        for key in ("num_classes", "class_size")
-    }
+    labelled = all(own.num_classes for own in sizes.values())
+    shared = (
+        Sizes(
+            max(own.num_classes or 0 for own in sizes.values()),
+            max(own.class_size or 0 for own in sizes.values()),
+        )
+        if labelled
+        else Sizes()
+    )
+    if not labelled:
+        targets = {name: own._replace(labels=None) for name, own in targets.items()}
 
     @jax.jit
     def run(stages: Any, images: jax.Array, target: Target) -> dict[str, jax.Array]:
@@ -120,7 +127,7 @@ def _measure(
             modules, stages, inputs, compute_dtype=last.compute_dtype
         )
         grams = make_grams(inputs, features, bandwidth=settings.bandwidth)
-        values = quantities(grams, target, alpha=settings.alpha, **shared)
+        values = quantities(grams, target, alpha=settings.alpha, sizes=shared)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]
         largest = jnp.max(jnp.abs(linear), axis=1, keepdims=True)
@@ -133,7 +140,7 @@ def _measure(
         }
 
     def measure(stages: Any) -> dict[str, np.ndarray]:
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for name in splits:
             values = run(stages, images[name], targets[name])
             found |= {f"{name}/{key}": np.asarray(own) for key, own in values.items()}
@@ -150,7 +157,7 @@ def _measure(
 
 def _target(
     experiment: Experiment, taken: dict[str, np.ndarray]
-) -> tuple[Target, dict[str, int | None]]:
+) -> tuple[Target, Sizes]:
     order = np.random.default_rng(_SEED).permutation(len(taken["labels"]))
     batch = {name: jnp.asarray(array) for name, array in taken.items()}
     gram = experiment.task.target_gram(experiment.task.targets(batch))
@@ -239,7 +246,11 @@ def _joined(probes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         for key, kept in (("cka", "grams"), ("linear_cka", "linear_grams")):
             by_stage = np.stack([found[kept] for found in own], axis=1)
             epochs = np.stack(
-                [np.asarray(cka_matrix(unpacked(stage))) for stage in by_stage], axis=1
+                [
+                    np.asarray(cka_matrix(jnp.asarray(unpacked(stage))))
+                    for stage in by_stage
+                ],
+                axis=1,
             )
             joined[f"{split}/{key}_epoch"] = epochs
             joined[f"{split}/{key}_final"] = epochs[:, :, -1]

@@ -43,14 +43,14 @@ class Violations(NamedTuple):
 
     Attributes:
         triples: that were looked at.
-        count: those whose excess is above the tolerance.
+        violated: those whose excess is above the tolerance.
         mean: of the excess of these, in bits; 0 where there are none.
         largest: of all excesses, in bits; negative where no triple comes near.
         worst: (i, j, k) of the largest.
     """
 
     triples: int
-    count: int
+    violated: int
     mean: float
     largest: float
     worst: tuple[int, int, int]
@@ -185,7 +185,7 @@ def data_processing_violations(
     worst = triples[int(excess.max(axis=0).argmax())]
     return Violations(
         triples=excess.size,
-        count=len(broken),
+        violated=len(broken),
         mean=float(broken.mean()) if len(broken) else 0.0,
         largest=float(excess.max()),
         worst=worst,

@@ -435,7 +435,7 @@ def _showing(
     if observer is None:
         return lambda position, stages: 0.0
     observe = observer(experiment)
-    images = experiment.dataset.train["images"][:2]
+    images = jnp.asarray(experiment.dataset.train["images"][:2])
 
     @functools.cache
     def initial() -> tuple[Variables, ...]:

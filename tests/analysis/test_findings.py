@@ -116,7 +116,7 @@ def test_violations_are_counted_where_they_are():
     assert "in 12 of 40 triples (30 %), by 0.50 bits in the mean and 0.50 at" in text
     assert "Y → X → T0" in text
     counted = found.statistics["data_processing"]
-    assert counted["untrained network"]["count"] == 3
+    assert counted["untrained network"]["violated"] == 3
 
 
 def test_the_control_with_shuffled_targets_stands_beside_the_value():

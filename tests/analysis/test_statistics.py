@@ -66,15 +66,15 @@ def test_the_bootstrap_interval_narrows_as_the_normal_one_does():
 def test_violations_of_the_inequality_are_counted_and_sized():
     markov = np.array([[9, 3, 2, 1], [3, 9, 2.5, 2], [2, 2.5, 9, 3], [1, 2, 3, 9.0]])
     none = data_processing_violations(markov)
-    assert (none.triples, none.count, none.mean) == (4, 0, 0)
+    assert (none.triples, none.violated, none.mean) == (4, 0, 0)
     broken = markov.copy()
     broken[0, 3] = broken[3, 0] = 2.4  # above I(0;2) = 2 and I(1;3) = 2
     found = data_processing_violations(np.stack([broken, markov]))
-    assert (found.triples, found.count) == (8, 2)
+    assert (found.triples, found.violated) == (8, 2)
     assert found.mean == pytest.approx(0.4)
     assert found.largest == pytest.approx(0.4)
     assert found.worst in ((0, 1, 3), (0, 2, 3))
-    assert data_processing_violations(broken, tolerance=0.5).count == 0
+    assert data_processing_violations(broken, tolerance=0.5).violated == 0
     with pytest.raises(ValueError, match="at least 3 variables, got 2"):
         data_processing_violations(np.eye(2))
 

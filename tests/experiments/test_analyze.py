@@ -48,7 +48,7 @@ def test_the_command_prints_findings_and_makes_the_slow_controls(folder, capsys)
     found = json.loads((folder / "findings.json").read_text())
     counted = found["statistics"]["data_processing"]
     # At the width that was recorded, it is the count that was recorded.
-    assert counted["kernels × 1"]["count"] == counted["all probes"]["count"]
+    assert counted["kernels × 1"]["violated"] == counted["all probes"]["violated"]
     assert "The estimator on Gaussians" in (folder / "report.html").read_text()
 
 
