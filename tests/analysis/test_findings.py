@@ -14,7 +14,7 @@ EPOCHS = np.array([0, 5, 10, 15])
 
 
 def made(
-    *, seed=0, schedule="end_to_end", cka=None, last_input=1.0, violation=0.0, **config
+    *, seed=0, schedule="end_to_end", cka=None, last_input=1.8, violation=0.0, **config
 ):
     """A run with three stages, four probes, and what a test wants of it."""
     ones = np.ones((4, 3))
