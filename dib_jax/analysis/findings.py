@@ -332,8 +332,8 @@ def _convergence(
                     f"epoch {_listed(mean)} on"
                     + (", means over the runs" if len(runs) > 1 else "")
                     + (
-                        f"; stage {', '.join(early)} is so untrained, so that this "
-                        "tells nothing of its training"
+                        f"; {_stages(early)} so untrained, which tells nothing of "
+                        "training"
                         if early
                         else ""
                     )
@@ -364,6 +364,12 @@ def verdict(order: Order) -> str:
     if order.low > 0:
         return "bottom to top"
     return "top to bottom" if order.high < 0 else ""
+
+
+def _stages(numbers: Sequence[str]) -> str:
+    if len(numbers) == 1:
+        return f"stage {numbers[0]} is"
+    return f"stages {', '.join(numbers[:-1])} and {numbers[-1]} are"
 
 
 def _about_order(words: str, orders: dict[str, Order], *, imposed: bool) -> str:
@@ -438,17 +444,20 @@ def _markov(
     if controls and all(probe_files(run.workdir) for run in runs):
         by_width = _at_widths(runs, split)
         found |= {f"kernels × {factor:g}": v for factor, v in by_width.items()}
-        shares = {factor: _share(own) for factor, own in by_width.items()}
-        listed = ", ".join(f"{s:.0f} % (× {f:g})" for f, s in shares.items())
-        low, high = min(shares.values()), max(shares.values())
-        moves = high - low > 5 and high > 2 * low
+        listed = ", ".join(
+            f"{_share(own):.0f} % by {own.mean:.2f} bits (× {factor:g})"
+            for factor, own in by_width.items()
+        )
+        moves = _moves([_share(own) for own in by_width.values()], least=5) or _moves(
+            [own.mean for own in by_width.values()], least=0.05
+        )
         sentences.append(
-            f"With other kernel widths the share is {listed}: "
+            f"With other kernel widths they are {listed}: "
             + (
-                "it moves with the width, so it is the kernel’s and says little of the "
-                "network."
+                "they move with the width, so they are the kernel’s at least as much "
+                "as the network’s."
                 if moves
-                else "it hardly moves with the width."
+                else "they hardly move with the width."
             )
         )
     rows: list[tuple[str | float | None, ...]] = [
@@ -473,6 +482,11 @@ def _markov(
         table,
         {"data_processing": {k: v._asdict() for k, v in found.items()}},
     )
+
+
+def _moves(values: Sequence[float], *, least: float) -> bool:
+    """Whether values differ twofold, and by more than what is nothing."""
+    return max(values) > 2 * min(values) and max(values) - min(values) > least
 
 
 def _at_widths(runs: Sequence[Run], split: str) -> dict[float, Violations]:

@@ -148,3 +148,11 @@ def test_findings_come_back_as_they_were_written(tmp_path):
     assert interval == [None, None]
     (tmp_path / "findings.json").write_text("{")
     assert read_findings(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([47, 56, 60], False), ([10, 30, 12], True), ([0.0, 3.0], False), ([0, 6], True)],
+)
+def test_a_share_moves_where_it_doubles_by_more_than_little(values, wanted):
+    assert findings._moves(values, least=5) is wanted
