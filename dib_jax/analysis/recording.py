@@ -357,9 +357,10 @@ def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # Opened here: `np.load` leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return dict(found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is damaged ({error}); move {path.parent.name} away to go on "
             "without it"
