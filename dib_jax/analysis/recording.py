@@ -360,8 +360,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         # Opened here: `np.load` leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return dict(found)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         raise ValueError(
-            f"{path} is damaged ({error}); move {path.parent.name} away to go on "
-            "without it"
+            f"{path} is damaged; move {path.parent.name} away to go on without it"
         ) from None

@@ -19,11 +19,13 @@ import numpy as np
 import threadpoolctl
 
 from dib_jax import checkpoints
+from dib_jax.data.duplicates import count_duplicates
 from dib_jax.data.stream import stream
 from dib_jax.objectives import Occasional, Terms
 from dib_jax.tasks import Task
+from dib_jax.tasks.worth import mean_box
 from dib_jax.training.cache import Kept, keep
-from dib_jax.training.experiment import Experiment, assemble
+from dib_jax.training.experiment import Experiment, assemble, without_data
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
     Block,
@@ -41,6 +43,7 @@ from dib_jax.training.workdir import (
     finished,
     hardware,
     read_config,
+    read_inputs,
     read_results,
     versions,
     write_json,
@@ -178,6 +181,7 @@ def train(
     experiment = assemble(config)
     show = _showing(experiment, observer)
     claim(workdir, config)
+    write_json(workdir / "inputs.json", experiment.inputs._asdict())
     # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
     # CPU are faster on one thread.
     one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
@@ -202,6 +206,8 @@ def train(
             training = None
     test, outputs = evaluate(experiment, network)
     results = _results(config, config_name, experiment, position, test)
+    if experiment.task.uses_boxes:
+        results["mean_box"] = _mean_box(experiment, outputs)
     write_json(workdir / "results.json", results)
     return Trained(experiment, network, results, test, outputs)
 
@@ -224,19 +230,24 @@ def load_trained(workdir: pathlib.Path) -> Trained:
     return Trained(experiment, network, results, *evaluate(experiment, network))
 
 
-def restore(workdir: pathlib.Path) -> tuple[Experiment, Network, dict[str, Any]]:
+def restore(
+    workdir: pathlib.Path, *, data: bool = True
+) -> tuple[Experiment, Network, dict[str, Any]]:
     """The pieces, the network and the results of a finished run, nothing evaluated.
 
     Args:
         workdir: of a finished run.
+        data: whether the data set is loaded; without it the network can predict, and
+            not be evaluated.
 
     Raises:
         ValueError: there is no finished run.
-        FileNotFoundError: the data set is not there any more.
+        FileNotFoundError: the data set is needed and not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
-    results = read_results(workdir)
-    experiment = assemble(read_config(workdir))
+    results, config = read_results(workdir), read_config(workdir)
+    inputs = None if data else read_inputs(workdir)
+    experiment = without_data(config, inputs) if inputs else assemble(config)
     with Progress(0) as progress:
         position, network, _ = _resume(workdir, experiment, progress)
     if position.phase < len(experiment.phases):
@@ -674,7 +685,7 @@ def _resume(
 
 def _structure(experiment: Experiment, position: Position) -> dict[str, Any]:
     """A tree like the one that `_save` wrote at a position."""
-    images = jnp.zeros((2, *experiment.dataset.train["images"].shape[1:]), jnp.uint8)
+    images = jnp.zeros((2, *experiment.inputs.shape), jnp.uint8)
     trained = [
         _untrained(experiment, blocks, images)
         for blocks in experiment.phases[: position.phase + (position.epoch > 0)]
@@ -691,6 +702,19 @@ def _cut(path: pathlib.Path, size: int) -> None:
     """Drop the lines of epochs that are not in the checkpoint: they are made again."""
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
+
+
+def _mean_box(experiment: Experiment, outputs: np.ndarray) -> dict[str, float]:
+    """Metrics of the mean training box in place of the network's boxes."""
+    task, dataset = experiment.task, experiment.dataset
+    # Of the pictures only the size is asked.
+    test = {**dataset.test, "images": dataset.test["images"][:1]}
+    return mean_box(
+        jax.jit(task.objects)(outputs),
+        task.targets({name: jnp.asarray(array) for name, array in test.items()}),
+        dataset.train,
+        num_classes=len(experiment.inputs.class_names),
+    )
 
 
 def _results(
@@ -724,6 +748,8 @@ def _results(
         "schedule": config.schedule.name,
         "seed": config.seed,
         "metric": experiment.task.metric,
+        "loss_unit": experiment.task.loss_unit,
+        "duplicates": count_duplicates(experiment.dataset),
         "test": stages[-1]["test"],
         "validation": stages[-1]["validation"],
         "stages": stages,
