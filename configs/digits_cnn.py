@@ -49,4 +49,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.epochs = 3 if arg == "quick" else 20
     config.batch_size = 64
     config.precision = dict(compute="float32", information="float32")
+    config.analysis = dict(
+        every_epochs=1 if arg == "quick" else 5,
+        samples=256,
+        alpha=1.01,
+        bandwidth="mean",
+    )
     return config

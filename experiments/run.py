@@ -44,6 +44,8 @@ def run(
         The path of the report.
     """
     # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.analysis.findings import find, read_run, write_findings
+    from dib_jax.analysis.recording import recorder, write_information
     from dib_jax.analysis.report import write_report
     from dib_jax.training.config import complete
     from dib_jax.training.train import load_trained, train
@@ -54,7 +56,14 @@ def run(
         trained = load_trained(workdir)
     else:
         _prepare_missing(config)
-        trained = train(config, workdir, config_name=config_name)
+        trained = train(
+            config,
+            workdir,
+            config_name=config_name,
+            observer=recorder(workdir, config),
+        )
+    if write_information(workdir):
+        write_findings(workdir, find([read_run(workdir)]))
     return write_report(workdir, predictions(trained), command=command)
 
 

@@ -1,1 +1,5 @@
-"""What a run shows: figures and the report."""
+"""What a trained network does: probes, statistics, figures, report."""
+
+from dib_jax.analysis.probes import layer_outputs, probe
+
+__all__ = ["layer_outputs", "probe"]

@@ -22,6 +22,7 @@ from PIL import Image
 
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.drawing import outlined
+from dib_jax.analysis.findings import read_findings
 from dib_jax.analysis.page import Section, escape
 from dib_jax.tasks.worth import Boxes, Worth, measure
 from dib_jax.training.config import differences, flatten
@@ -29,8 +30,9 @@ from dib_jax.training.workdir import write_atomically
 
 END_TO_END = "end_to_end"
 
-# In what else a run and its baseline may differ: end to end there is no local loss.
-_BASELINE_MAY_DIFFER = frozenset({"objective", "schedule", "epochs"})
+# In what a run and its baseline may differ: end to end there is no local loss, and
+# how a run is probed does not change it.
+_BASELINE_MAY_DIFFER = frozenset({"objective", "schedule", "epochs", "analysis"})
 _WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _MANY = 20  # stages or classes, beyond which a figure is drawn in pixels
@@ -166,10 +168,11 @@ def find_baseline(workdir: pathlib.Path) -> Run | None:
     """The run that this one is to be compared with: the same, but for its schedule.
 
     Looked for among finished runs in folders beside this one whose config is equal
-    except for `schedule`, `objective`, `workdir` and `dataset.data_dir`. Epochs must be
-    equal too, or make the same number of passes in all. A run that is not end to end is
-    compared with one that is; one that is, with one that is not. Among several the
-    one with the same objective and epochs is taken, then the first by name.
+    except for `schedule`, `objective`, `analysis`, `workdir` and `dataset.data_dir`.
+    Epochs must be equal too, or make the same number of passes in all. A run that is
+    not end to end is compared with one that is; one that is, with one that is not.
+    Among several the one with the same objective and epochs is taken, then the first by
+    name.
 
     Args:
         workdir: of a finished run.
@@ -457,6 +460,34 @@ def _stages(material: _Material) -> Section | None:
         caption=caption,
     )
     return Section("stages", f"{label} after each stage", drawn)
+
+
+def _information(material: _Material) -> Section | None:
+    """What the probes show, in the words of findings.json, and its tables."""
+    found = read_findings(material.run.workdir)
+    if found is None:
+        return None
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
+    tables = "".join(
+        page.table(
+            table.header,
+            [[_number(value) for value in row] for row in table.rows],
+            text=[
+                column
+                for column in range(len(table.header))
+                if any(isinstance(row[column], str) for row in table.rows)
+            ],
+            caption=table.title,
+        )
+        for table in found.tables
+    )
+    return Section(
+        "information", "Information in the network", f"<ul>{said}</ul>{tables}"
+    )
+
+
+def _number(value: Any) -> str | None:
+    return f"{value:.4g}" if isinstance(value, int | float) else value
 
 
 def _costs(material: _Material) -> Section | None:
@@ -798,6 +829,7 @@ _SECTIONS: tuple[Callable[[_Material], Section | None], ...] = (
     _costs,
     _curves,
     _terms,
+    _information,
     _overlaps,
     _precisions,
     _confusion,

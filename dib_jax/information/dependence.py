@@ -10,8 +10,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dib_jax.information.decompositions import solve_positive
-from dib_jax.information.gram import check_grams, check_widths, gaussian_gram
+from dib_jax.information.decompositions import matmul, solve_positive
+from dib_jax.information.gram import (
+    check_gram,
+    check_grams,
+    check_widths,
+    gaussian_gram,
+    linear_gram,
+)
 
 
 def _centred_kernel(gram: jax.Array) -> jax.Array:
@@ -70,6 +76,54 @@ def cka(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(varied, _hsic(centred_a, centred_b) / roots[0] / roots[1], 0)
 
 
+def cka_matrix(grams: jax.Array) -> jax.Array:
+    """Centred kernel alignment of all pairs, by one product of matrices.
+
+    Args:
+        grams: (l, n, n), Grams of the same samples.
+
+    Returns:
+        (l, l), symmetric to rounding; entry (i, j) is `cka(grams[i], grams[j])`.
+
+    Raises:
+        ValueError: `grams` is not (l, n, n).
+    """
+    grams = jnp.asarray(grams)
+    if grams.ndim != 3 or grams.shape[1] != grams.shape[2] or 0 in grams.shape:
+        raise ValueError(
+            f"grams must have shape (l, n, n), got {grams.shape}; jnp.stack makes it "
+            "of single ones"
+        )
+    grams = grams.astype(jnp.promote_types(grams.dtype, jnp.float32))
+    centred = jax.vmap(_centred_kernel)(grams)
+    squares = jax.vmap(_hsic)(centred, centred)[:, None]
+    varied = squares > (jnp.finfo(grams.dtype).eps * 8) ** 2
+    flat = centred.reshape(len(grams), -1) / max(grams.shape[1] - 1, 1)
+    units = jnp.where(varied, flat / jnp.sqrt(jnp.where(varied, squares, 1)), 0)
+    return matmul(units, units.T)
+
+
+def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Linear CKA of features, `cka(linear_gram(x), linear_gram(y))`.
+
+    With centred features |Xᵀ Y|²/(|Xᵀ X| |Yᵀ Y|), Frobenius norms: the same for
+    features that are turned, shifted or scaled.
+
+    Args:
+        x: (n, …); features are flattened.
+        y: (n, …), likewise, of the same samples; another number of features is fine.
+
+    Returns:
+        Scalar from 0 to 1; 0 where one of the two is constant.
+
+    Raises:
+        ValueError: sizes differ.
+
+    Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3.
+    """
+    return cka(linear_gram(x), linear_gram(y))
+
+
 def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
     """Normalised HSIC tr(R_a R_b), R = K̄ (K̄ + ε n I)⁻¹ with K̄ = H K H.
 
@@ -88,19 +142,32 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
     Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 3; Fukumizu, Gretton, Sun &
     Schölkopf, NeurIPS 2007.
     """
+    a, b = check_grams(a, b)
+    smoothed = smoother(a, epsilon=epsilon), smoother(b, epsilon=epsilon)
+    return jnp.sum(smoothed[0] * smoothed[1].T)
+
+
+def smoother(gram: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
+    """R = K̄ (K̄ + ε n I)⁻¹ of a Gram, for many `normalized_hsic` with one solution each.
+
+    Args:
+        gram: (n, n); K̄ = H n·gram H.
+        epsilon: as for `normalized_hsic`.
+
+    Returns:
+        (n, n), symmetric to rounding.
+
+    Raises:
+        ValueError: `gram` is not square, or `epsilon` is not above 0.
+    """
     if isinstance(epsilon, numbers.Real) and not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be > 0, got {epsilon!r}")
-    a, b = check_grams(a, b)
-    n = a.shape[0]
-
-    def smoother(gram: jax.Array) -> jax.Array:
-        centred = _centred_kernel(gram)
-        # With less, rounding makes the matrix indefinite: it has no Cholesky factor.
-        least = jnp.maximum(epsilon, 4 * float(jnp.finfo(centred.dtype).eps))
-        ridge = centred + least * n * jnp.eye(n, dtype=centred.dtype)
-        return solve_positive(ridge, centred)
-
-    return jnp.sum(smoother(a) * smoother(b).T)
+    centred = _centred_kernel(check_gram(gram))
+    n = centred.shape[0]
+    # With less, rounding makes the matrix indefinite: it has no Cholesky factor.
+    least = jnp.maximum(epsilon, 4 * float(jnp.finfo(centred.dtype).eps))
+    ridge = centred + least * n * jnp.eye(n, dtype=centred.dtype)
+    return solve_positive(ridge, centred)
 
 
 def aligned_bandwidth(

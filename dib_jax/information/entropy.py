@@ -43,6 +43,27 @@ def renyi_entropy(gram: jax.Array, *, alpha: float) -> jax.Array:
     return entropy_of(check_gram(gram), check_alpha(alpha))
 
 
+def effective_rank(gram: jax.Array) -> jax.Array:
+    """The number of dimensions that a spectrum of this entropy would fill evenly.
+
+    2^S_1(A) = exp(−Σ λ_i ln λ_i). Of `linear_gram(x)` it is the effective rank of the
+    features' covariance.
+
+    Args:
+        gram: (n, n), symmetric, positive semi-definite, trace 1.
+
+    Returns:
+        Scalar, from 1 to the rank of `gram`.
+
+    Raises:
+        ValueError: `gram` is not square.
+
+    Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, of a matrix' singular
+    values; here of a covariance.
+    """
+    return jnp.exp2(renyi_entropy(gram, alpha=1.0))
+
+
 def joint_entropy(*grams: jax.Array, alpha: float) -> jax.Array:
     """Joint entropy: S_α of the Hadamard product, normalised to trace 1, in bits.
 

@@ -340,6 +340,34 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
     return jnp.exp(-_pairwise(scaled) / 2) / n
 
 
+def linear_gram(x: jax.Array) -> jax.Array:
+    """Gram matrix of the linear kernel of centred features, (x̄ x̄ᵀ)/tr(x̄ x̄ᵀ).
+
+    Its eigenvalues are those of the features' covariance, as shares of the variance.
+
+    Args:
+        x: (n, …); features are flattened. bfloat16 and float16 become float32.
+
+    Returns:
+        (n, n), trace 1; its diagonal is not constant. Where all samples are alike, the
+        matrix of 1/n, as a Gaussian Gram is then.
+
+    Raises:
+        ValueError: `x` has no sample axis.
+    """
+    flat = _flat(x)
+    n = flat.shape[0]
+    moved = flat - jax.lax.stop_gradient(flat[0])
+    centred = moved - jnp.mean(moved, axis=0)
+    # In units of the largest entry: squares of 1e±20 leave float32.
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(centred)), initial=0)
+    scale = jnp.where(largest > 0, largest, 1)
+    product = _product(centred / scale, centred / scale)
+    total = jnp.trace(product)
+    alike = jnp.full((n, n), 1 / n, flat.dtype)
+    return jnp.where(total > 0, product / jnp.where(total > 0, total, 1), alike)
+
+
 def label_gram(labels: jax.Array) -> jax.Array:
     """Gram matrix of the delta kernel: 1/n where two labels are equal, else 0.
 

@@ -26,7 +26,16 @@ FACTORIES = {
     "task": "tasks",
     "objective": "objectives",
 }
-_SECTIONS = ("dataset", *FACTORIES, "schedule", "optimizer", "precision")
+_SECTIONS = (
+    "dataset",
+    *FACTORIES,
+    "schedule",
+    "optimizer",
+    "precision",
+    "analysis",
+)
+# The rules of `named_bandwidth`; this module is read before jax is.
+_BANDWIDTHS = ("mean", "median", "knn", "quantile", "scott")
 _TOPS = ("seed", "workdir", *_SECTIONS, "epochs", "batch_size")
 # Where a run and its data lie may change without its being another run.
 _PLACES = ("workdir", "dataset.data_dir", "dataset.placement")
@@ -215,7 +224,48 @@ def _training_fields() -> dict[str, Field]:
             default="float32",
             names=("float32",),
         ),
+        "analysis.every_epochs": Field(
+            int,
+            "epochs from one probe of the network's information to the next, beside "
+            "the first and the last of each block; 0 for no probes",
+            default=5,
+            allowed="an integer from 0",
+            holds=lambda value: value >= 0,
+        ),
+        "analysis.samples": Field(
+            int,
+            "pictures of each split that a probe measures; no more than the smaller "
+            "split has, 0 for no probes",
+            default=256,
+            allowed="0, or an integer from 2",
+            holds=lambda value: value >= 0 and value != 1,
+        ),
+        "analysis.alpha": Field(
+            float,
+            "order of the Rényi entropy that a probe measures",
+            default=1.01,
+            allowed="a number above 0",
+            holds=lambda value: value > 0,
+        ),
+        "analysis.bandwidth": Field(
+            str,
+            "how a probe's Gaussian kernels get their width from the activations: "
+            f"{', '.join(_BANDWIDTHS)}; or the width itself",
+            default="mean",
+            allowed=f"one of {', '.join(_BANDWIDTHS)}, or a number above 0",
+            holds=_is_bandwidth,
+            names=_BANDWIDTHS,
+        ),
     }
+
+
+def _is_bandwidth(value: str) -> bool:
+    if value in _BANDWIDTHS:
+        return True
+    try:
+        return 0 < float(value) < math.inf
+    except ValueError:
+        return False
 
 
 def _counts(value: int | tuple[int, ...]) -> bool:

@@ -120,6 +120,28 @@ class Position(NamedTuple):
     stages: tuple[dict[str, Any], ...] = ()
 
 
+class Moment(NamedTuple):
+    """The network between two epochs, as an observer sees it.
+
+    Attributes:
+        epoch: epochs of the whole run that are done.
+        trained: those of each stage.
+        stages: variables of each; still the initial ones where it has not begun to
+            train, and the ones that are kept from where its last epoch is done. They
+            are gone after the next epoch: what is to stay must be copied.
+    """
+
+    epoch: int
+    trained: tuple[int, ...]
+    stages: tuple[Variables, ...]
+
+
+# Shown every moment from the untrained network to the last epoch, in order. Where a run
+# goes on, those since the last checkpoint are shown once more, to the same bits.
+Observer = Callable[[Moment], None]
+_Show = Callable[[Position, tuple[Variables, ...]], float]
+
+
 class Trained(NamedTuple):
     """A finished run.
 
@@ -139,7 +161,11 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, *, config_name: str
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    config_name: str,
+    observer: Callable[[Experiment], Observer] | None = None,
 ) -> Trained:
     """Train the experiment of a config in a workdir, or go on where it stopped.
 
@@ -147,6 +173,9 @@ def train(
         config: a complete config that `dib_jax.training.config.check` accepts.
         workdir: a new or empty folder, or that of an earlier start of the same config.
         config_name: for results.json.
+        observer: makes one of the experiment, before anything is written. It sees the
+            network before each checkpoint is written, so that what it has written is
+            there when the run goes on from one. Its time is not the training's.
 
     Returns:
         The finished run, results.json written.
@@ -158,6 +187,7 @@ def train(
         dib_jax.checkpoints.CheckpointError: there are checkpoints, but no sound one.
     """
     experiment = assemble(config)
+    show = _showing(experiment, observer)
     claim(workdir, config)
     write_json(workdir / "inputs.json", experiment.inputs._asdict())
     # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
@@ -170,6 +200,8 @@ def train(
         # What a run that was stopped has left; it is never read.
         shutil.rmtree(workdir / "cache", ignore_errors=True)
         caches: Caches = (None, None)
+        if (position.phase, position.epoch) == (0, 0):
+            show(position, ())
         while position.phase < len(experiment.phases):
             position, network, caches = _train_phase(
                 workdir,
@@ -181,6 +213,7 @@ def train(
                 training,
                 caches,
                 progress,
+                show,
             )
             training = None
         shutil.rmtree(workdir / "cache", ignore_errors=True)
@@ -361,6 +394,7 @@ def _train_phase(
     training: Training | None,
     caches: Caches,
     progress: Progress,
+    show: _Show,
 ) -> tuple[Position, Network, Caches]:
     """Train the blocks of one phase from where the run stands to the phase's end."""
     begin = time.monotonic() - position.seconds
@@ -419,6 +453,8 @@ def _train_phase(
                 seconds=time.monotonic() - begin,
                 metrics_bytes=record.tell(),
             )
+            shown = training.best if epoch == epochs else _network(states)
+            begin += show(position, (*network.stages, *shown.stages))
             pause = time.monotonic() - saved
             if epoch < epochs and save_seconds <= _CHECKPOINT_SHARE * pause:
                 _save(workdir, experiment, position, network, training)
@@ -453,6 +489,38 @@ def _train_phase(
     )
     _save(workdir, experiment, position, network, None)
     return position, network, (kept, held_out)
+
+
+def _showing(
+    experiment: Experiment, observer: Callable[[Experiment], Observer] | None
+) -> _Show:
+    """What shows an observer the network; it returns the seconds that this took."""
+    if observer is None:
+        return lambda position, stages: 0.0
+    observe = observer(experiment)
+    images = jnp.asarray(experiment.dataset.train["images"][:2])
+
+    @functools.cache
+    def initial() -> tuple[Variables, ...]:
+        untrained = (
+            _untrained(experiment, blocks, images) for blocks in experiment.phases
+        )
+        return tuple(stage for entry in untrained for stage in entry.best.stages)
+
+    def show(position: Position, stages: tuple[Variables, ...]) -> float:
+        start = time.monotonic()
+        done = [*experiment.epochs[: position.phase], position.epoch]
+        trained = tuple(
+            done[phase] if phase < len(done) else 0
+            for phase, blocks in enumerate(experiment.phases)
+            for block in blocks
+            for _ in block.stages
+        )
+        later = initial()[len(stages) :] if len(stages) < len(trained) else ()
+        observe(Moment(sum(done), trained, (*stages, *later)))
+        return time.monotonic() - start
+
+    return show
 
 
 def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Array]:

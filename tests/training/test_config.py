@@ -112,6 +112,12 @@ def example() -> dict:
         "epochs": 2,
         "batch_size": 32,
         "precision": {"compute": "float32", "information": "float32"},
+        "analysis": {
+            "every_epochs": 5,
+            "samples": 256,
+            "alpha": 1.01,
+            "bandwidth": "mean",
+        },
     }
 
 

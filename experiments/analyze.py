@@ -1,0 +1,83 @@
+"""What the probes of runs show: sentences, tables, findings.json and the report's part.
+
+python -m experiments.analyze --workdir=DIR [DIR …]
+"""
+
+import pathlib
+import sys
+import textwrap
+
+from experiments import command_line
+
+_PURPOSE = (
+    "Reads the probes of runs, finished or still training, and says what they show: in "
+    "which order the stages converge, whether information flows as along a Markov "
+    "chain, how far the estimator itself can be trusted. Runs of one config that "
+    "differ in their seed are taken together. Writes findings.json into each folder, "
+    "and the report of each finished run anew."
+)
+
+
+def analyze(workdirs: list[pathlib.Path]) -> str:
+    """Everything that the command does, for a notebook too.
+
+    Args:
+        workdirs: of probed runs.
+
+    Returns:
+        Sentences and tables of all of them, as text.
+
+    Raises:
+        ValueError: a run was not probed, or a file is damaged.
+    """
+    # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.analysis import findings
+    from dib_jax.analysis.recording import write_information
+    from dib_jax.training.workdir import finished
+
+    found = findings.groups([findings.read_run(workdir) for workdir in workdirs])
+    parts = []
+    for runs in found:
+        made = findings.find(runs, controls=True)
+        for run in runs:
+            findings.write_findings(run.workdir, made)
+            write_information(run.workdir)
+            if finished(run.workdir):
+                _report(run.workdir)
+        sentences = [textwrap.fill(sentence, 88) for sentence in made.sentences]
+        tables = [findings.as_text(table) for table in made.tables]
+        parts.append("\n\n".join(["\n".join(sentences), *tables]))
+    if len(found) > 1:
+        parts.append(findings.as_text(findings.compare(found)))
+    return "\n\n\n".join(parts)
+
+
+def _report(workdir: pathlib.Path) -> None:
+    """The report of a finished run once more; a line where its data set is not here."""
+    from dib_jax.analysis.report import write_report
+    from dib_jax.training.train import load_trained
+    from experiments.run import predictions
+
+    try:
+        trained = load_trained(workdir)
+    except FileNotFoundError as error:
+        print(f"{workdir}: the report stays as it is: {error}", file=sys.stderr)
+        return
+    write_report(workdir, predictions(trained))
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    given = command_line.split_arguments(arguments, ("workdir",), rest="folders")
+    if given.help:
+        print("python -m experiments.analyze --workdir=DIR [DIR …]\n")
+        print("\n".join(textwrap.wrap(_PURPOSE, 88)))
+        print("\n  --workdir=DIR  the folder of a run\n  --help         this")
+        return
+    first = command_line.find_workdir(given.flags)
+    others = [command_line.find_workdir({"workdir": folder}) for folder in given.rest]
+    print(analyze([first, *others]))
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.main(main, command="experiments.analyze"))

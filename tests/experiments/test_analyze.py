@@ -1,0 +1,78 @@
+"""The command, from a run's folder to findings.json and the report."""
+
+import json
+import pathlib
+
+import pytest
+
+from dib_jax.training.config import complete
+from experiments import analyze, command_line, run
+
+CONFIG = pathlib.Path(command_line.__file__).parents[1] / "configs" / "digits_cnn.py"
+
+
+def answer(capsys, *arguments):
+    status = command_line.main(
+        analyze.main, command="experiments.analyze", arguments=list(arguments)
+    )
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    config = command_line.load_config(f"{CONFIG}:quick").config
+    config.model = dict(name="mlp", widths=(8, 6), batch_norm=True)
+    config.schedule.name = "end_to_end"
+    config.epochs = 1
+    config.analysis.samples = 32
+    workdir = tmp_path_factory.mktemp("analyzed") / "run"
+    run.run(complete(config), workdir, config_name="digits_cnn")
+    return workdir
+
+
+def test_a_run_ends_with_its_findings_in_the_report(folder):
+    assert (folder / "information.npz").is_file()
+    page = (folder / "report.html").read_text()
+    assert "Information in the network" in page
+    for sentence in json.loads((folder / "findings.json").read_text())["sentences"]:
+        assert sentence[:40] in page
+
+
+def test_the_command_prints_findings_and_makes_the_slow_controls(folder, capsys):
+    (folder / "report.html").unlink()
+    status, out, _ = answer(capsys, f"--workdir={folder}")
+    assert status == 0
+    assert "no order is claimed" in " ".join(out.split())
+    assert "kernels × 2" in out
+    assert "The estimator on Gaussians" in out
+    found = json.loads((folder / "findings.json").read_text())
+    counted = found["statistics"]["data_processing"]
+    # At the width that was recorded, it is the count that was recorded.
+    assert counted["kernels × 1"]["violated"] == counted["all probes"]["violated"]
+    assert "The estimator on Gaussians" in (folder / "report.html").read_text()
+
+
+def test_a_run_that_is_not_finished_is_analyzed_without_a_report(
+    folder, tmp_path, capsys
+):
+    for name in ("config.json", "probes/00000000.npz"):
+        target = tmp_path / "running" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((folder / name).read_bytes())
+    status, out, _ = answer(capsys, "--workdir", str(target.parents[1]))
+    assert status == 0
+    assert "the run is not finished" in " ".join(out.split())
+    assert not (tmp_path / "running" / "report.html").exists()
+
+
+def test_a_folder_without_probes_is_one_line(folder, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    status, _, err = answer(capsys, f"--workdir={folder}", str(tmp_path))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has no probes; a run has them with analysis.every_epochs" in err
+
+
+def test_help_and_a_missing_folder_are_answered(capsys):
+    assert "python -m experiments.analyze --workdir=DIR" in answer(capsys, "--help")[1]
+    status, _, err = answer(capsys)
+    assert (status, "--workdir is missing" in err) == (2, True)
