@@ -54,4 +54,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.epochs = 1 if quick else 10
     config.batch_size = 256
     config.precision = dict(compute="float32", information="float32")
+    config.analysis = dict(
+        every_epochs=1 if quick else 5, samples=256, alpha=1.01, bandwidth="mean"
+    )
     return config
