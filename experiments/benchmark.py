@@ -9,6 +9,9 @@ estimation   estimated entropies of large Grams against exact ones, on one threa
 training     time, temporaries and work of a step by every schedule against end to
              end; --networks=vgg11,resnet34 --batch_sizes=32,128 for some of them,
              --compile_only=True for the compiler's figures without running a step
+compile      that train steps and measures compile for a TPU, on one chip and on all of
+             a described topology, with peak memory and work; needs libtpu, no TPU;
+             --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
 """
 
 import os
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 
 from experiments import command_line
 from experiments.benchmarks import table
+from experiments.benchmarks.compile import compile_ahead, plot_peaks
 from experiments.benchmarks.estimation import estimation
 from experiments.benchmarks.information import information
 from experiments.benchmarks.training import plot_ratios, training
@@ -50,6 +54,17 @@ _BENCHMARKS = {
         note=f"{_NOTE} Temporaries and work of a step are the compiler's own figures; "
         "of the sequential schedule the largest over its stages, and the sum of them.",
         plot=plot_ratios,
+    ),
+    "compile": _Benchmark(
+        compile_ahead,
+        ("topology", "only"),
+        one_thread=False,
+        note="The compiler's own figures for a chip: peak memory with weights and "
+        "optimizer, of the programs in turn the largest (of program: which one, from "
+        "0), and the work of all of them; a loop of unknown length counts once. "
+        "Configs by their own schedule; networks without augmentation. Measures: value "
+        "and gradient, 128 samples of 256 features.",
+        plot=plot_peaks,
     ),
 }
 

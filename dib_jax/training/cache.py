@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dib_jax.tasks import Batch
+from dib_jax.training.devices import from_first, replicated
 from dib_jax.training.steps import TRUNK_OUTPUT, Block, Variables, apply_frozen
 
 PLACES = ("device", "host", "file")
@@ -50,6 +51,7 @@ def keep(
     copies: int,
     folder: pathlib.Path,
     key: jax.Array,
+    mesh: jax.sharding.Mesh,
 ) -> Kept:
     """Compute the trunk's output for the training split and keep it, if it is to be.
 
@@ -62,6 +64,7 @@ def keep(
             split itself is kept.
         folder: for the files; made if they are wanted.
         key: PRNG key, for the augmentation of the copies.
+        mesh: the devices.
 
     Returns:
         The split with what is kept of it.
@@ -81,12 +84,14 @@ def keep(
     copies = copies if block.augment else 1
 
     def outputs(trunk: Any, batch: Batch, key: Any) -> Batch:
+        batch = block.split(batch)
         batch = block.augment(key, batch) if block.augment else batch
         x = block.prepare(batch["images"])
         x = apply_frozen(block.trunk, trunk, x, compute_dtype=block.compute_dtype)[-1]
         # Copies differ from the split in more than the trunk's output.
         return {**(batch if block.augment else {}), TRUNK_OUTPUT: x}
 
+    whole = replicated(mesh)
     like = jax.eval_shape(outputs, trunk, _rows(data, 0, block.batch_size), key)
     rows = copies * len(data["images"])
     shapes = {
@@ -94,7 +99,8 @@ def keep(
         for name, leaf in like.items()
     }
     size = sum(shape.size * shape.dtype.itemsize for shape in shapes.values())
-    room = _room(folder.parent)
+    # Everywhere in the same place, or the processes would not run the same program.
+    room = from_first(lambda: _room(folder.parent))
     fits = [place for place in PLACES if size <= _SHARE * room[place]]
     if choice == "auto" and not fits:
         free = ", ".join(f"{place} {_mib(room[place])}" for place in PLACES)
@@ -102,9 +108,9 @@ def keep(
         return _kept(data, 1, line)
     place = fits[0] if choice == "auto" else choice
     arrays = _fill(
-        functools.partial(jax.jit(outputs), trunk),
+        functools.partial(jax.jit(outputs, out_shardings=whole), trunk),
         data,
-        _storage(place, shapes, folder),
+        _storage(place, shapes, folder, whole),
         block.batch_size,
         copies,
         key,
@@ -156,13 +162,19 @@ def _fill(
 
 
 def _storage(
-    place: str, shapes: dict[str, jax.ShapeDtypeStruct], folder: pathlib.Path
+    place: str,
+    shapes: dict[str, jax.ShapeDtypeStruct],
+    folder: pathlib.Path,
+    whole: jax.sharding.NamedSharding,
 ) -> dict[str, Any]:
     if place == "device":
-        return {n: jnp.zeros(shape.shape, shape.dtype) for n, shape in shapes.items()}
+        return {
+            name: jnp.zeros(shape.shape, shape.dtype, device=whole)
+            for name, shape in shapes.items()
+        }
     if place == "host":
         return {n: np.empty(shape.shape, shape.dtype) for n, shape in shapes.items()}
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, shape in shapes.items():
         path = folder / name

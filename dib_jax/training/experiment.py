@@ -14,6 +14,7 @@ from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
 from dib_jax.objectives import Signals, Terms
 from dib_jax.tasks import Task
+from dib_jax.training import devices
 from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
 from dib_jax.training.schedules import SCHEDULES
@@ -36,6 +37,7 @@ class Experiment(NamedTuple):
         cache: where the output of frozen stages is kept, `schedule.cache`.
         copies: augmented copies of the training split that are kept with it.
         streams: whether the pictures stay on the host and are read batch by batch.
+        mesh: the devices, over which batches are split.
     """
 
     dataset: Dataset
@@ -47,6 +49,7 @@ class Experiment(NamedTuple):
     cache: str
     copies: int
     streams: bool
+    mesh: jax.sharding.Mesh
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -54,11 +57,16 @@ class Experiment(NamedTuple):
         return tuple(block for phase in self.phases for block in phase)
 
 
-def assemble(config: ml_collections.ConfigDict) -> Experiment:
+def assemble(
+    config: ml_collections.ConfigDict,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Experiment:
     """Load the data set and build network, heads, task, objective and optimizers.
 
     Args:
         config: a complete config that `dib_jax.training.config.check` accepts.
+        mesh: the devices, see `dib_jax.training.devices`; None for one of this process.
 
     Returns:
         The experiment.
@@ -93,6 +101,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
     objective = _build("objectives", config.objective) if schedule.local else _task_loss
     wanted = config.dataset.augment
     augmentation = augment(wanted) if wanted.strip() else None
+    mesh = devices.mesh_of(jax.local_devices()[:1]) if mesh is None else mesh
 
     def block(group: tuple[int, ...], count_epochs: int) -> Block:
         return Block(
@@ -112,6 +121,7 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
             compute_dtype=jnp.dtype(config.precision.compute),
             batch_size=config.batch_size,
             remat=config.schedule.remat,
+            split=functools.partial(_split, devices.by_sample(mesh)),
         )
 
     return Experiment(
@@ -127,7 +137,18 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
         cache=config.schedule.cache,
         copies=config.schedule.copies,
         streams=_streams(config.dataset.placement, dataset),
+        mesh=mesh,
     )
+
+
+def _split(sharding: jax.sharding.NamedSharding, batch: Any) -> Any:
+    # On one device there is nothing to split, and no trace of it in the program. What
+    # cannot be split evenly, some pictures to predict, is done whole by every device.
+    count = sharding.num_devices
+    sizes = {len(leaf) for leaf in jax.tree.leaves(batch)}
+    if count == 1 or any(size % count for size in sizes):
+        return batch
+    return jax.lax.with_sharding_constraint(batch, sharding)
 
 
 def _streams(placement: str, dataset: Dataset) -> bool:

@@ -41,6 +41,10 @@ class StageState(flax.struct.PyTreeNode):
     opt_state: Any
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 class Block(NamedTuple):
     """Everything about a block that does not change while it trains; holds no arrays.
 
@@ -57,6 +61,7 @@ class Block(NamedTuple):
         compute_dtype: of activations and of the parameters as they are applied.
         batch_size: samples of one step.
         remat: whether the backward pass recomputes each stage from its input.
+        split: lays the samples of a batch out over the devices.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -71,6 +76,7 @@ class Block(NamedTuple):
     compute_dtype: Any
     batch_size: int
     remat: bool = False
+    split: Callable[[Any], Any] = _as_it_is
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
@@ -183,6 +189,7 @@ def train_step(
         `task_loss`, the task's and the objective's terms.
     """
     first = blocks[0]
+    batch = first.split(batch)
     step_keys = [
         jax.random.split(jax.random.fold_in(key, state.step))
         for key, state in zip(keys, states, strict=True)
@@ -367,7 +374,7 @@ def predict(
         features = apply_frozen(
             modules,
             (*trunk, *stages),
-            first.prepare(images),
+            first.prepare(first.split(images)),
             compute_dtype=first.compute_dtype,
         )
         return tuple(
