@@ -1,11 +1,17 @@
 """The benchmark command: its mistakes, and that a table can be read again."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from experiments import benchmark, command_line
-from experiments.benchmarks import table, timing, training
+from experiments.benchmarks import compile, table, timing, training
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_every_round_has_all_that_is_compared_and_no_order_is_for_ever():
@@ -59,13 +65,14 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one benchmark of information, estimation, training, got none"),
+        ([], "give one benchmark of information, estimation, training, compile, got"),
         (["informatoin"], "got informatoin"),
         (["information", "estimation"], "got information estimation"),
         (["information", "--oot=x"], "unknown flag --oot"),
         (["information", "--networks=mlp"], "--networks means nothing to the benchma"),
         (["training", "--networks=mlp,vgg12"], "--networks: got 'vgg12'; must be some"),
         (["training", "--batch_sizes=0"], "--batch_sizes: got '0'; must be integers"),
+        (["compile", "--only=vgg11,vgg12"], "--only: got 'vgg12'; must be some of vgg"),
         (["training", "--compile_only=1"], "--compile_only: got '1'; must be True or"),
     ],
 )
@@ -104,6 +111,36 @@ def test_the_compilers_figures_of_training_need_no_step(tmp_path, monkeypatch):
         )
         assert in_turn < with_trunk
     assert not any("ms" in row for row in record["rows"])
+
+
+def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs libtpu.*pip install -e '\.\[tpu\]'"):
+        compile.compile_ahead()
+
+
+def test_a_config_compiles_for_one_described_chip_and_for_four(tmp_path):
+    pytest.importorskip("libtpu")
+    arguments = ["--topology=v5e:2x2", "--only=mnist_mlp", f"--out={tmp_path}"]
+    # In a process of its own: libtpu keeps what it was told at its first start.
+    subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "compile", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        check=True,
+    )
+    record = json.loads((tmp_path / "benchmark_compile.json").read_text())
+    one, four = record["rows"]
+    assert (one["chips"], four["chips"]) == (1, 4)
+    # Three stages, of which the last two are alike.
+    assert (one["programs"], one["different"]) == (3, 2)
+    # The first stage's weights and their momentum: 784 × 512 numbers of 4 bytes each.
+    assert one["peak MiB"] > 2 * 784 * 512 * 4 / 2**20
+    assert one["of program"] == 0
+    # The products are divided; the Gram's decomposition is done by every chip.
+    assert 0.2 * one["GFLOP"] < four["GFLOP"] < 0.4 * one["GFLOP"]
+    assert (tmp_path / "benchmark_compile.png").stat().st_size > 1000
 
 
 def test_steps_of_all_schedules_are_timed_against_end_to_end(tmp_path, monkeypatch):
