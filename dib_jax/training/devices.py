@@ -10,6 +10,7 @@ mesh of all their devices. The first one owns the workdir: it alone reads and wr
 and the others need not see its disk.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -34,23 +35,22 @@ def initialize() -> None:
     Raises:
         ValueError: neither says who takes part.
     """
-    numbers = {}
-    for argument, name in (
-        ("num_processes", "JAX_NUM_PROCESSES"),
-        ("process_id", "JAX_PROCESS_ID"),
-    ):
-        text = os.environ.get(name, "")
-        if text and not text.isdecimal():
-            raise ValueError(f"{name} must be an integer ≥ 0, got {text!r}")
-        numbers[argument] = int(text) if text else None
+    count, own = map(_number, ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     try:
-        jax.distributed.initialize(**numbers)
+        jax.distributed.initialize(num_processes=count, process_id=own)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--distributed: {' '.join(str(error).split())[:200]}; where neither a TPU "
             "pod slice, SLURM nor Open MPI says who takes part, set "
             "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    if text and not text.isdecimal():
+        raise ValueError(f"{name} must be an integer ≥ 0, got {text!r}")
+    return int(text) if text else None
 
 
 def mesh_of(devices: Any) -> Mesh:
@@ -122,7 +122,8 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
     def put_leaf(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return leaf if leaf.sharding == sharding else jax.device_put(leaf, sharding)
-        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(
                 put_leaf(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf)
             )
@@ -188,7 +189,7 @@ def in_turn(function: Callable[[], None]) -> None:
         function()
         return
     for turn in range(jax.process_count()):
-        together(lambda turn=turn: function() if jax.process_index() == turn else None)
+        together(function if turn == jax.process_index() else lambda: None)
 
 
 def from_first(function: Callable[[], Any]) -> Any:
@@ -203,12 +204,17 @@ def from_first(function: Callable[[], Any]) -> Any:
     result = together(lambda: function() if is_first() else None)
     if _is_alone():
         return result
-    text = np.frombuffer(json.dumps(result).encode(), np.uint8)
+    text = json.dumps(result).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(size, np.uint8)
-    padded[: len(text)] = text[:size]
-    sent = multihost_utils.broadcast_one_to_all(padded)
-    return json.loads(np.asarray(sent).astype(np.uint8).tobytes())
+    return json.loads(_sent(text, size))
+
+
+def _sent(content: bytes, size: int) -> bytes:
+    """The first process's content, of so many bytes, in every process."""
+    buffer = np.zeros(size, np.uint8)
+    if is_first():
+        buffer[:] = np.frombuffer(content, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
 
 
 def arrays_from_first(tree: Any, mesh: Mesh) -> Any:
@@ -219,11 +225,15 @@ def arrays_from_first(tree: Any, mesh: Mesh) -> Any:
         mesh: the devices.
     """
     if not _is_alone():
-        whole = jax.tree.map(
-            lambda leaf: (
-                np.asarray(leaf) if is_first() else np.zeros(leaf.shape, leaf.dtype)
-            ),
-            tree,
-        )
-        tree = multihost_utils.broadcast_one_to_all(whole)
+        leaves, structure = jax.tree.flatten(tree)
+        sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+        # As bytes: sums over processes, which is how it is sent, lose the sign of −0.
+        content = b"".join(np.asarray(own).tobytes() for own in leaves if is_first())
+        content = _sent(content, sum(sizes))
+        ends = itertools.accumulate(sizes)
+        arrays = [
+            np.frombuffer(content[end - size : end], leaf.dtype).reshape(leaf.shape)
+            for leaf, size, end in zip(leaves, sizes, ends, strict=True)
+        ]
+        tree = jax.tree.unflatten(structure, arrays)
     return put(tree, replicated(mesh))

@@ -721,6 +721,6 @@ def _results(
         "peak_bytes": largest("peak_bytes"),
         "seconds": round(seconds, 3),
         "compile_seconds": round(position.compile_seconds, 3),
-        "hardware": hardware(),
+        "hardware": hardware(experiment.mesh.devices.tolist()),
         "versions": versions(),
     }
