@@ -343,6 +343,7 @@ def write_tables(
     table = comparison.rows(entries, reference=plan.reference)
     header, lines = _shown(table, plan.reference, chosen)
     notes = _notes(entries, comparison.indistinct(entries))
+    words = {0, 1} | ({len(header) - 1} if chosen else set())
     markdown = [
         "| " + " | ".join(header) + " |",
         "| --- " * len(header) + "|",
@@ -366,7 +367,7 @@ def write_tables(
     writer = csv.DictWriter(stream, fieldnames=list(plain[0]))
     writer.writeheader()
     for row in plain:
-        joined = {k: json.dumps(row[k]) for k in ("seeds", "stages")}
+        joined = {k: json.dumps(row[k]) for k in ("seeds", "stages", "others")}
         writer.writerow({**row, **joined})
     write_atomically(workdir / "table.csv", stream.getvalue().encode())
     pictures = []
@@ -395,7 +396,7 @@ def write_tables(
         subtitle=f"{', '.join(plan.datasets)}; seeds {', '.join(map(str, plan.seeds))}",
         lead="".join(f"<p>{page.escape(note)}</p>" for note in notes),
         sections=[
-            page.Section("table", "Table", page.table(header, lines, text={0, 1, 9})),
+            page.Section("table", "Table", page.table(header, lines, text=words)),
             page.Section("figures", "Figures", "".join(pictures)),
             page.Section("command", "Command", page.command(command)),
         ],
@@ -409,17 +410,16 @@ def write_tables(
 def _shown(
     table: "Sequence[Row]", reference: str, chosen: Mapping[tuple[str, str], str]
 ) -> tuple[list[str], list[list[str]]]:
-    metric = table[0].metric
+    metric, others = table[0].metric, table[0].others
     header = [
         "data set", "method", "seeds", f"test {metric}", f"validation {metric}",
         f"difference to {reference}, points", "95 % interval", "seconds",
-        "temporaries, MB",
+        "temporaries, MB", *(f"test {name}" for name in others),
     ]  # fmt: skip
     if chosen:
         header.append("chosen")
     lines = []
     for row in table:
-        spread = "" if row.std is None else f" ± {100 * row.std:.2f}"
         interval = (
             "–"
             if row.low is None or row.high is None
@@ -429,17 +429,22 @@ def _shown(
             row.dataset,
             row.method,
             str(len(row.seeds)),
-            f"{100 * row.mean:.2f}{spread}",
+            _percent(row.mean, row.std),
             "–" if row.validation is None else f"{100 * row.validation:.2f}",
             "–" if row.difference is None else f"{100 * row.difference:+.2f}",
             interval,
             f"{row.seconds:.0f}",
             "–" if row.temp_bytes is None else f"{row.temp_bytes / 1e6:.1f}",
+            *(_percent(*row.others[name]) for name in others),
         ]
         if chosen:
             line.append(chosen[row.dataset, row.method] or "as it is")
         lines.append(line)
     return header, lines
+
+
+def _percent(mean: float, std: float | None) -> str:
+    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
 def _notes(

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import runpy
 
 import jax
 import numpy as np
@@ -10,9 +11,18 @@ import pytest
 from dib_jax.training.config import complete
 from dib_jax.training.experiment import assemble
 from dib_jax.training.steps import frozen, initial_state, predict, train_step
+from experiments import compare
 from experiments.command_line import load_config
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.py"))
+COMPARISONS = [
+    "digits.py",
+    "digits.py:quick",
+    "traffic_signs.py:gtsrb_cnn",
+    "traffic_signs.py:gtsrb_detection",
+    "traffic_signs.py:roadsign_detection",
+]
 SHAPES = {
     "mnist": (28, 28, 1),
     "cifar10": (32, 32, 3),
@@ -103,3 +113,18 @@ def test_the_file_of_a_config_shows_every_field_and_its_command(path):
         if hasattr(options, "keys"):
             assert sorted(written[section]) == sorted(options), section
     assert f"--config=configs/{path.name}" in path.read_text(encoding="utf-8")
+
+
+def test_every_comparison_is_listed():
+    named = {name.partition(":")[0] for name in COMPARISONS}
+    assert named == {path.name for path in (FOLDER / "compare").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_run_of_every_comparison_is_accepted(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(FOLDER.parent)
+    path, _, variant = name.partition(":")
+    module = runpy.run_path(str(FOLDER / "compare" / path))
+    plan = compare.read_plan(module["get_config"](variant).to_dict())
+    runs = compare.planned(plan, tmp_path, data_dir="")
+    assert len(runs) == len(plan.methods) * len(plan.datasets)

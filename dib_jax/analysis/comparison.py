@@ -53,6 +53,8 @@ class Row(NamedTuple):
         seconds: mean of the runs' times.
         temp_bytes: largest over train steps and seeds, the compiler's figure.
         stages: mean test metric after each stage that has outputs.
+        others: the other metrics on the test split, the loss excepted: name → mean
+            and standard deviation as above.
     """
 
     dataset: str
@@ -68,6 +70,7 @@ class Row(NamedTuple):
     seconds: float
     temp_bytes: int | None
     stages: tuple[float, ...]
+    others: dict[str, tuple[float, float | None]]
 
 
 def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
@@ -110,7 +113,15 @@ def _row(
     seeds = tuple(sorted(runs))
     results = [runs[seed].results for seed in seeds]
     metric = results[0]["metric"]
-    values = [result["test"][metric] for result in results]
+    values = {
+        name: [result["test"][name] for result in results]
+        for name in results[0]["test"]
+        if name != "loss"
+    }
+    scores = {
+        name: (statistics.fmean(own), _spread(own)) for name, own in values.items()
+    }
+    mean, std = scores.pop(metric)
     validation = [
         result["validation"][metric]
         for result in results
@@ -128,16 +139,21 @@ def _row(
         method=method,
         seeds=seeds,
         metric=metric,
-        mean=statistics.fmean(values),
-        std=statistics.stdev(values) if len(values) > 1 else None,
+        mean=mean,
+        std=std,
         validation=statistics.fmean(validation) if validation else None,
         difference=difference,
         low=low,
         high=high,
         seconds=statistics.fmean(result["seconds"] for result in results),
         temp_bytes=max(temporaries, default=None),
-        stages=tuple(statistics.fmean(values) for values in by_stage),
+        stages=tuple(statistics.fmean(own) for own in by_stage),
+        others=scores,
     )
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _stages(result: Mapping[str, Any], metric: str) -> list[float]:

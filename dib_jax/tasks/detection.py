@@ -29,6 +29,11 @@ _DELTA = (
     0.05  # share of the picture's side beyond which Huber's loss is a straight line
 )
 
+# What an output of 1 means for the box of one object, as a share of the picture. A box
+# is told to hundredths: at a learning rate that suits logits, outputs that count in
+# whole pictures would throw it about. (Those of many objects count in places.)
+_UNIT = 0.1
+
 # Logit of the share of places that have an object, about, so that the focal loss does
 # not begin with a large gradient towards "nothing here" everywhere.
 _PRIOR = -4.6
@@ -53,8 +58,9 @@ def detection(
     """Loss of the class plus a loss of the box, one object in each picture or several.
 
     loss = class_loss + box_weight · box_loss. Boxes are shares of the picture's width
-    and height. For one object class_loss is the cross-entropy of a softmax, and where
-    a picture has several the largest is the one. For many every place of a grid says
+    and height. For one object class_loss is the cross-entropy of a softmax, where a
+    picture has several the largest is the one, and its outputs count in tenths of the
+    picture. For many every place of a grid says
     the class and the box of the object that it belongs to, and class_loss is the focal
     loss (Lin et al., arXiv 1708.02002) of a sigmoid for each class.
 
@@ -175,7 +181,7 @@ def _one_object(
 
     def split(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         _check_outputs(outputs, num_classes, dimensions=2)
-        return outputs[:, :num_classes], decode(outputs[:, num_classes:])
+        return outputs[:, :num_classes], decode(_UNIT * outputs[:, num_classes:])
 
     def loss(
         outputs: jax.Array, targets: Targets

@@ -10,7 +10,7 @@ from dib_jax.analysis import comparison, figures
 def entry(method, seed, value, *, dataset="digits", stages=(0.5,)):
     results = {
         "metric": "accuracy",
-        "test": {"accuracy": value},
+        "test": {"loss": 1.0, "mean_iou": value / 2, "accuracy": value},
         "validation": {"accuracy": value - 0.01},
         "stages": [{"stage": i, "test": {"accuracy": s}} for i, s in enumerate(stages)],
         "seconds": 10.0 + seed,
@@ -42,6 +42,8 @@ def test_rows_have_the_statistics_of_their_seeds_the_best_first():
     np.testing.assert_allclose(good.difference, differences.mean())
     np.testing.assert_allclose((good.low, good.high), (wanted.low, wanted.high))
     assert (good.temp_bytes, good.seconds) == (3000, 11.0)
+    assert list(good.others) == ["mean_iou"]
+    np.testing.assert_allclose(good.others["mean_iou"], (good.mean / 2, good.std / 2))
     base = next(row for row in table if row.method == "base")
     assert (base.difference, base.low) == (None, None)
     late = next(row for row in table if row.method == "late")

@@ -26,7 +26,7 @@ def batch_of(count=24, classes=3, size=32):
 
 def perfect(targets, classes=3):
     logits = 20 * jax.nn.one_hot(targets["labels"], classes)
-    return jnp.concatenate([logits, encode(targets["boxes"])], axis=1)
+    return jnp.concatenate([logits, encode(targets["boxes"]) / 0.1], axis=1)
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.01])
@@ -85,7 +85,7 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_loss_of_the_box():
         )
         for name in ("huber", "giou", "both")
     }
-    boxes = decode(outputs[:, 3:])
+    boxes = decode(outputs[:, 3:] / 10)
     log_shares = jax.nn.log_softmax(outputs[:, :3])
     wanted = -log_shares[jnp.arange(24), targets["labels"]].mean()
     giou = 1 - generalized_iou(boxes, targets["boxes"]).mean()
@@ -104,8 +104,8 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_loss_of_the_box():
 def test_gradient_descent_on_the_loss_finds_the_boxes(box_loss):
     task = detection(num_classes=3, box_loss=box_loss)
     targets = task.targets(batch_of())
-    outputs = jnp.zeros((24, 7)).at[:, 3].set(1.0)  # half beside the picture
-    optimizer = optax.adam(0.05)
+    outputs = jnp.zeros((24, 7)).at[:, 3].set(10.0)  # half beside the picture
+    optimizer = optax.adam(0.5)
 
     def step(carry, _):
         outputs, state = carry
@@ -157,7 +157,7 @@ def test_the_target_gram_tells_classes_and_places_apart():
 
 def test_what_is_said_of_a_picture_is_the_likeliest_class_and_a_box_inside_it():
     task = detection(num_classes=3)
-    outputs = jnp.array([[0.0, 2, 1, 0.4, 0, 5, 0]])
+    outputs = jnp.array([[0.0, 2, 1, 4, 0, 50, 0]])
     said = task.objects(outputs)
     np.testing.assert_array_equal(said.labels, [[1]])
     np.testing.assert_allclose(said.scores[0, 0], jax.nn.softmax(outputs[0, :3])[1])

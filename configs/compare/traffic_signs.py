@@ -1,0 +1,25 @@
+"""GreedyDIB and back-propagation on traffic signs.
+
+Command:  python -m experiments.compare --config=configs/compare/traffic_signs.py:NAME
+    with NAME gtsrb_cnn, gtsrb_detection or roadsign_detection
+"""
+
+import ml_collections
+
+_NAMES = ("gtsrb_cnn", "gtsrb_detection", "roadsign_detection")
+
+
+def get_config(arg: str = "gtsrb_cnn") -> ml_collections.ConfigDict:
+    """The comparison; `arg` is the name of a config of traffic signs."""
+    if arg not in _NAMES:
+        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
+    config = ml_collections.ConfigDict()
+    config.base = f"configs/{arg}.py"
+    config.methods = {
+        "greedy_dib": (),
+        "end_to_end": ("schedule.name=end_to_end",),
+    }
+    config.datasets = {arg: ()}
+    config.seeds = (0, 1, 2)
+    config.reference = "end_to_end"
+    return config
