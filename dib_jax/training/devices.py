@@ -19,10 +19,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+_PATIENCE_MS = 24 * 3600 * 1000
+# Of the processes, so far: every one has a name of its own.
+_meetings = itertools.count()
 
 
 def initialize() -> None:
@@ -165,6 +169,10 @@ def together(function: Callable[[], Any]) -> Any:
         result = function()
     except (ValueError, OSError) as error:
         failure = error
+    # The others may take hours, for data to download; a collective waits for seconds.
+    ocp.multihost.get_barrier_sync_fn()(
+        key=f"dib_jax-{next(_meetings)}", timeout_ms=_PATIENCE_MS
+    )
     failed = multihost_utils.process_allgather(np.asarray(failure is not None))
     if failure is not None:
         raise failure

@@ -349,8 +349,9 @@ def _train_phase(
     )
     if kept.line:
         progress.say(kept.line)
-    run_epoch, figures, compile_seconds = _compile(
-        blocks, training.states, network.stages, kept, keys, experiment.mesh
+    states = training.states
+    run_epoch, figures, compile_seconds = together(
+        lambda: _compile(blocks, states, network.stages, kept, keys, experiment.mesh)
     )
     predictor = _predictor(experiment, blocks)
     position = position._replace(
