@@ -440,7 +440,7 @@ def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Ar
 
 
 def _untrained(
-    experiment: Experiment, blocks: tuple[Block, ...], images: jax.Array
+    experiment: Experiment, blocks: tuple[Block, ...], images: Any
 ) -> Training:
     states = tuple(
         jax.jit(functools.partial(initial_state, block))(
