@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         name="gtsrb",
         data_dir="",
         val_fraction=0.1,
-        augment="affine,crop,brightness,cutout",
+        augment="affine,crop,brightness",
         skip_bad_boxes=False,
         placement="auto",
     )
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         convolutions=1 if quick else 2,
         pools=3,
     )
-    config.head = dict(name="linear", pool=4)
+    config.head = dict(name="conv", layers=2, width=0, pool=4)
     config.task = dict(
         name="detection",
         objects="one",
@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     config.optimizer = dict(
         name="sgd",
-        learning_rate=0.1,
+        learning_rate=0.05,
         weight_decay=5e-4,
         momentum=0.9,
         schedule="cosine",

@@ -18,6 +18,7 @@ from dib_jax.objectives import Objective, Signals, Terms
 from dib_jax.tasks import Batch, Task
 
 Variables = dict[str, Any]
+Augmentation = Callable[[jax.Array, Batch], Batch]
 
 # In a batch: what the trunk put out for it, where that was computed before.
 TRUNK_OUTPUT = "trunk_output"
@@ -72,7 +73,7 @@ class Block(NamedTuple):
     objective: Objective
     optimizer: optax.GradientTransformation
     prepare: Callable[[jax.Array], jax.Array]
-    augment: Callable[[jax.Array, Batch], Batch] | None
+    augment: Augmentation | None
     compute_dtype: Any
     batch_size: int
     remat: bool = False
@@ -195,7 +196,7 @@ def train_step(
         for key, state in zip(keys, states, strict=True)
     ]
     if first.augment and TRUNK_OUTPUT not in batch:
-        batch = first.augment(step_keys[0][0], batch)
+        batch = _augmented(first.augment, step_keys[0][0], batch, states[0].step)
     x = network_input = first.prepare(batch["images"])
     if TRUNK_OUTPUT in batch:
         x = batch[TRUNK_OUTPUT]
@@ -207,6 +208,23 @@ def train_step(
         new_states.append(new_state)
         terms.append(own)
     return tuple(new_states), tuple(terms)
+
+
+def _augmented(
+    augment: Augmentation, key: jax.Array, batch: Batch, step: jax.Array
+) -> Batch:
+    def apart(key: jax.Array, batch: Batch, step: jax.Array) -> Batch:
+        # XLA would join it with what reads the pictures, and resample them for each of
+        # the nine shifts of a convolution and again for the information; for a CPU it
+        # takes barriers away before it does so. That steps are not negative it cannot
+        # know.
+        return jax.lax.cond(step >= 0, augment, lambda _, batch: batch, key, batch)
+
+    def joined(key: jax.Array, batch: Batch, step: jax.Array) -> Batch:
+        del step
+        return augment(key, batch)
+
+    return jax.lax.platform_dependent(key, batch, step, cpu=apart, default=joined)
 
 
 def _update(

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import os
 import re
 
 import pytest
 
+from dib_jax.training import workdir
 from experiments import command_line, compare
 
 PLAN = {
@@ -15,6 +17,8 @@ PLAN = {
     "seeds": (0, 1),
     "reference": "end_to_end",
 }
+
+RESULTS = {"metric": "accuracy", "test": {"accuracy": 1.0}, "seconds": 0.0}
 
 CONFIG = """
 import ml_collections
@@ -118,3 +122,22 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     assert before == {
         path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="of Linux")
+def test_runs_side_by_side_have_cores_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 5, 6, 7})
+    pinned = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, own: pinned.append(own))
+    monkeypatch.setattr(compare.sys, "executable", "true")
+    monkeypatch.setattr(workdir, "read_results", lambda path: RESULTS)
+    plan = compare.read_plan(PLAN)
+    runs = [
+        r for own in compare.planned(plan, tmp_path, data_dir="").values() for r in own
+    ]
+    assert compare.execute(plan, runs, jobs=2, workdir=tmp_path) == []
+    assert len(pinned) == len(runs)
+    assert {tuple(own) for own in pinned} <= {(3, 4), (5, 6)}
+    pinned.clear()
+    assert compare.execute(plan, runs, jobs=1, workdir=tmp_path) == []
+    assert pinned == []

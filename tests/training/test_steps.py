@@ -293,6 +293,25 @@ def test_recomputed_stages_have_the_same_gradient_and_do_the_forward_pass_twice(
     assert flops[1] > 1.2 * flops[0]
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of the form for a CPU")
+def test_pictures_are_resampled_once_whatever_reads_them():
+    images = jnp.zeros((8, 32, 32, 3), jnp.uint8)
+    batch = {"images": images, "labels": jnp.zeros(8, jnp.int32)}
+    affine = augment("affine")
+
+    def flops(function, *args):
+        return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+    def step(block):
+        state = initial_state(block, jax.random.key(5), images)
+        run = functools.partial(step_of, block, key=jax.random.key(0))
+        return flops(lambda state, batch: run(state, (), batch), state, batch)
+
+    alone = flops(affine, jax.random.key(0), batch)
+    added = step(block_at(0, augment=affine)) - step(block_at(0, augment=None))
+    assert added < 2 * alone
+
+
 def test_a_loss_of_the_head_alone_leaves_the_stage_as_it_is(data):
     block = block_at(0, objective=lambda signals: (signals.head_loss, {}))
     state = initial_state(block, jax.random.key(0), data["images"])
