@@ -61,9 +61,9 @@ _BENCHMARKS = {
         one_thread=False,
         note="The compiler's own figures for a chip: peak memory with weights and "
         "optimizer, of the programs in turn the largest (of program: which one, from "
-        "0), and the work of all of them; a loop of unknown length counts once. "
-        "Configs by their own schedule; networks without augmentation. Measures: value "
-        "and gradient, 128 samples of 256 features.",
+        "0), and the work of all of them, in which it counts nothing for an "
+        "eigendecomposition. Configs by their own schedule; networks without "
+        "augmentation. Measures: value and gradient, 128 samples of 256 features.",
         plot=plot_peaks,
     ),
 }
