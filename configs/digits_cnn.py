@@ -19,6 +19,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         val_fraction=0.1,
         augment="",
         skip_bad_boxes=False,
+        skip_groups=(),
         placement="auto",
     )
     config.model = dict(name="cnn", widths=(32, 64, 128), convolutions=1, pools=2)

@@ -74,7 +74,7 @@ def predict(
     from dib_jax.training.train import restore
     from dib_jax.training.workdir import write_json
 
-    experiment, network, _ = restore(workdir)
+    experiment, network, _ = restore(workdir, data=False)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     unreadable: list[pathlib.Path] = []
@@ -105,15 +105,15 @@ def _predict_files(
             unreadable.append(file)
     if not pictures:
         return
-    shape = experiment.dataset.train["images"].shape[1:]
+    shape = experiment.inputs.shape
     # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
-    pad = "box_labels" in experiment.dataset.train
+    pad = experiment.inputs.several
     inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
     for row, (_, picture) in enumerate(pictures):
         inputs[row] = fit(picture, shape, pad=pad)
     said = experiment.task.objects(outputs_of(experiment, network, inputs))
     said = jax.tree.map(np.asarray, said)
-    names = experiment.dataset.class_names
+    names = experiment.inputs.class_names
     for row, (file, picture) in enumerate(pictures):
         objects = list_objects(said, row, names, picture.size, shape, pad=pad)
         path = _free_name(out, file.stem)

@@ -83,9 +83,9 @@ def predictions(trained: "Trained") -> "Predictions":
     """
     import jax
 
-    from dib_jax.analysis.boxes import gather
     from dib_jax.analysis.report import Predictions
     from dib_jax.tasks.detection import largest_found
+    from dib_jax.tasks.worth import gather
 
     task, dataset = trained.experiment.task, trained.experiment.dataset
     said = jax.tree.map(np.asarray, jax.jit(task.objects)(trained.outputs))

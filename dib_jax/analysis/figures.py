@@ -66,11 +66,12 @@ def metric_label(name: str) -> str:
     return _METRICS.get(name, name.replace("_", " ").capitalize())
 
 
-def term_label(name: str) -> str:
+def term_label(name: str, *, loss_unit: str = "") -> str:
     """How a loss term is called in text, with its unit.
 
     Args:
         name: its key in metrics.jsonl.
+        loss_unit: of the task's loss; empty for none.
 
     Returns:
         For example `Input information (bits)`; no unit for a term that is not known.
@@ -78,7 +79,7 @@ def term_label(name: str) -> str:
     text = name.replace("_", " ")
     text = text[:1].upper() + text[1:]
     if name == "task_loss":
-        return f"{text} (nats)"
+        return f"{text} ({loss_unit})" if loss_unit else text
     if name == "loss":
         return "Loss, all terms"
     if name == "sigma":
@@ -164,6 +165,7 @@ def training_curves(
     *,
     metric: str = "accuracy",
     overlapping: bool = False,
+    loss_unit: str = "",
     width: float = 8.3,
 ) -> Figure:
     """Metric and task loss over the epochs, training and validation.
@@ -176,6 +178,7 @@ def training_curves(
         metric: which metric, 0..1.
         overlapping: whether the stages train at once (one epoch axis for all) or one
             after the other (their epochs are laid end to end).
+        loss_unit: of the task's loss; empty for none.
         width: inches.
 
     Returns:
@@ -187,7 +190,12 @@ def training_curves(
     splits = {row["split"] for row in rows}
     for axes, label, keys, scale in (
         (panels[0], f"{metric_label(metric)} (%)", (metric,), 100.0),
-        (panels[1], "Task loss (nats)", ("task_loss", "loss"), 1.0),
+        (
+            panels[1],
+            term_label("task_loss", loss_unit=loss_unit),
+            ("task_loss", "loss"),
+            1.0,
+        ),
     ):
         for split in ("train", "validation"):
             layout.draw(axes, split, keys, scale=scale, solid=len(splits) == 1)
@@ -203,12 +211,19 @@ def training_curves(
     return figure
 
 
-def loss_terms(rows: Rows, *, overlapping: bool = False, width: float = 8.3) -> Figure:
+def loss_terms(
+    rows: Rows,
+    *,
+    overlapping: bool = False,
+    loss_unit: str = "",
+    width: float = 8.3,
+) -> Figure:
     """Every term of the training loss over the epochs, a panel each.
 
     Args:
         rows: lines of metrics.jsonl.
         overlapping: as in `training_curves`.
+        loss_unit: of the task's loss; empty for none.
         width: inches.
 
     Returns:
@@ -232,7 +247,11 @@ def loss_terms(rows: Rows, *, overlapping: bool = False, width: float = 8.3) -> 
         layout.draw(axes, "train", (names[number],), solid=True)
         finish(axes, "", "")
         axes.set_title(
-            term_label(names[number]), fontsize=_TITLE, color=_INK, loc="left", pad=14
+            term_label(names[number], loss_unit=loss_unit),
+            fontsize=_TITLE,
+            color=_INK,
+            loc="left",
+            pad=14,
         )
         layout.mark_stages(axes, names=True, width=width / columns)
         if number + columns >= len(names):

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dib_jax.analysis import figures, page
-from dib_jax.analysis.boxes import Boxes, Worth, measure
 from dib_jax.analysis.drawing import outlined
 from dib_jax.analysis.page import Section, escape
+from dib_jax.tasks.worth import Boxes, Worth, measure
 from dib_jax.training.config import differences, flatten
 from dib_jax.training.workdir import write_atomically
 
@@ -102,6 +102,10 @@ class _Material(NamedTuple):
     @property
     def metric(self) -> str:
         return self.run.results["metric"]
+
+    @property
+    def loss_unit(self) -> str:
+        return self.run.results.get("loss_unit") or ""
 
     @property
     def overlapping(self) -> bool:
@@ -314,6 +318,18 @@ def _result(value: float, label: str, detail: str, *, other: bool = False) -> st
     )
 
 
+def _duplicates(results: dict[str, Any], pictures: int) -> str:
+    """How many test pictures the network has seen in training; "" where unknown."""
+    count = (results.get("duplicates") or {}).get("test")
+    if count is None:
+        return ""
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{count or 'none'} of the {pictures:,} test pictures {verb} identical to a "
+        "training picture"
+    )
+
+
 def _what_was_run(material: _Material) -> str:
     run, results = material.run, material.run.results
     description = str(results.get("dataset_description") or "").strip().rstrip(".")
@@ -321,6 +337,7 @@ def _what_was_run(material: _Material) -> str:
         "Data": f"{results['dataset']}: {description + '; ' if description else ''}"
         f"{len(material.predictions.labels):,} test pictures, "
         f"{len(material.predictions.class_names)} classes",
+        "Duplicates": _duplicates(results, len(material.predictions.labels)),
         "Network": _described(_section(run, "model")),
         "Head": _described(_section(run, "head")),
         "Objective": "the task’s own loss" if run.end_to_end else _objective(run),
@@ -516,6 +533,7 @@ def _curves(material: _Material) -> Section | None:
             material.rows,
             metric=material.metric,
             overlapping=material.overlapping,
+            loss_unit=material.loss_unit,
         ),
         alt=f"{label} and task loss over the epochs.",
         vector=len(_trained(material)) <= _MANY,
@@ -536,10 +554,15 @@ def _terms(material: _Material) -> Section | None:
         material,
         "terms",
         functools.partial(
-            figures.loss_terms, material.rows, overlapping=material.overlapping
+            figures.loss_terms,
+            material.rows,
+            overlapping=material.overlapping,
+            loss_unit=material.loss_unit,
         ),
         alt="Terms of the loss over the epochs: "
-        + ", ".join(figures.term_label(name) for name in names)
+        + ", ".join(
+            figures.term_label(name, loss_unit=material.loss_unit) for name in names
+        )
         + ".",
         vector=len(_trained(material)) <= _MANY,
         caption="Terms of the local loss, averages over each epoch’s training batches. "
@@ -553,7 +576,10 @@ def _terms(material: _Material) -> Section | None:
         )
     }
     table = page.table(
-        ["Stage", *(figures.term_label(name) for name in names)],
+        [
+            "Stage",
+            *(figures.term_label(name, loss_unit=material.loss_unit) for name in names),
+        ],
         [
             [stage, *(_decimal(last[stage].get(name)) for name in names)]
             for stage in sorted(last)
@@ -614,17 +640,18 @@ def _overlaps(material: _Material) -> Section | None:
     run, mean = material.worth
     there = ~np.isnan(run.iou)
     lines = [("this run", run), ("the mean training box", mean)]
+    recorded = [{}, material.run.results.get("mean_box") or {}]
     table = page.table(
         ["Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP"],
         [
             [
                 name,
-                _decimal(worth.mean_iou),
+                _decimal(known.get("mean_iou", worth.mean_iou)),
                 _percent(float(np.mean(worth.iou[there] >= 0.5))),
-                _percent(worth.ap50),
-                _percent(worth.mean_ap),
+                _percent(known.get("ap50", worth.ap50)),
+                _percent(known.get("map", worth.mean_ap)),
             ]
-            for name, worth in lines
+            for (name, worth), known in zip(lines, recorded, strict=True)
             if there.any()
         ],
         text={0},

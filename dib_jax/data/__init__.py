@@ -9,17 +9,27 @@ import difflib
 import importlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import Dataset, Split, check_boxes, check_dataset, check_split
+from dib_jax.data.dataset import (
+    Dataset,
+    Split,
+    check_boxes,
+    check_dataset,
+    check_groups,
+    check_split,
+    without_groups,
+)
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
 
 __all__ = ["Dataset", "check_boxes", "check_name", "data_root", "known_names", "load"]
 
-_SPLITS = ("train", "validation", "test")
+_TRAINING = ("train", "validation")
+_SPLITS = (*_TRAINING, "test")
 
 
 def load(
@@ -30,6 +40,7 @@ def load(
     seed: int = 0,
     boxes: bool = False,
     skip_bad_boxes: bool = False,
+    skip_groups: Sequence[int] = (),
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
@@ -48,6 +59,8 @@ def load(
         boxes: the task uses boxes, so they are checked too (`check_boxes`).
         skip_bad_boxes: leave rows with a bad box out; `skipped` counts them, and the
             description says so.
+        skip_groups: numbers in `groups` whose samples are left out of train and
+            validation; the test split stays whole, so that results can be compared.
 
     Raises:
         FileNotFoundError: there is no such set, at once and saying where it was looked
@@ -70,10 +83,16 @@ def load(
             if count := len(arrays["labels"]) - len(split["labels"]):
                 skipped[key] = count
         splits[key] = split if arrays else {}
+    check_groups([splits[key] for key in _TRAINING], skip_groups, name=name)
+    for key in _TRAINING:
+        splits[key] = without_groups(splits[key], skip_groups)
     notes = [dataset.description] if dataset.description else []
     if skipped:
         counts = ", ".join(f"{key} {count}" for key, count in skipped.items())
         notes.append(f"rows with bad boxes left out: {counts}")
+    if skip_groups:
+        numbers = ", ".join(map(str, skip_groups))
+        notes.append(f"groups left out of training: {numbers}")
     dataset = check_dataset(
         Dataset(
             name=name,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from dib_jax.data.dataset import Split
@@ -22,6 +23,7 @@ _PICTURES = frozenset(
     {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _CLASS_FILES = ("classes.txt", "obj.names")
+_YAML_FILES = ("data.yaml", "data.yml")
 # Folders that hold a split of their own, as YOLO's exports have them.
 _SPLIT_FOLDERS = {
     "train": ("train",),
@@ -71,8 +73,8 @@ def write_annotated(
         folder: where `train.npz` and `test.npz` go; it must not exist, and appears only
             when it is whole.
         size: side of the stored pictures, in pixels.
-        classes: names in the order of their numbers; empty: those of classes.txt (which
-            YOLO needs), or those found (VOC), sorted.
+        classes: names in the order of their numbers; empty: those of classes.txt or
+            data.yaml (one of which YOLO needs), or those found (VOC), sorted.
         test_fraction: the part that becomes the test split where there is none.
         skip_bad_boxes: leave pictures with a bad box out instead of raising.
         report: is given a line where something should be said.
@@ -209,13 +211,38 @@ def _class_names(
         for path in sorted(source.rglob(name)):
             lines = path.read_text(encoding="utf-8").splitlines()
             return tuple(line.strip() for line in lines if line.strip())
+    for name in _YAML_FILES:
+        for path in sorted(source.rglob(name)):
+            return _yaml_names(path)
     names = {n for entries in found.values() for entry in entries for n in entry.names}
     if any(isinstance(name, int) for name in names):
         raise ValueError(
             f"{source}: YOLO files only number the classes, and there is no "
-            f"{_CLASS_FILES[0]} with a name a line; write it, or give --classes=A,B,…"
+            f"{_CLASS_FILES[0]} with a name a line and no {_YAML_FILES[0]}; write one, "
+            "or give --classes=A,B,…"
         )
     return tuple(sorted(map(str, names)))
+
+
+def _yaml_names(path: pathlib.Path) -> tuple[str, ...]:
+    """The entry `names` of a YOLO export: a list, or a mapping from 0 on."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a YAML file, or damaged ({reason})") from None
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    plain = isinstance(names, list) and all(
+        isinstance(name, str | int | float) and str(name).strip() for name in names
+    )
+    if not names or not plain:
+        raise ValueError(
+            f"{path}: names must be a list of class names, or a mapping of 0, 1, … to "
+            f"them, got {str(names)[:80]}; mend it, or give --classes=A,B,…"
+        )
+    return tuple(str(name).strip() for name in names)
 
 
 def _arrays(

@@ -5,7 +5,7 @@ value there and how many rows are bad.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -197,6 +197,50 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
         f"{[round(float(side), 4) for side in box]}; {int((~sound).sum())} bad row(s); "
         "dataset.skip_bad_boxes=True leaves them out"
     )
+
+
+def check_groups(
+    splits: Sequence[Split], skip_groups: Sequence[int], *, name: str
+) -> None:
+    """See that groups which are to be left out are there.
+
+    Args:
+        splits: those that they are left out of.
+        skip_groups: numbers in `groups`.
+        name: of the data set, for messages.
+
+    Raises:
+        ValueError: the data set has no groups, or not all of these.
+    """
+    if not skip_groups:
+        return
+    found = [split["groups"] for split in splits if "groups" in split]
+    if not found:
+        raise ValueError(
+            f"dataset.skip_groups: data set {name!r} has no groups, so none can be "
+            f"left out; set it to (), got {tuple(skip_groups)}"
+        )
+    known = np.unique(np.concatenate(found))
+    missing = [group for group in skip_groups if group not in known]
+    if missing:
+        raise ValueError(
+            f"dataset.skip_groups: there is no group {missing[0]} in the training data "
+            f"of {name!r}, whose {len(known)} groups have numbers from {known[0]} to "
+            f"{known[-1]}"
+        )
+
+
+def without_groups(split: Split, skip_groups: Sequence[int]) -> Split:
+    """A split without the samples of some groups.
+
+    Args:
+        split: as made by `check_split`; returned as it is where it has no groups.
+        skip_groups: numbers in `groups`.
+    """
+    if not skip_groups or "groups" not in split:
+        return split
+    stays = ~np.isin(split["groups"], skip_groups)
+    return {key: value[stays] for key, value in split.items()}
 
 
 def _check_range(

@@ -1,6 +1,7 @@
 """Pictures that stand in more than one split."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def describe_duplicates(dataset: Dataset) -> str:
     return f"exact duplicates of training pictures: {shown}"
 
 
-def _digests(images: np.ndarray) -> list[bytes]:
-    return [
+def _digests(images: np.ndarray) -> Iterator[bytes]:
+    # One by one: of a large set only 16 bytes a training picture are held.
+    return (
         hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images
-    ]
+    )

@@ -39,6 +39,7 @@ class Task(NamedTuple):
         target_gram: targets → (n, n).
         objects: outputs → what they say of the pictures.
         uses_boxes: whether `targets` reads the batch's `boxes`.
+        loss_unit: of `loss`; empty where it has none, as a sum of unlike terms.
     """
 
     num_outputs: int
@@ -49,3 +50,4 @@ class Task(NamedTuple):
     target_gram: Callable[[Any], jax.Array]
     objects: Callable[[jax.Array], Objects]
     uses_boxes: bool = False
+    loss_unit: str = ""

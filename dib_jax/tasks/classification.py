@@ -57,4 +57,5 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         metrics=metrics,
         target_gram=label_gram,
         objects=objects,
+        loss_unit="nats",
     )

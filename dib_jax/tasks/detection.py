@@ -133,7 +133,7 @@ def detection(
         labels, scores, boxes = largest_found(found)
         there = truth["labels"] >= 0
         precision = functools.partial(average_precisions, num_classes=num_classes)
-        every = targets if objects == "many" else _as_lists(truth)
+        every = targets if objects == "many" else as_lists(truth)
         every_precision = precision(
             _boxes(found), found.labels, found.scores, every["boxes"], every["labels"]
         )
@@ -148,8 +148,8 @@ def detection(
             "loss": loss(outputs, targets)[0],
         }
         if objects == "many":
-            one = _as_lists({"labels": labels, "boxes": boxes, "scores": scores})
-            alone = _as_lists(truth)
+            one = as_lists({"labels": labels, "boxes": boxes, "scores": scores})
+            alone = as_lists(truth)
             values["ap50_largest"] = mean_precision(
                 precision(
                     one["boxes"],
@@ -324,7 +324,7 @@ def largest_of(targets: Targets) -> Targets:
     }
 
 
-def _as_lists(single: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def as_lists(single: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """One object of each picture as a list of one."""
     return {name: values[:, None] for name, values in single.items()}
 

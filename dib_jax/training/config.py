@@ -105,6 +105,12 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
             "leave pictures with a bad box out, where the task uses boxes",
             default=False,
         ),
+        "dataset.skip_groups": Field(
+            tuple[int, ...],
+            "groups of the training data to leave out, for instance one whose pictures "
+            "stand in the test split too",
+            default=(),
+        ),
         "dataset.placement": Field(
             Literal["auto", "device", "stream"],
             "where the pictures are while they are used: device, stream (from the "

@@ -1,7 +1,6 @@
 """From a config to the pieces of an experiment: data, network, task, losses, blocks."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +23,31 @@ from dib_jax.training.steps import Block
 _DEVICE_SHARE = 0.5
 
 
+class Inputs(NamedTuple):
+    """What must be known of a data set to use a network that has learnt it; plain JSON.
+
+    Attributes:
+        class_names: in the order of the labels.
+        shape: (h, w, c) of the pictures.
+        mean: of each channel of the training pictures, in units of 255.
+        deviation: likewise, standard deviation; 1 for a constant channel.
+        several: whether a picture has several boxes. Such scenes are made square by
+            padding, all others by stretching.
+    """
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    several: bool
+
+
 class Experiment(NamedTuple):
     """The pieces of an experiment; pictures and labels are NumPy arrays on the host.
 
     Attributes:
-        dataset: the three splits.
+        dataset: the three splits; without samples where it was made `without_data`.
+        inputs: what the network has to know of it.
         task: what is predicted.
         phases: blocks that train at once, in the order in which they train.
         epochs: of each phase.
@@ -41,6 +60,7 @@ class Experiment(NamedTuple):
     """
 
     dataset: Dataset
+    inputs: Inputs
     task: Task
     phases: tuple[tuple[Block, ...], ...]
     epochs: tuple[int, ...]
@@ -84,6 +104,7 @@ def assemble(
         seed=config.seed,
         boxes=uses_boxes,
         skip_bad_boxes=config.dataset.skip_bad_boxes,
+        skip_groups=config.dataset.skip_groups,
     )
     count = len(dataset.train["labels"])
     if config.batch_size > count:
@@ -91,17 +112,68 @@ def assemble(
             f"batch_size: {config.batch_size} is more than the {count} training "
             f"samples of {dataset.name!r}; allowed are 1 to {count}"
         )
-    task: Task = _build("tasks", config.task, num_classes=len(dataset.class_names))
+    if mesh is None:
+        mesh = _one_device()
+    return _experiment(config, dataset, _inputs(dataset), count, mesh)
+
+
+def _one_device() -> jax.sharding.Mesh:
+    return devices.mesh_of(jax.local_devices()[:1])
+
+
+def without_data(config: ml_collections.ConfigDict, inputs: Inputs) -> Experiment:
+    """The experiment of a finished run where its data set is not at hand.
+
+    Args:
+        config: as for `assemble`.
+        inputs: of the experiment that was trained.
+
+    Returns:
+        An experiment to predict with, not to train or evaluate: its splits are empty.
+    """
+    split: dict[str, np.ndarray] = {
+        "images": np.zeros((0, *inputs.shape), np.uint8),
+        "labels": np.zeros(0, np.int32),
+    }
+    name = config.dataset.name
+    dataset = Dataset(name, split, split, split, inputs.class_names, "")
+    return _experiment(config, dataset, inputs, config.batch_size, _one_device())
+
+
+def _inputs(dataset: Dataset) -> Inputs:
+    images = dataset.train["images"]
+    mean, deviation = channel_statistics(images)
+    return Inputs(
+        class_names=tuple(map(str, dataset.class_names)),
+        shape=tuple(map(int, images.shape[1:])),
+        mean=tuple(map(float, mean)),
+        deviation=tuple(map(float, deviation)),
+        several="box_labels" in dataset.train,
+    )
+
+
+def _experiment(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    inputs: Inputs,
+    count: int,
+    mesh: jax.sharding.Mesh,
+) -> Experiment:
+    """The pieces for a training split of `count` samples."""
+    task: Task = _build("tasks", config.task, num_classes=len(inputs.class_names))
     stages = _build("models", config.model)
     schedule = SCHEDULES[config.schedule.name]
     groups = schedule.blocks(len(stages), config.schedule.blocks)
     turns = (groups,) if schedule.together else tuple((group,) for group in groups)
     epochs = _per_turn(config.epochs, len(turns))
-    prepare = standardization(dataset.train["images"])
+    prepare = functools.partial(
+        _standardize,
+        mean=np.asarray(inputs.mean, np.float32),
+        deviation=np.asarray(inputs.deviation, np.float32),
+    )
     objective = _build("objectives", config.objective) if schedule.local else _task_loss
     wanted = config.dataset.augment
     augmentation = augment(wanted) if wanted.strip() else None
-    mesh = devices.mesh_of(jax.local_devices()[:1]) if mesh is None else mesh
 
     def block(group: tuple[int, ...], count_epochs: int) -> Block:
         return Block(
@@ -126,6 +198,7 @@ def assemble(
 
     return Experiment(
         dataset=dataset,
+        inputs=inputs,
         task=task,
         phases=tuple(
             tuple(block(group, count_epochs) for group in turn)
@@ -161,15 +234,15 @@ def _streams(placement: str, dataset: Dataset) -> bool:
     return limit is not None and size > _DEVICE_SHARE * limit
 
 
-def standardization(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
-    """The map from uint8 pictures to network input: mean 0 and deviation 1 per channel.
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, with which pictures are normalised.
 
     Args:
         images: uint8 (n, h, w, c), the training split.
 
     Returns:
-        A function of uint8 (m, h, w, c) to float32 of the same shape, in units of the
-        training split's standard deviation.
+        Two float32 arrays (c,), in units of 255; the deviation of a constant channel
+        is 1.
     """
     levels = np.arange(256) / 255
     # By counting grey levels: exact, and no float copy of the data set is made.
@@ -179,10 +252,9 @@ def standardization(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels
     deviation = np.sqrt(np.maximum(weights @ levels**2 - mean**2, 1e-12))
-    return functools.partial(
-        _standardize,
-        mean=np.asarray(mean, np.float32),
-        deviation=np.asarray(np.where(deviation < 1e-4, 1.0, deviation), np.float32),
+    return (
+        np.asarray(mean, np.float32),
+        np.asarray(np.where(deviation < 1e-4, 1.0, deviation), np.float32),
     )
 
 

@@ -19,9 +19,11 @@ import numpy as np
 import threadpoolctl
 
 from dib_jax import checkpoints
+from dib_jax.data.duplicates import count_duplicates
 from dib_jax.data.stream import stream
 from dib_jax.objectives import Occasional, Terms
 from dib_jax.tasks import Task
+from dib_jax.tasks.worth import mean_box
 from dib_jax.training.cache import Kept, keep
 from dib_jax.training.config import from_json, to_json
 from dib_jax.training.devices import (
@@ -34,7 +36,7 @@ from dib_jax.training.devices import (
     replicated,
     together,
 )
-from dib_jax.training.experiment import Experiment, assemble
+from dib_jax.training.experiment import Experiment, assemble, without_data
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
     Block,
@@ -52,6 +54,7 @@ from dib_jax.training.workdir import (
     finished,
     hardware,
     read_config,
+    read_inputs,
     read_results,
     versions,
     write_json,
@@ -169,6 +172,7 @@ def train(
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, mesh=mesh))
     from_first(lambda: claim(workdir, config))
+    from_first(lambda: write_json(workdir / "inputs.json", experiment.inputs._asdict()))
     # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
     # CPU are faster on one thread.
     one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
@@ -191,6 +195,8 @@ def train(
             training = None
     test, outputs = evaluate(experiment, network)
     results = _results(config, config_name, experiment, position, test)
+    if experiment.task.uses_boxes:
+        results["mean_box"] = _mean_box(experiment, outputs)
     from_first(lambda: write_json(workdir / "results.json", results))
     return Trained(experiment, network, results, test, outputs)
 
@@ -213,21 +219,29 @@ def load_trained(workdir: pathlib.Path) -> Trained:
     return Trained(experiment, network, results, *evaluate(experiment, network))
 
 
-def restore(workdir: pathlib.Path) -> tuple[Experiment, Network, dict[str, Any]]:
+def restore(
+    workdir: pathlib.Path, *, data: bool = True
+) -> tuple[Experiment, Network, dict[str, Any]]:
     """The pieces, the network and the results of a finished run, nothing evaluated.
 
     Args:
         workdir: of a finished run.
+        data: whether the data set is loaded; without it the network can predict, and
+            not be evaluated.
 
     Raises:
         ValueError: there is no finished run.
-        FileNotFoundError: the data set is not there any more.
+        FileNotFoundError: the data set is needed and not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
-    results, config = from_first(
+    results, saved = from_first(
         lambda: (read_results(workdir), to_json(read_config(workdir)))
     )
-    experiment = together(lambda: assemble(from_json(config)))
+    config = from_json(saved)
+    inputs = None if data else read_inputs(workdir)
+    experiment = together(
+        lambda: without_data(config, inputs) if inputs else assemble(config)
+    )
     with Progress(0, shown=is_first()) as progress:
         position, network, _ = _resume(workdir, experiment, progress)
     if position.phase < len(experiment.phases):
@@ -665,7 +679,7 @@ def _newest(workdir: pathlib.Path, progress: Progress) -> tuple[str, Any] | None
 
 def _structure(experiment: Experiment, position: Position) -> dict[str, Any]:
     """A tree like the one that `_save` wrote at a position."""
-    images = jnp.zeros((2, *experiment.dataset.train["images"].shape[1:]), jnp.uint8)
+    images = jnp.zeros((2, *experiment.inputs.shape), jnp.uint8)
     trained = [
         _untrained(experiment, blocks, images)
         for blocks in experiment.phases[: position.phase + (position.epoch > 0)]
@@ -682,6 +696,19 @@ def _cut(path: pathlib.Path, size: int) -> None:
     """Drop the lines of epochs that are not in the checkpoint: they are made again."""
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
+
+
+def _mean_box(experiment: Experiment, outputs: np.ndarray) -> dict[str, float]:
+    """Metrics of the mean training box in place of the network's boxes."""
+    task, dataset = experiment.task, experiment.dataset
+    # Of the pictures only the size is asked.
+    test = {**dataset.test, "images": dataset.test["images"][:1]}
+    return mean_box(
+        jax.jit(task.objects)(outputs),
+        task.targets({name: jnp.asarray(array) for name, array in test.items()}),
+        dataset.train,
+        num_classes=len(experiment.inputs.class_names),
+    )
 
 
 def _results(
@@ -715,6 +742,8 @@ def _results(
         "schedule": config.schedule.name,
         "seed": config.seed,
         "metric": experiment.task.metric,
+        "loss_unit": experiment.task.loss_unit,
+        "duplicates": count_duplicates(experiment.dataset),
         "test": stages[-1]["test"],
         "validation": stages[-1]["validation"],
         "stages": stages,

@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, what is in it, and on what machine it was made.
 
 config.json     the full configuration
+inputs.json     what a network needs of its data set: class names, normalisation, shape
 metrics.jsonl   a line for each stage, epoch and split
 results.json    written last, so it is there when the run is finished
 checkpoints/    see `dib_jax.checkpoints`
@@ -19,6 +20,7 @@ import jax
 import ml_collections
 
 from dib_jax.training.config import differences, flatten, from_json, to_json
+from dib_jax.training.experiment import Inputs
 
 _PACKAGES = ("dib_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -101,6 +103,30 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any]:
         ValueError: the run is not finished, or results.json is damaged.
     """
     return _read_json(workdir / "results.json")
+
+
+def read_inputs(workdir: pathlib.Path) -> Inputs | None:
+    """What the network in a workdir has to know of its data set.
+
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        It; None where the folder does not hold it, as those of earlier versions.
+
+    Raises:
+        ValueError: inputs.json is damaged.
+    """
+    path = workdir / "inputs.json"
+    if not path.exists():
+        return None
+    found = _read_json(path)
+    if set(found) != set(Inputs._fields):
+        raise ValueError(
+            f"workdir: {path} is damaged: it must hold {', '.join(Inputs._fields)}"
+        )
+    lists = ("class_names", "shape", "mean", "deviation")
+    return Inputs(**{**found, **{name: tuple(found[name]) for name in lists}})
 
 
 def finished(workdir: pathlib.Path) -> bool:

@@ -99,6 +99,8 @@ def make_workdir(
         "schedule": config["schedule"]["name"],
         "seed": config["seed"],
         "metric": "accuracy",
+        "loss_unit": "nats",
+        "duplicates": {"test": 0, "validation": 0},
         "test": entries[-1]["test"],
         "validation": entries[-1]["validation"],
         "stages": entries,

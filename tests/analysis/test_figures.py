@@ -44,7 +44,8 @@ def test_a_loss_that_is_the_task_loss_is_named_once(tmp_path):
 def test_information_is_in_bits_and_the_task_loss_in_nats():
     assert figures.term_label("previous_information") == "Previous information (bits)"
     assert figures.term_label("entropy") == "Entropy (bits)"
-    assert figures.term_label("task_loss") == "Task loss (nats)"
+    assert figures.term_label("task_loss", loss_unit="nats") == "Task loss (nats)"
+    assert figures.term_label("task_loss") == "Task loss"  # of a class and a box
     assert "(" not in figures.term_label("similarity")
 
 
@@ -70,7 +71,7 @@ def test_without_validation_and_baseline_only_the_test_split_is_drawn():
 
 
 def test_stages_in_sequence_are_laid_end_to_end_with_a_rule_between(rows):
-    figure = figures.training_curves(rows)
+    figure = figures.training_curves(rows, loss_unit="nats")
     accuracy, loss = figure.axes
     assert (accuracy.get_ylabel(), loss.get_ylabel()) == (
         "Accuracy (%)",
@@ -96,7 +97,7 @@ def test_stages_in_parallel_share_one_epoch_axis(rows):
 
 
 def test_every_term_has_a_labelled_panel(rows):
-    figure = figures.loss_terms(rows)
+    figure = figures.loss_terms(rows, loss_unit="nats")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [
         "Loss, all terms",

@@ -10,9 +10,9 @@ import pytest
 from finished_run import CONFIG, make_predictions, make_workdir
 from PIL import Image
 
-from dib_jax.analysis.boxes import Boxes
 from dib_jax.analysis.report import find_baseline, write_report
 from dib_jax.tasks import Objects
+from dib_jax.tasks.worth import Boxes
 
 END_TO_END = {"name": "end_to_end", "blocks": 1}
 
@@ -396,6 +396,45 @@ def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
     assert pixels.shape == (192, 192, 3)
     assert (pixels[38, 50] == (0, 158, 115)).all()  # at 0.2 of its height
+
+
+def test_the_recorded_metrics_of_the_mean_box_are_shown(workdir):
+    given = make_predictions(count=20, mistakes=2)
+    true = np.tile(np.float32([0.1, 0.2, 0.8, 0.9]), (20, 1, 1))
+    labels = given.predicted[:, None]
+    objects = Objects(labels, given.confidence[:, None], labels >= 0, true)
+    boxes = Boxes(given.labels[:, None], true, objects, true[0, 0])
+    results = json.loads((workdir / "results.json").read_text())
+    results |= {"mean_box": {"mean_iou": 0.4321, "ap50": 0.25, "map": 0.125}}
+    (workdir / "results.json").write_text(json.dumps(results))
+    path = write_report(workdir, given._replace(boxes=boxes))
+    _, (_, mean) = table_after(path, "Boxes")
+    assert (mean[1], *mean[3:]) == ("0.4321", "25.00 %", "12.50 %")
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [
+        (0, "none of the 360 test pictures are identical to a training picture"),
+        (1, "1 of the 360 test pictures is identical to a training picture"),
+        (8, "8 of the 360 test pictures are identical to a training picture"),
+    ],
+)
+def test_duplicates_are_told_and_the_loss_has_the_tasks_unit(
+    workdir, predictions, count, line
+):
+    results = json.loads((workdir / "results.json").read_text())
+    results["duplicates"]["test"] = count
+    (workdir / "results.json").write_text(json.dumps(results))
+    text = write_report(workdir, predictions).read_text()
+    assert line in text
+    assert "Task loss (nats)" in text
+    if count == 0:
+        results["loss_unit"] = ""  # a class and a box
+        (workdir / "results.json").write_text(json.dumps(results))
+        text = write_report(workdir, predictions).read_text()
+        assert "Task loss" in text
+        assert "nats" not in text
 
 
 def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):

@@ -171,9 +171,38 @@ def test_an_unknown_class_is_refused(signs, tmp_path):
     folder = tmp_path / "yolo"
     yolo(folder, "a", ["2 0.5 0.5 0.2 0.2"])
     assert "unknown class 2; " in refused(folder, "a.txt", classes=("x", "y"))
-    refused(folder, "there is no classes.txt with a name a line; write it, or give")
+    refused(folder, "there is no classes.txt with a name a line and no data.yaml")
     yolo(folder, "a", ["-1 0.5 0.5 0.2 0.2"])
     assert "unknown class -1; " in refused(folder, "a.txt", classes=("x", "y"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nc: 2\nnames: [left turn, 30]\n", "names:\n  1: 30\n  0: left turn\n"],
+)
+def test_yolo_class_names_stand_in_data_yaml(tmp_path, text):
+    folder = tmp_path / "signs"
+    for seed, stem in enumerate("abcdef"):
+        yolo(folder, stem, [f"{seed % 2} 0.5 0.5 0.25 0.5"], seed=seed)
+    (folder / "data.yaml").write_text(text)
+    assert written(folder)[0].class_names == ("left turn", "30")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a, b", "not a YAML file, or damaged"),
+        ("train: images\n", "names must be a list of class names"),
+        ("names: {1: a, 2: b}", "a mapping of 0, 1, … to them, got {1: 'a', 2: 'b'}"),
+        ("names: [a, [b]]", "names must be a list of class names"),
+        ("names: []", "names must be a list of class names"),
+    ],
+)
+def test_a_data_yaml_without_class_names_is_refused(tmp_path, text, message):
+    folder = tmp_path / "yolo"
+    yolo(folder, "a", ["1 0.5 0.5 0.2 0.2"])
+    (folder / "data.yaml").write_text(text)
+    assert "data.yaml: " in refused(folder, message)
 
 
 def test_a_truncated_picture_is_refused(signs):

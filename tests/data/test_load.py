@@ -82,6 +82,32 @@ def test_no_group_is_on_both_sides_of_the_validation_split(tmp_path):
     assert len(dataset.validation["labels"]) == 18
 
 
+def test_groups_can_be_left_out_of_training_and_only_of_it(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None]
+    for split, first in (("train", 0), ("test", 100)):
+        groups = first + np.arange(40) // 4
+        np.savez(
+            folder / f"{split}.npz",
+            images=images, labels=np.arange(40) % 2, groups=groups,
+        )  # fmt: skip
+
+    def with_skipped(*skipped):
+        return load("mine", data_dir=str(tmp_path), skip_groups=skipped)
+
+    dataset = with_skipped(3, 7)
+    there = np.concatenate([dataset.train["groups"], dataset.validation["groups"]])
+    assert sorted(there) == sorted(g for g in np.arange(40) // 4 if g not in (3, 7))
+    assert len(dataset.validation["labels"])
+    assert len(dataset.test["labels"]) == 40
+    assert "groups left out of training: 3, 7" in dataset.description
+    with pytest.raises(ValueError, match=r"no group 100 in .* 10 groups .* 0 to 9$"):
+        with_skipped(3, 100)
+    with pytest.raises(ValueError, match="data set 'digits' has no groups"):
+        load("digits", skip_groups=(1,))
+
+
 def test_a_given_validation_split_is_used_unless_the_fraction_is_zero(tmp_path):
     write(tmp_path, "mine")
     test = (tmp_path / "mine" / "test.npz").read_bytes()

@@ -80,6 +80,7 @@ def example() -> dict:
             "val_fraction": 0.1,
             "augment": "",
             "skip_bad_boxes": False,
+            "skip_groups": (),
             "placement": "auto",
         },
         "model": {"name": f"{__name__}:network", "widths": (8, 8, 8), "depth": 3},

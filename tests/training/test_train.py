@@ -68,10 +68,12 @@ def test_a_run_leaves_what_the_design_promises(run):
     assert results == json.loads(json.dumps(trained.results))
     assert list(results) == [
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
-        "schedule", "seed", "metric", "test", "validation", "stages", "temp_bytes",
-        "peak_bytes", "seconds", "compile_seconds", "hardware", "versions",
+        "schedule", "seed", "metric", "loss_unit", "duplicates", "test", "validation",
+        "stages", "temp_bytes", "peak_bytes", "seconds", "compile_seconds", "hardware",
+        "versions",
     ]  # fmt: skip
-    assert results["metric"] == "accuracy"
+    assert (results["metric"], results["loss_unit"]) == ("accuracy", "nats")
+    assert results["duplicates"] == {"test": 0, "validation": 0}
     assert [entry["stage"] for entry in results["stages"]] == [0, 1, 2]
     for entry in results["stages"]:
         assert set(entry) >= {

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dib_jax.analysis.boxes import Boxes, gather, measure
 from dib_jax.tasks import Objects
+from dib_jax.tasks.worth import Boxes, gather, measure
 
 
 def said(labels, boxes, scores=None, found=None):

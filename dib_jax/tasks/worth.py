@@ -14,7 +14,9 @@ import numpy as np
 from dib_jax.tasks import Batch, Objects
 from dib_jax.tasks.boxes import intersection_over_union
 from dib_jax.tasks.detection import (
+    Targets,
     all_objects,
+    as_lists,
     largest_found,
     largest_object,
     largest_of,
@@ -77,14 +79,19 @@ def gather(objects: Objects, test: Split, train: Split) -> Boxes:
         test: that split, with `boxes`.
         train: the training split, for the mean box.
     """
-    truth, largest = all_objects(_batch(test)), largest_object(_batch(train))
-    there = np.asarray(largest["labels"]) >= 0
+    truth = all_objects(_batch(test))
     return Boxes(
         true_labels=np.asarray(truth["labels"]),
         true_boxes=np.asarray(truth["boxes"]),
         objects=objects,
-        mean_box=np.asarray(largest["boxes"])[there].mean(axis=0),
+        mean_box=_mean_of(train),
     )
+
+
+def _mean_of(train: Split) -> np.ndarray:
+    largest = largest_object(_batch(train))
+    there = np.asarray(largest["labels"]) >= 0
+    return np.asarray(largest["boxes"])[there].mean(axis=0)
 
 
 def _batch(split: Split) -> Batch:
@@ -102,14 +109,57 @@ def measure(boxes: Boxes, *, num_classes: int) -> tuple[Worth, Worth]:
         boxes: of the test split.
         num_classes: number of classes.
     """
-    labels, scores, answers = (np.asarray(x) for x in largest_found(boxes.objects))
-    mean = np.broadcast_to(boxes.mean_box, answers.shape).astype(np.float32)
+    labels, _, answers = (np.asarray(x) for x in largest_found(boxes.objects))
     found = boxes.objects
     run = _worth(
         boxes, answers, labels, (found.boxes, found.labels, found.scores), num_classes
     )
+    return run, _mean_worth(boxes, num_classes)
+
+
+def mean_box(
+    objects: Objects, truth: Targets, train: Split, *, num_classes: int
+) -> dict[str, float]:
+    """What the mean training box in place of a run's boxes would have for metrics.
+
+    Args:
+        objects: what the run says of the test split.
+        truth: the task's targets of that split.
+        train: the training split.
+        num_classes: number of classes.
+
+    Returns:
+        `ap50`, `map` and `mean_iou` as the detection task has them, and where `truth`
+        lists several objects of a picture `ap50_largest`; 0..1.
+    """
+    several = truth["labels"].ndim == 2
+    lists = truth if several else as_lists(truth)
+    alone = as_lists(largest_of(truth))
+    worths = [
+        _mean_worth(
+            Boxes(
+                np.asarray(listed["labels"]),
+                np.asarray(listed["boxes"]),
+                objects,
+                _mean_of(train),
+            ),
+            num_classes,
+        )
+        for listed in ((lists, alone) if several else (lists,))
+    ]
+    found = {
+        "ap50": worths[0].ap50,
+        "map": worths[0].mean_ap,
+        "mean_iou": worths[0].mean_iou,
+    }
+    return found | ({"ap50_largest": worths[1].ap50} if several else {})
+
+
+def _mean_worth(boxes: Boxes, num_classes: int) -> Worth:
+    labels, scores, answers = (np.asarray(x) for x in largest_found(boxes.objects))
+    mean = np.broadcast_to(boxes.mean_box, answers.shape).astype(np.float32)
     ranked = (mean[:, None], labels[:, None], scores[:, None])
-    return run, _worth(boxes, mean, np.zeros_like(labels), ranked, num_classes)
+    return _worth(boxes, mean, np.zeros_like(labels), ranked, num_classes)
 
 
 def _worth(
