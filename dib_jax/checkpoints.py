@@ -300,8 +300,16 @@ def _nested(tree: Any) -> dict[str, Any]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
+    # This process alone: of several, Orbax would wait for all to come here.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"own{own}"
+    )
     # One database for all arrays instead of a folder for each; weights hardly compress.
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+    handler = ocp.PyTreeCheckpointHandler(
+        use_compression=False, multiprocessing_options=alone
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ overhead     what the information term and the engine add to the steps of all st
              --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
 gpu          pictures a second by each schedule in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
+compile      that train steps and measures compile for a TPU, on one chip and on all of
+             a described topology, with peak memory and work; needs libtpu, no TPU;
+             --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
 """
 
 import os
@@ -28,6 +31,7 @@ from typing import Any, NamedTuple
 
 from experiments import command_line
 from experiments.benchmarks import table
+from experiments.benchmarks.compile import compile_ahead, plot_peaks
 from experiments.benchmarks.estimation import estimation
 from experiments.benchmarks.gpu import gpu, plot_rates
 from experiments.benchmarks.information import information
@@ -96,6 +100,17 @@ _BENCHMARKS = {
         "turn. Busy: as the driver tells it. Seconds: of training, compilation left "
         "out; to 94 % on the validation split.",
         plot=plot_rates,
+    ),
+    "compile": _Benchmark(
+        compile_ahead,
+        ("topology", "only"),
+        one_thread=False,
+        note="The compiler's own figures for a chip: peak memory with weights and "
+        "optimizer, of the programs in turn the largest (of program: which one, from "
+        "0), and the work of all of them, in which it counts nothing for an "
+        "eigendecomposition. Configs by their own schedule; networks without "
+        "augmentation. Measures: value and gradient, 128 samples of 256 features.",
+        plot=plot_peaks,
     ),
 }
 

@@ -31,7 +31,8 @@ class Arguments(NamedTuple):
     """A command line, taken apart.
 
     Attributes:
-        flags: value of each flag that was given, by name without dashes.
+        flags: value of each flag that was given, by name without dashes; "" of one that
+            takes none.
         overrides: text of each `--config.field=value`, by dotted field.
         rest: what is no flag.
         help: whether `--help` was given.
@@ -51,12 +52,16 @@ class Experiment(NamedTuple):
         config_name: the config file without folder and ending.
         variant: "full", or what stands behind the colon: "quick".
         workdir: where the run goes.
+        devices: how many of this machine's share each batch; None for all.
+        distributed: whether several processes make the run.
     """
 
     config: ml_collections.ConfigDict
     config_name: str
     variant: str
     workdir: pathlib.Path
+    devices: int | None
+    distributed: bool
 
 
 class ConfigFile(NamedTuple):
@@ -79,6 +84,7 @@ def split_arguments(
     arguments: Sequence[str],
     flags: Sequence[str],
     *,
+    switches: Sequence[str] = (),
     overrides: bool = False,
     rest: str = "",
 ) -> Arguments:
@@ -89,6 +95,7 @@ def split_arguments(
     Args:
         arguments: without the command's own name.
         flags: names of those that the command knows, without dashes; each has a value.
+        switches: names of those that have none.
         overrides: whether `--config.field=value` is one of them.
         rest: what else the command takes, in words; "" for nothing.
 
@@ -112,14 +119,18 @@ def split_arguments(
         dashed, equals, value = word.partition("=")
         name = dashed.lstrip("-")
         is_override = overrides and name.startswith("config.") and name != "config."
-        if not is_override and (name not in flags or not dashed.startswith("--")):
-            known = [f"--{flag}" for flag in (*flags, "help")]
+        is_known = name in (*flags, *switches) and dashed.startswith("--")
+        if not is_override and not is_known:
+            known = [f"--{flag}" for flag in (*flags, *switches, "help")]
             also = ", --config.FIELD" if overrides else ""
             raise ValueError(
                 f"unknown flag {dashed}; the flags are {', '.join(known)}{also}"
                 f"{nearest(f'--{name}', known, form='{}')}"
             )
-        if not equals:
+        if name in switches:
+            if equals:
+                raise ValueError(f"{dashed} has no value: write it alone")
+        elif not equals:
             if not waiting or waiting[0].startswith("--"):
                 raise ValueError(f"{dashed} needs a value: {dashed}=VALUE")
             value = waiting.pop(0)
@@ -158,7 +169,12 @@ def read_experiment(
         ValueError: a mistake in flags, config or workdir.
         FileNotFoundError: there is no such config file.
     """
-    given = split_arguments(arguments, ("config", "workdir"), overrides=True)
+    given = split_arguments(
+        arguments,
+        ("config", "workdir", "devices"),
+        switches=("distributed",),
+        overrides=True,
+    )
     if given.help and "config" not in given.flags:
         print(_usage(command, purpose))
         raise SystemExit(0)
@@ -175,6 +191,14 @@ def read_experiment(
         raise ValueError(
             f"the workdir is given twice, as --workdir={given.flags['workdir']} and as "
             f"--config.workdir={given.overrides['workdir']}; give it once"
+        )
+    devices, distributed = given.flags.get("devices"), "distributed" in given.flags
+    if devices is not None and not (devices.isdecimal() and int(devices) > 0):
+        raise ValueError(f"--devices must be a whole number ≥ 1, got {devices!r}")
+    if devices is not None and distributed:
+        raise ValueError(
+            "--devices and --distributed exclude each other: several processes use all "
+            "their devices"
         )
     if given.flags.get("workdir") == "":
         raise ValueError("--workdir is empty; give a folder, or leave the flag out")
@@ -193,7 +217,8 @@ def read_experiment(
         raise SystemExit(0)
     check_workdir(workdir, config)
     config.workdir = str(workdir)
-    return Experiment(config, file.name, file.variant, workdir)
+    count = None if devices is None else int(devices)
+    return Experiment(config, file.name, file.variant, workdir, count, distributed)
 
 
 def read_workdir(
@@ -398,13 +423,16 @@ def _usage(command: str, purpose: str, config: str = "") -> str:
     shown = config or "configs/NAME.py[:quick]"
     lines = [
         f"python -m {command} --config={shown} [--workdir=DIR]",
-        "    [--config.FIELD=VALUE …]",
+        "    [--devices=N | --distributed] [--config.FIELD=VALUE …]",
         "",
         *textwrap.wrap(purpose, _width()),
         "",
         "  --config=PATH[:VARIANT]  config file; :quick is a run of a minute or two",
         "  --workdir=DIR            where the run goes; the same command on the same",
         "                           folder goes on where it stopped",
+        "  --devices=N              devices that share each batch; otherwise all",
+        "  --distributed            one of several processes, all with this command;",
+        "                           the workdir is the first one's",
         "  --config.FIELD=VALUE     set a field of the config, e.g. --config.seed=1",
         "  --help                   this; with --config also every field and its value",
     ]

@@ -1,7 +1,7 @@
 """Train, evaluate and report one experiment, its data set downloaded where it can be.
 
 python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
-    [--config.FIELD=VALUE …]
+    [--devices=N | --distributed] [--config.FIELD=VALUE …]
 """
 
 import pathlib
@@ -31,6 +31,7 @@ def run(
     *,
     config_name: str,
     command: str = "",
+    devices: int | None = None,
 ) -> pathlib.Path:
     """Everything that the command does, for a notebook too.
 
@@ -39,6 +40,7 @@ def run(
         workdir: a new or empty folder, or that of an earlier start of the same config.
         config_name: of the experiment, for results.json and the report.
         command: that makes the run, for the report; one is composed where it is empty.
+        devices: as for `dib_jax.training.train.train`.
 
     Returns:
         The path of the report.
@@ -48,23 +50,30 @@ def run(
     from dib_jax.analysis.recording import recorder, write_information
     from dib_jax.analysis.report import write_report
     from dib_jax.training.config import complete
+    from dib_jax.training.devices import from_first, in_turn
     from dib_jax.training.train import load_trained, train
     from dib_jax.training.workdir import finished
 
     config = complete(config)
-    if finished(workdir):
+    if from_first(lambda: finished(workdir)):
         trained = load_trained(workdir)
     else:
-        _prepare_missing(config)
+        # Not at once: they may share a disk, and then the first one does it for all.
+        in_turn(lambda: _prepare_missing(config))
         trained = train(
             config,
             workdir,
             config_name=config_name,
             observer=recorder(workdir, config),
+            devices=devices,
         )
-    if write_information(workdir):
-        write_findings(workdir, find([read_run(workdir)]))
-    return write_report(workdir, predictions(trained), command=command)
+
+    def report() -> str:
+        if write_information(workdir):
+            write_findings(workdir, find([read_run(workdir)]))
+        return str(write_report(workdir, predictions(trained), command=command))
+
+    return pathlib.Path(from_first(report))
 
 
 def _prepare_missing(config: ml_collections.ConfigDict) -> None:
@@ -110,14 +119,24 @@ def main(arguments: list[str]) -> None:
     experiment = command_line.read_experiment(
         arguments, command="experiments.run", purpose=_PURPOSE
     )
+    from dib_jax.training.devices import from_first, initialize, is_first
     from dib_jax.training.workdir import finished, read_results
 
-    config, config_name, _, workdir = experiment
+    if experiment.distributed:
+        initialize()
+    workdir = experiment.workdir
     report = workdir / "report.html"
-    already = finished(workdir) and report.is_file()
+    already = from_first(lambda: finished(workdir) and report.is_file())
     if not already:
-        command = f"python -m experiments.run {shlex.join(arguments)}"
-        report = run(config, workdir, config_name=config_name, command=command)
+        report = run(
+            experiment.config,
+            workdir,
+            config_name=experiment.config_name,
+            command=f"python -m experiments.run {shlex.join(arguments)}",
+            devices=experiment.devices,
+        )
+    if not is_first():
+        return
     results = read_results(workdir)
     metric = results["metric"]
     print(

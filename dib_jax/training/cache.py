@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dib_jax.tasks import Batch
+from dib_jax.training.devices import from_first, replicated
 from dib_jax.training.steps import TRUNK_OUTPUT, Block, Variables, apply_frozen
 
 PLACES = ("device", "host", "file")
@@ -64,6 +65,7 @@ def keep(
     folder: pathlib.Path,
     key: jax.Array,
     previous: Kept | None = None,
+    mesh: jax.sharding.Mesh,
 ) -> Kept:
     """Compute the trunk's output for a split and keep it, if it is to be.
 
@@ -78,6 +80,7 @@ def keep(
         key: PRNG key, for the augmentation of the copies.
         previous: of the same split for the block before. Without augmentation the
             output is made from what it keeps; afterwards it keeps it no more.
+        mesh: the devices.
 
     Returns:
         The split with what is kept of it.
@@ -101,16 +104,19 @@ def keep(
         return _kept(data, 1, line)
     copies = copies if block.augment else 1
     augment = jax.jit(block.augment) if block.augment else None
-    prepare = jax.jit(block.prepare)
+    prepare, split = jax.jit(block.prepare), jax.jit(block.split)
+    whole = replicated(mesh)
+    gather = jax.jit(lambda batch: batch, out_shardings=whole)
 
     def outputs(batch: Batch, key: jax.Array, *, done: int) -> Batch:
         """The trunk's output for a batch that holds that of so many stages of it."""
+        batch = split(batch)
         changed = augment(key, batch) if augment else {}
         x = batch[TRUNK_OUTPUT] if done else prepare({**batch, **changed}["images"])
         for module, variables in zip(block.trunk[done:], trunk[done:], strict=True):
             x = _advance(module, block.compute_dtype, variables, x)
         # Copies differ from the split in more than the trunk's output.
-        return {**changed, TRUNK_OUTPUT: x}
+        return gather({**changed, TRUNK_OUTPUT: x})
 
     batch_size = min(block.batch_size, count)
     like = jax.eval_shape(
@@ -121,7 +127,8 @@ def keep(
         for name, leaf in like.items()
     }
     size = sum(shape.size * shape.dtype.itemsize for shape in shapes.values())
-    left = _room(_there(folder))
+    # Everywhere in the same place, or the processes would not run the same program.
+    left = from_first(lambda: _room(_there(folder)))
     room = dict(left)
     if done:  # as if that were given up already
         room[previous.place] += previous.arrays[TRUNK_OUTPUT].nbytes
@@ -138,7 +145,7 @@ def keep(
     arrays = _fill(
         functools.partial(outputs, done=done),
         previous.arrays if done else data,
-        _storage(place, shapes, folder / str(block.stage)),
+        _storage(place, shapes, folder / str(block.stage), whole),
         batch_size,
         copies,
         key,
@@ -215,10 +222,16 @@ def _fill(
 
 
 def _storage(
-    place: str, shapes: dict[str, jax.ShapeDtypeStruct], folder: pathlib.Path
+    place: str,
+    shapes: dict[str, jax.ShapeDtypeStruct],
+    folder: pathlib.Path,
+    whole: jax.sharding.NamedSharding,
 ) -> dict[str, Any]:
     if place == "device":
-        return {n: jnp.zeros(shape.shape, shape.dtype) for n, shape in shapes.items()}
+        return {
+            name: jnp.zeros(shape.shape, shape.dtype, device=whole)
+            for name, shape in shapes.items()
+        }
     if place == "host":
         return {n: np.empty(shape.shape, shape.dtype) for n, shape in shapes.items()}
     folder.mkdir(parents=True, exist_ok=True)

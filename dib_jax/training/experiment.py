@@ -15,6 +15,7 @@ from dib_jax.data import Dataset
 from dib_jax.data.augment import augment
 from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
+from dib_jax.training import devices
 from dib_jax.training.build import find, supplied
 from dib_jax.training.optimizers import optimizer
 from dib_jax.training.schedules import SCHEDULES
@@ -57,6 +58,7 @@ class Experiment(NamedTuple):
         cache: where the output of frozen stages is kept, `schedule.cache`.
         copies: augmented copies of the training split that are kept with it.
         streams: whether the pictures stay on the host and are read batch by batch.
+        mesh: the devices, over which batches are split.
     """
 
     dataset: Dataset
@@ -69,6 +71,7 @@ class Experiment(NamedTuple):
     cache: str
     copies: int
     streams: bool
+    mesh: jax.sharding.Mesh
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -76,11 +79,16 @@ class Experiment(NamedTuple):
         return tuple(block for phase in self.phases for block in phase)
 
 
-def assemble(config: ml_collections.ConfigDict) -> Experiment:
+def assemble(
+    config: ml_collections.ConfigDict,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Experiment:
     """Load the data set and build network, heads, task, objective and optimizers.
 
     Args:
         config: a complete config that `dib_jax.training.config.check` accepts.
+        mesh: the devices, see `dib_jax.training.devices`; None for one of this process.
 
     Returns:
         The experiment.
@@ -106,7 +114,13 @@ def assemble(config: ml_collections.ConfigDict) -> Experiment:
             f"batch_size: {config.batch_size} is more than the {count} training "
             f"samples of {dataset.name!r}; allowed are 1 to {count}"
         )
-    return _experiment(config, dataset, _inputs(dataset), count)
+    if mesh is None:
+        mesh = _one_device()
+    return _experiment(config, dataset, _inputs(dataset), count, mesh)
+
+
+def _one_device() -> jax.sharding.Mesh:
+    return devices.mesh_of(jax.local_devices()[:1])
 
 
 def without_data(config: ml_collections.ConfigDict, inputs: Inputs) -> Experiment:
@@ -125,7 +139,7 @@ def without_data(config: ml_collections.ConfigDict, inputs: Inputs) -> Experimen
     }
     name = config.dataset.name
     dataset = Dataset(name, split, split, split, inputs.class_names, "")
-    return _experiment(config, dataset, inputs, config.batch_size)
+    return _experiment(config, dataset, inputs, config.batch_size, _one_device())
 
 
 def _inputs(dataset: Dataset) -> Inputs:
@@ -141,7 +155,11 @@ def _inputs(dataset: Dataset) -> Inputs:
 
 
 def _experiment(
-    config: ml_collections.ConfigDict, dataset: Dataset, inputs: Inputs, count: int
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    inputs: Inputs,
+    count: int,
+    mesh: jax.sharding.Mesh,
 ) -> Experiment:
     """The pieces for a training split of `count` samples."""
     task: Task = _build("tasks", config.task, num_classes=len(inputs.class_names))
@@ -187,6 +205,7 @@ def _experiment(
             modules=bring(group[-1], inputs.shape),
             every_stage=schedule.every_stage,
             steps=count_epochs * (count // config.batch_size),
+            split=functools.partial(_split, devices.by_sample(mesh)),
         )
 
     return Experiment(
@@ -203,7 +222,18 @@ def _experiment(
         cache=config.schedule.cache,
         copies=config.schedule.copies,
         streams=_streams(config.dataset.placement, dataset),
+        mesh=mesh,
     )
+
+
+def _split(sharding: jax.sharding.NamedSharding, batch: Any) -> Any:
+    # On one device there is nothing to split, and no trace of it in the program. What
+    # cannot be split evenly, some pictures to predict, is done whole by every device.
+    count = sharding.num_devices
+    sizes = {len(leaf) for leaf in jax.tree.leaves(batch)}
+    if count == 1 or any(size % count for size in sizes):
+        return batch
+    return jax.lax.with_sharding_constraint(batch, sharding)
 
 
 def _streams(placement: str, dataset: Dataset) -> bool:

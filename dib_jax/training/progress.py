@@ -10,9 +10,11 @@ from tqdm import tqdm
 class Progress:
     """Progress of a run over all epochs of all its blocks, on standard error."""
 
-    def __init__(self, epochs: int) -> None:
-        """A bar of `epochs` epochs, if standard error is a terminal."""
-        self._bar = tqdm(total=epochs, unit="epoch", disable=None, file=sys.stderr)
+    def __init__(self, epochs: int, *, shown: bool = True) -> None:
+        """A bar of `epochs` epochs if standard error is a terminal; nothing unshown."""
+        disable = None if shown else True
+        self._bar = tqdm(total=epochs, unit="epoch", disable=disable, file=sys.stderr)
+        self._shown = shown
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -29,8 +31,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line without disturbing the bar."""
-        self._bar.write(line, file=sys.stderr)
-        sys.stderr.flush()
+        if self._shown:
+            self._bar.write(line, file=sys.stderr)
+            sys.stderr.flush()
 
     def epochs_done(self, count: int) -> None:
         """Count epochs that an earlier start of the run has made."""

@@ -47,6 +47,10 @@ class StageState(flax.struct.PyTreeNode):
     modules: Variables
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 class Block(NamedTuple):
     """Everything about a block that does not change while it trains; holds no arrays.
 
@@ -67,6 +71,7 @@ class Block(NamedTuple):
         steps: updates of its whole training, where that is known; 0 where not.
         every_stage: whether the objective is also applied to each inner stage of the
             block, where the task's loss is 0: what it adds to that loss counts there.
+        split: lays the samples of a batch out over the devices.
     """
 
     trunk: tuple[nn.Module, ...]
@@ -84,6 +89,7 @@ class Block(NamedTuple):
     modules: Modules = types.MappingProxyType({})
     every_stage: bool = False
     steps: int = 0
+    split: Callable[[Any], Any] = _as_it_is
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
@@ -205,6 +211,7 @@ def train_step(
         `task_loss`, the task's and the objective's terms.
     """
     first = blocks[0]
+    batch = first.split(batch)
     step_keys = [
         jax.random.split(jax.random.fold_in(key, state.step))
         for key, state in zip(keys, states, strict=True)
@@ -487,6 +494,7 @@ def predict(
         modules, stages = (*first.trunk, *modules), (*trunk, *stages)
 
     def outputs(images: jax.Array) -> tuple[jax.Array, ...]:
+        images = first.split(images)
         features = apply_frozen(
             modules,
             stages,

@@ -25,6 +25,17 @@ from dib_jax.objectives import Occasional, Terms
 from dib_jax.tasks import Task
 from dib_jax.tasks.worth import mean_box
 from dib_jax.training.cache import Kept, keep
+from dib_jax.training.config import from_json, to_json
+from dib_jax.training.devices import (
+    arrays_from_first,
+    by_sample,
+    choose,
+    from_first,
+    is_first,
+    put,
+    replicated,
+    together,
+)
 from dib_jax.training.experiment import Experiment, assemble, without_data
 from dib_jax.training.progress import Progress
 from dib_jax.training.steps import (
@@ -51,7 +62,7 @@ from dib_jax.training.workdir import (
     write_json,
 )
 
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 512
 # Of the features' mean square, what has to be variance between samples: a stage whose
 # features differ by less than 1 % of their size has collapsed.
 _LEAST_SPREAD = 1e-4
@@ -166,8 +177,12 @@ def train(
     *,
     config_name: str,
     observer: Callable[[Experiment], Observer] | None = None,
+    devices: int | None = None,
 ) -> Trained:
     """Train the experiment of a config in a workdir, or go on where it stopped.
+
+    With several processes (`jax.distributed`) all of them call this with the same
+    arguments; the first one alone reads and writes the workdir.
 
     Args:
         config: a complete config that `dib_jax.training.config.check` accepts.
@@ -176,6 +191,8 @@ def train(
         observer: makes one of the experiment, before anything is written. It sees the
             network before each checkpoint is written, so that what it has written is
             there when the run goes on from one. Its time is not the training's.
+        devices: how many of this process's devices share each batch; None for all
+            devices of all processes.
 
     Returns:
         The finished run, results.json written.
@@ -186,19 +203,21 @@ def train(
         NonFiniteError: a loss became NaN or infinite.
         dib_jax.checkpoints.CheckpointError: there are checkpoints, but no sound one.
     """
-    experiment = assemble(config)
+    mesh = choose(devices, batch_size=config.batch_size)
+    experiment = together(lambda: assemble(config, mesh=mesh))
     show = _showing(experiment, observer)
-    claim(workdir, config)
-    write_json(workdir / "inputs.json", experiment.inputs._asdict())
+    from_first(lambda: claim(workdir, config))
+    from_first(lambda: write_json(workdir / "inputs.json", experiment.inputs._asdict()))
     # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
     # CPU are faster on one thread.
     one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
-    with one_thread, Progress(sum(experiment.epochs)) as progress:
+    shown = is_first()
+    with one_thread, Progress(sum(experiment.epochs), shown=shown) as progress:
         position, network, training = _resume(workdir, experiment, progress)
         data = _place(experiment, experiment.dataset.train)
         validation = _place(experiment, experiment.dataset.validation)
         # What a run that was stopped has left; it is never read.
-        shutil.rmtree(workdir / "cache", ignore_errors=True)
+        shutil.rmtree(_cache_folder(workdir), ignore_errors=True)
         caches: Caches = (None, None)
         if (position.phase, position.epoch) == (0, 0):
             show(position, ())
@@ -216,12 +235,12 @@ def train(
                 show,
             )
             training = None
-        shutil.rmtree(workdir / "cache", ignore_errors=True)
+        shutil.rmtree(_cache_folder(workdir), ignore_errors=True)
     test, outputs = evaluate(experiment, network)
     results = _results(config, config_name, experiment, position, test)
     if experiment.task.uses_boxes:
         results["mean_box"] = _mean_box(experiment, outputs)
-    write_json(workdir / "results.json", results)
+    from_first(lambda: write_json(workdir / "results.json", results))
     return Trained(experiment, network, results, test, outputs)
 
 
@@ -258,10 +277,15 @@ def restore(
         FileNotFoundError: the data set is needed and not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
-    results, config = read_results(workdir), read_config(workdir)
+    results, saved = from_first(
+        lambda: (read_results(workdir), to_json(read_config(workdir)))
+    )
+    config = from_json(saved)
     inputs = None if data else read_inputs(workdir)
-    experiment = without_data(config, inputs) if inputs else assemble(config)
-    with Progress(0) as progress:
+    experiment = together(
+        lambda: without_data(config, inputs) if inputs else assemble(config)
+    )
+    with Progress(0, shown=is_first()) as progress:
         position, network, _ = _resume(workdir, experiment, progress)
     if position.phase < len(experiment.phases):
         raise checkpoints.CheckpointError(
@@ -285,7 +309,7 @@ def evaluate(
         A dict of metrics for each block, and (n, …, num_outputs).
     """
     test = _place(experiment, experiment.dataset.test)
-    outputs = _predictor(experiment.blocks)((), *network, test["images"])
+    outputs = _predictor(experiment, experiment.blocks)((), *network, test["images"])
     return _metrics(experiment.task, outputs, test), np.asarray(outputs[-1])
 
 
@@ -305,7 +329,7 @@ def outputs_of(
     last = experiment.blocks[-1:]
     border = len(last[0].trunk)
     trunk, stages = network.stages[:border], network.stages[border:]
-    (outputs,) = _predictor(last)(trunk, stages, network.heads[-1:], images)
+    (outputs,) = _predictor(experiment, last)(trunk, stages, network.heads[-1:], images)
     return outputs
 
 
@@ -313,16 +337,17 @@ def _place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
     """A split on the device; on the host, as it is, where pictures are streamed."""
     if experiment.streams:
         return split
-    return {name: jnp.asarray(array) for name, array in split.items()}
+    return put(dict(split), replicated(experiment.mesh))
 
 
 def _predictor(
-    blocks: tuple[Block, ...], *, trunk_done: bool = False
+    experiment: Experiment, blocks: tuple[Block, ...], *, trunk_done: bool = False
 ) -> Callable[..., tuple[jax.Array, ...]]:
     run = jax.jit(
         functools.partial(
             predict, blocks, batch_size=_EVALUATION_BATCH, trunk_done=trunk_done
-        )
+        ),
+        out_shardings=replicated(experiment.mesh),
     )
 
     def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
@@ -371,8 +396,9 @@ def _keep(
             split,
             choice=experiment.cache,
             copies=experiment.copies,
-            folder=workdir / "cache" / name,
+            folder=_cache_folder(workdir) / name,
             key=key,
+            mesh=experiment.mesh,
             previous=before,
         )
         for name, block, split, before in (
@@ -401,24 +427,28 @@ def _train_phase(
     blocks = experiment.phases[position.phase]
     epochs = experiment.epochs[position.phase]
     if training is None:
-        training = _untrained(experiment, blocks, data["images"])
-    keys = tuple(_block_keys(experiment, block)[1] for block in blocks)
+        training = _untrained(experiment, blocks, experiment.dataset.train["images"])
+    whole = replicated(experiment.mesh)
+    training = put(training, whole)
+    keys = tuple(put(_block_keys(experiment, block)[1], whole) for block in blocks)
     kept, held_out = _keep(
         workdir, experiment, data, validation, position, network, caches
     )
     if kept.line:
         where = held_out.place or "computed after every epoch"
         progress.say(f"{kept.line}; of the validation split: {where}")
-    run_epoch, figures, compile_seconds = _compile(
-        blocks, training.states, network.stages, kept, keys
+    states = training.states
+    run_epoch, figures, compile_seconds = together(
+        lambda: _compile(blocks, states, network.stages, kept, keys, experiment.mesh)
     )
-    predictor = _predictor(blocks, trunk_done=held_out.stages > 0)
+    predictor = _predictor(experiment, blocks, trunk_done=held_out.stages > 0)
     inputs = held_out.arrays.get(TRUNK_OUTPUT, validation["images"])
     position = position._replace(
         compile_seconds=position.compile_seconds + compile_seconds
     )
     saved, save_seconds = time.monotonic(), 0.0
-    with (workdir / "metrics.jsonl").open("ab") as record:
+    lines = workdir / "metrics.jsonl" if is_first() else pathlib.Path(os.devnull)
+    with lines.open("ab") as record:
         for epoch in range(position.epoch + 1, epochs + 1):
             start = time.monotonic()
             states, terms = run_epoch(training.states, network.stages, keys)
@@ -497,7 +527,8 @@ def _showing(
     """What shows an observer the network; it returns the seconds that this took."""
     if observer is None:
         return lambda position, stages: 0.0
-    observe = observer(experiment)
+    # The first process alone sees it: it is the one that writes.
+    observe = together(lambda: observer(experiment) if is_first() else None)
     images = jnp.asarray(experiment.dataset.train["images"][:2])
 
     @functools.cache
@@ -516,11 +547,21 @@ def _showing(
             for block in blocks
             for _ in block.stages
         )
-        later = initial()[len(stages) :] if len(stages) < len(trained) else ()
-        observe(Moment(sum(done), trained, (*stages, *later)))
+
+        def look() -> None:
+            later = initial()[len(stages) :] if len(stages) < len(trained) else ()
+            observe(Moment(sum(done), trained, (*jax.device_get(stages), *later)))
+
+        from_first(look)
         return time.monotonic() - start
 
     return show
+
+
+def _cache_folder(workdir: pathlib.Path) -> pathlib.Path:
+    # Each process has its own, whether they share a disk or not.
+    own = jax.process_index()
+    return workdir / (f"cache-{own}" if own else "cache")
 
 
 def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Array]:
@@ -531,7 +572,7 @@ def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Ar
 
 
 def _untrained(
-    experiment: Experiment, blocks: tuple[Block, ...], images: jax.Array
+    experiment: Experiment, blocks: tuple[Block, ...], images: Any
 ) -> Training:
     states = tuple(
         jax.jit(functools.partial(initial_state, block))(
@@ -560,17 +601,20 @@ def _compile(
     trunk: tuple[Variables, ...],
     kept: Kept,
     keys: tuple[jax.Array, ...],
+    mesh: jax.sharding.Mesh,
 ) -> tuple[Callable[..., Any], dict[str, int | None], float]:
     """The compiled epoch, the compiler's figures for one step, and seconds it took.
 
     The epoch is one `lax.scan`, or one for each chunk where data come from the host.
     """
     start = time.monotonic()
+    whole = replicated(mesh)
     arrays = kept.arrays
     batch_size = blocks[0].batch_size
     samples = len(arrays["images"]) // kept.copies
     rows_of = jax.jit(
-        functools.partial(epoch_rows, blocks[0], samples=samples, copies=kept.copies)
+        functools.partial(epoch_rows, blocks[0], samples=samples, copies=kept.copies),
+        out_shardings=whole,
     )
     steps = samples // batch_size
     step_bytes = batch_size * sum(leaf[0].nbytes for leaf in kept.streamed.values())
@@ -585,22 +629,26 @@ def _compile(
         return train_step(blocks, states, trunk, batch, keys=keys)
 
     def like(arrays: dict[str, Any], *shape: int) -> dict[str, Any]:
+        split = by_sample(mesh, axis=len(shape) - 1)
         return {
-            name: jax.ShapeDtypeStruct((*shape, *leaf.shape[1:]), leaf.dtype)
+            name: jax.ShapeDtypeStruct(
+                (*shape, *leaf.shape[1:]), leaf.dtype, sharding=split
+            )
             for name, leaf in arrays.items()
         }
 
     batch = like(arrays, batch_size)
-    lowered_step = jax.jit(step, donate_argnums=0).lower(states, trunk, batch, keys)
+    jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
+    lowered_step = jit(step).lower(states, trunk, batch, keys)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
         compiled = {
-            size: jax.jit(run_steps, donate_argnums=0)
+            size: jit(run_steps)
             .lower(
                 states,
                 trunk,
                 kept.data,
-                jax.ShapeDtypeStruct((size, batch_size), jnp.int32),
+                jax.ShapeDtypeStruct((size, batch_size), jnp.int32, sharding=whole),
                 like(kept.streamed, size, batch_size),
                 keys,
             )
@@ -616,7 +664,8 @@ def _compile(
         for first, sent in zip(range(0, steps, chunk), read, strict=True):
             # One chunk at work and one that waits: the device need not hold them all.
             jax.block_until_ready(terms[-2:-1])
-            some = rows[first : first + chunk]
+            some = put(rows[first : first + chunk], whole)
+            sent = put(sent, by_sample(mesh, axis=1))
             states, own = compiled[len(some)](
                 states, trunk, kept.data, some, sent, keys
             )
@@ -714,6 +763,8 @@ def _save(
     network: Network,
     training: Training | None,
 ) -> None:
+    if not is_first():
+        return
     done = sum(experiment.epochs[: position.phase]) + position.epoch
     tree = {"network": network, "training": training}
     checkpoints.save(workdir / "checkpoints", done, tree, position._asdict())
@@ -723,7 +774,7 @@ def _resume(
     workdir: pathlib.Path, experiment: Experiment, progress: Progress
 ) -> tuple[Position, Network, Training | None]:
     """Position, network and phase in training of the newest sound checkpoint."""
-    newest = checkpoints.newest_sound(workdir / "checkpoints", report=progress.say)
+    newest = from_first(lambda: _newest(workdir, progress))
     if newest is None:
         position, network, training = Position(), Network((), ()), None
     else:
@@ -731,16 +782,25 @@ def _resume(
         lists = {name: tuple(metadata[name]) for name in ("validation", "stages")}
         position = Position(**{**metadata, **lists})
         target = jax.eval_shape(functools.partial(_structure, experiment, position))
-        tree = checkpoints.restore(path, target)
+        tree = together(
+            lambda: checkpoints.restore(path, target) if is_first() else target
+        )
+        tree = arrays_from_first(tree, experiment.mesh)
         network, training = tree["network"], tree["training"]
         done = sum(experiment.epochs[: position.phase]) + position.epoch
         progress.epochs_done(done)
-        if not finished(workdir):
+        if is_first() and not finished(workdir):
             progress.say(
                 f"going on after epoch {done} of {sum(experiment.epochs)}, from {path}"
             )
-    _cut(workdir / "metrics.jsonl", position.metrics_bytes)
+    if is_first():
+        _cut(workdir / "metrics.jsonl", position.metrics_bytes)
     return position, network, training
+
+
+def _newest(workdir: pathlib.Path, progress: Progress) -> tuple[str, Any] | None:
+    found = checkpoints.newest_sound(workdir / "checkpoints", report=progress.say)
+    return found and (str(found[0]), found[1])
 
 
 def _structure(experiment: Experiment, position: Position) -> dict[str, Any]:
@@ -817,6 +877,6 @@ def _results(
         "peak_bytes": largest("peak_bytes"),
         "seconds": round(seconds, 3),
         "compile_seconds": round(position.compile_seconds, 3),
-        "hardware": hardware(),
+        "hardware": hardware(experiment.mesh.devices.tolist()),
         "versions": versions(),
     }

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -187,9 +187,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def hardware() -> str:
-    """The devices that the run uses, and the processor and its cores beside them."""
-    devices = jax.devices()
+def hardware(devices: Sequence[jax.Device]) -> str:
+    """The devices that a run uses, and the processor and its cores beside them.
+
+    Args:
+        devices: all of them, one or more.
+    """
     host = f"{os.cpu_count()} cores, {_processor()}"
     if devices[0].platform == "cpu":
         return f"CPU ({host})"

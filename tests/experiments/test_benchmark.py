@@ -2,11 +2,25 @@
 
 import contextlib
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from experiments import benchmark, command_line
-from experiments.benchmarks import gpu, overhead, scaling, table, timing, training
+from experiments.benchmarks import (
+    compile,
+    gpu,
+    overhead,
+    scaling,
+    table,
+    timing,
+    training,
+)
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_every_round_has_all_that_is_compared_and_no_order_is_for_ever():
@@ -71,6 +85,7 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
         (["scaling", "--quick=1"], "--quick: got '1'; must be True or False"),
         (["overhead", "--seconds=x"], "--seconds: got 'x'; must be a number from 0"),
         (["gpu"], "the benchmark gpu needs a GPU, and jax runs on 'cpu' here"),
+        (["compile", "--only=vgg11,vgg12"], "--only: got 'vgg12'; must be some of vgg"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
@@ -116,6 +131,36 @@ def test_memory_is_that_of_plain_convolutions():
         )
         (patches,) = training.memory("cnn2w4", "2", "end_to_end")
     assert patches[0]["temp MiB"] > 1.5 * rows[0]["temp MiB"]
+
+
+def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs libtpu.*pip install -e '\.\[tpu\]'"):
+        compile.compile_ahead()
+
+
+def test_a_config_compiles_for_one_described_chip_and_for_four(tmp_path):
+    pytest.importorskip("libtpu")
+    arguments = ["--topology=v5e:2x2", "--only=mnist_mlp", f"--out={tmp_path}"]
+    # In a process of its own: libtpu keeps what it was told at its first start.
+    subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "compile", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        check=True,
+    )
+    record = json.loads((tmp_path / "benchmark_compile.json").read_text())
+    one, four = record["rows"]
+    assert (one["chips"], four["chips"]) == (1, 4)
+    # Three stages, of which the last two are alike.
+    assert (one["programs"], one["different"]) == (3, 2)
+    # The first stage's weights and their momentum: 784 × 512 numbers of 4 bytes each.
+    assert one["peak MiB"] > 2 * 784 * 512 * 4 / 2**20
+    assert one["of program"] == 0
+    # The products are divided; the Gram's decomposition is done by every chip.
+    assert 0.2 * one["GFLOP"] < four["GFLOP"] < 0.4 * one["GFLOP"]
+    assert (tmp_path / "benchmark_compile.png").stat().st_size > 1000
 
 
 def test_steps_of_all_schedules_are_timed_against_end_to_end(tmp_path, monkeypatch):

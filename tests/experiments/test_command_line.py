@@ -445,6 +445,25 @@ def test_flags_and_the_rest_are_told_apart():
     assert not given.help
 
 
+def test_a_switch_stands_alone():
+    given = split("a.png", "--fast", "b.png", switches=("fast",), rest="pictures")
+    assert given.flags == {"fast": ""}
+    assert given.rest == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="--fast has no value: write it alone"):
+        split("--fast=True", switches=("fast",))
+
+
+def test_devices_are_flags_and_no_field_of_a_config(capsys):
+    config = "--config=configs/example.py"
+    given = read(config, "--devices=2")
+    assert (given.devices, given.distributed) == (2, False)
+    assert given.config == read(config, "--distributed").config
+    assert read(config, "--distributed")[-2:] == (None, True)
+    assert "whole number ≥ 1, got '0'" in refusal(capsys, config, "--devices=0")
+    both = refusal(capsys, config, "--devices=2", "--distributed")
+    assert "--devices and --distributed exclude each other" in both
+
+
 def test_behind_two_dashes_nothing_is_a_flag():
     given = split("--out=x", "--", "--workdir", "-", rest="pictures")
     assert given == ({"out": "x"}, {}, ["--workdir", "-"], False)

@@ -18,6 +18,7 @@ from dib_jax.tasks.classification import classification
 from dib_jax.training import cache
 from dib_jax.training import train as engine
 from dib_jax.training.cache import keep
+from dib_jax.training.devices import mesh_of
 from dib_jax.training.steps import (
     TRUNK_OUTPUT,
     Block,
@@ -79,13 +80,19 @@ def kept_at(choice, data, folder, *, copies=0, spec="", stage=2, previous=None):
         copies=copies,
         folder=folder / "cache",
         key=KEY,
+        mesh=mesh_of(jax.devices()[:1]),
     )
 
 
 def two_epochs(kept, data, spec=""):
     state, trunk = states_and_trunk(data)
     run, figures, _ = engine._compile(
-        (block_at(2, spec),), (state,), trunk, kept, (KEY,)
+        (block_at(2, spec),),
+        (state,),
+        trunk,
+        kept,
+        (KEY,),
+        mesh_of(jax.devices()[:1]),
     )
     states, _ = run((state,), trunk, (KEY,))
     states, terms = run(states, trunk, (KEY,))
@@ -245,7 +252,14 @@ def test_what_is_not_to_be_kept_is_not(data, tmp_path, choice, spec, why):
 
 def test_without_a_trunk_there_is_nothing_to_keep(data, tmp_path):
     kept = keep(
-        block_at(0), (), data, choice="auto", copies=2, folder=tmp_path, key=KEY
+        block_at(0),
+        (),
+        data,
+        choice="auto",
+        copies=2,
+        folder=tmp_path,
+        key=KEY,
+        mesh=mesh_of(jax.devices()[:1]),
     )
     assert (kept.data, kept.streamed, kept.line) == (data, {}, "")
 

@@ -76,7 +76,8 @@ def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     states = engine._untrained(experiment, blocks, data["images"]).states
     _, key = engine._block_keys(experiment, blocks[0])
     order = epoch_rows(blocks[0], key, states[0].step, samples=len(data["labels"]))
-    run, _, _ = engine._compile(blocks, states, (), Kept({}, data, 1, ""), (key,))
+    kept = Kept({}, data, 1, "")
+    run, _, _ = engine._compile(blocks, states, (), kept, (key,), experiment.mesh)
     _, seen = run(states, (), (key,))
     np.testing.assert_array_equal(seen["rows"], order)
     np.testing.assert_array_equal(seen["labels"], data["labels"][order])
