@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         val_fraction=0.1,
         augment="",
         skip_bad_boxes=False,
+        skip_groups=(),
         placement="auto",
     )
     config.model = dict(
