@@ -1,4 +1,4 @@
-"""Programs are compiled once and quickly: that is what most tests spend their time on."""
+"""Programs are compiled once and quickly: most tests spend their time on that."""
 
 import os
 
