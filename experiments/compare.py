@@ -209,14 +209,6 @@ def execute(
     from dib_jax.training.workdir import finished, read_results
 
     (workdir / "logs").mkdir(parents=True, exist_ok=True)
-    # Runs of one method differ in their seed only: the second needs no compilation.
-    cache = str(workdir.absolute() / "compilation_cache")
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
     shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for share in _shares(jobs):
         shares.put(share)
@@ -236,7 +228,6 @@ def execute(
                 command,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**settings, **os.environ},
             )
             if cores:
                 os.sched_setaffinity(process.pid, cores)

@@ -4,7 +4,10 @@ python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
     [--devices=N | --distributed] [--config.FIELD=VALUE …]
 """
 
+import hashlib
+import os
 import pathlib
+import platform
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -114,11 +117,33 @@ def predictions(trained: "Trained") -> "Predictions":
     )
 
 
+def keep_programs() -> None:
+    """Have JAX keep compiled programs for the next run; unless it is told where to.
+
+    In the user's cache folder, apart for each kind of processor: a home may be shared,
+    and what is compiled for one need not run on another.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir:
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    facts, about = [platform.machine(), platform.processor()], "/proc/cpuinfo"
+    if os.path.exists(about):
+        with open(about, encoding="utf-8") as lines:
+            facts += [line for line in lines if line.startswith(("flags", "Features"))]
+    digest = hashlib.sha256("".join(facts[:3]).encode()).hexdigest()[:12]
+    folder = pathlib.Path(base) / "dib_jax" / f"programs-{digest}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 def main(arguments: list[str]) -> None:
     """The command."""
     experiment = command_line.read_experiment(
         arguments, command="experiments.run", purpose=_PURPOSE
     )
+    keep_programs()
     from dib_jax.training.devices import from_first, initialize, is_first
     from dib_jax.training.workdir import finished, read_results
 

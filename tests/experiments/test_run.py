@@ -1,5 +1,8 @@
 import importlib
+import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import pytest
@@ -63,3 +66,25 @@ def test_without_a_network_a_missing_set_is_one_line_within_seconds(
     assert f"data set 'mnist' is not in {tmp_path / 'data'}, and file:" in err
     assert "run `python -m experiments.prepare mnist --data_dir=" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
+    """In the user's cache folder, or where JAX is told to, and then there alone."""
+    program = (
+        "import jax; from experiments.run import keep_programs; keep_programs();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+        "jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8)))"
+    )
+    told = {name: text for name, text in os.environ.items() if "CACHE" not in name}
+    told |= {"XDG_CACHE_HOME": str(tmp_path / "user")}
+
+    def start(**more):
+        subprocess.run([sys.executable, "-c", program], check=True, env=told | more)
+
+    start()
+    (folder,) = (tmp_path / "user" / "dib_jax").iterdir()
+    kept = list(folder.iterdir())
+    assert kept
+    start(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "other"))
+    assert list((tmp_path / "other").iterdir())
+    assert list(folder.iterdir()) == kept
