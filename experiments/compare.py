@@ -427,6 +427,9 @@ def _shown(
         f"difference to {reference}, points", "95 % interval", "seconds",
         "temporaries, MB", *(f"test {name}" for name in others),
     ]  # fmt: skip
+    has_ensemble = any(row.ensemble is not None for row in table)
+    if has_ensemble:
+        header.append("ensemble of heads")
     if chosen:
         header.append("chosen")
     lines = []
@@ -448,6 +451,12 @@ def _shown(
             "–" if row.temp_bytes is None else f"{row.temp_bytes / 1e6:.1f}",
             *(_percent(*row.others[name]) for name in others),
         ]
+        if has_ensemble:
+            line.append(
+                "–"
+                if row.ensemble is None
+                else _percent(row.ensemble, row.ensemble_std)
+            )
         if chosen:
             line.append(chosen[row.dataset, row.method] or "as it is")
         lines.append(line)

@@ -33,7 +33,7 @@ ALLOWED = {
 # Packages of others that a room may import, where the room promises to be light.
 LIGHT = {"information": {"jax"}, "models": {"jax", "flax"}}
 # A learning-rate schedule and a head share this word, and nothing else.
-HOMONYMS = {("optimizers.py", "linear")}
+HOMONYMS = {("optimizers.py", "linear"), ("config.py", "augmented")}
 
 
 def sources(folder: pathlib.Path) -> list[pathlib.Path]:

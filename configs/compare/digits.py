@@ -49,6 +49,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "head.name=conv",
             "head.layers=2",
         ),
+        "auglocal": (
+            "objective.name=cross_entropy",
+            "head.name=augmented",
+            "schedule.name=parallel",
+        ),
+        "greedy_dib_augmented": ("head.name=augmented",),
         "decoupled": ("objective.name=cross_entropy", "schedule.name=parallel"),
         "predsim": ("objective.name=similarity", "schedule.name=parallel", *adam),
         "similarity": (

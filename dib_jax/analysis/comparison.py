@@ -55,6 +55,8 @@ class Row(NamedTuple):
         stages: mean test metric after each stage that has outputs.
         others: the other metrics on the test split, the loss excepted: name → mean
             and standard deviation as above.
+        ensemble: mean test metric of all heads together; None where a run has no such.
+        ensemble_std: its sample standard deviation, as above.
     """
 
     dataset: str
@@ -71,6 +73,8 @@ class Row(NamedTuple):
     temp_bytes: int | None
     stages: tuple[float, ...]
     others: dict[str, tuple[float, float | None]]
+    ensemble: float | None
+    ensemble_std: float | None
 
 
 def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
@@ -133,6 +137,10 @@ def _row(
         [others[seed].results["test"][metric] for seed in common],
     )
     temporaries = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
+    together = [
+        result["ensemble"][metric] for result in results if result.get("ensemble")
+    ]
+    has_ensemble = len(together) == len(results)
     by_stage = zip(*(_stages(result, metric) for result in results), strict=False)
     return Row(
         dataset=dataset,
@@ -149,6 +157,8 @@ def _row(
         temp_bytes=max(temporaries, default=None),
         stages=tuple(statistics.fmean(own) for own in by_stage),
         others=scores,
+        ensemble=statistics.fmean(together) if has_ensemble else None,
+        ensemble_std=_spread(together) if has_ensemble else None,
     )
 
 

@@ -497,6 +497,8 @@ def _costs(material: _Material) -> Section | None:
     lines = [(f"{entry['stage']}", entry) for entry in run.results["stages"]]
     if run.end_to_end and len(lines) == 1:
         lines = [("all, end to end", lines[0][1])]
+    if run.results.get("ensemble"):
+        lines.append(("ensemble", {"test": run.results["ensemble"]}))
     if other is not None and other.end_to_end:
         lines.append(("end to end", other.results["stages"][-1]))
     columns: list[tuple[str, Callable[[dict[str, Any]], str | None]]] = [
@@ -554,6 +556,8 @@ def _costs(material: _Material) -> Section | None:
         said.append("Stages train in one step: its figures stand beside each of them.")
     if len(lines) > 1:
         said.append("Stages are numbered from 0.")
+    if run.results.get("ensemble"):
+        said.append("The ensemble averages what all heads say, later ones count more.")
     return Section(
         "table",
         "Stages in numbers",

@@ -145,22 +145,23 @@ class Convolution(nn.Module):
         return convolve(x, kernel, self.stride)
 
 
-def average_pool_to(x: jax.Array, size: int) -> jax.Array:
+def average_pool_to(x: jax.Array, size: int | tuple[int, ...]) -> jax.Array:
     """Average over a size × size grid of cells, (n, h, w, c) → (n, size, size, c).
 
     Cells are [⌊i·h/size⌋, ⌈(i+1)·h/size⌉), as in adaptive pooling: they overlap where
     the side is not a multiple of `size`. A side shorter than `size` stays as it is.
+    `size` may be two numbers, of rows and of columns.
     """
     n, height, width, channels = x.shape
-    rows, columns = min(height, size), min(width, size)
+    wanted = (size, size) if isinstance(size, int) else size
+    rows, columns = min(height, wanted[0]), min(width, wanted[1])
     if height % rows == 0 and width % columns == 0:
         # Cells that do not overlap: a sum that needs no copy of the map in another
         # order, as the products of matrices below do.
         cut = (n, rows, height // rows, columns, width // columns, channels)
         return x.reshape(cut).mean(axis=(2, 4))
 
-    def cells(side: int) -> jax.Array:
-        count = min(side, size)
+    def cells(side: int, count: int) -> jax.Array:
         position = jnp.arange(side)
         index = jnp.arange(count)[:, None]
         inside = (position >= index * side // count) & (
@@ -168,4 +169,5 @@ def average_pool_to(x: jax.Array, size: int) -> jax.Array:
         )
         return (inside / inside.sum(axis=1, keepdims=True)).astype(x.dtype)
 
-    return jnp.einsum("ph,nhwc,qw->npqc", cells(height), x, cells(width))
+    down, across = cells(height, rows), cells(width, columns)
+    return jnp.einsum("ph,nhwc,qw->npqc", down, x, across)

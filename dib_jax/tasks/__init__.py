@@ -1,6 +1,6 @@
 """What is being predicted: outputs, loss, metrics, target Gram."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +40,9 @@ class Task(NamedTuple):
         objects: outputs → what they say of the pictures.
         uses_boxes: whether `targets` reads the batch's `boxes`.
         loss_unit: of `loss`; empty where it has none, as a sum of unlike terms.
+        ensemble: outputs (n, …, num_outputs) of several heads, input side first → those
+            of all heads together; None where outputs cannot be averaged, as of boxes
+            that may be of different objects.
     """
 
     num_outputs: int
@@ -51,3 +54,4 @@ class Task(NamedTuple):
     objects: Callable[[jax.Array], Objects]
     uses_boxes: bool = False
     loss_unit: str = ""
+    ensemble: Callable[[Sequence[jax.Array]], jax.Array] | None = None

@@ -437,7 +437,7 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         importlib.import_module("dib_jax.data.augment").augment(full["dataset.augment"])
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
-    built = {}
+    built: dict[str, Any] = {}
     for section, package in FACTORIES.items():
         factory = build.find(package, full[f"{section}.name"])
         chosen = {
@@ -446,12 +446,16 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             if dotted.startswith(f"{section}.") and dotted != f"{section}.name"
         }
         supplied = build.supplied(factory)
-        if any(annotation is not int for annotation in supplied.values()):
+        # Any stage will do, and the first is always there.
+        known: dict[str, Any] = {"stage": 0}
+        if isinstance(built.get("model"), tuple | list):
+            known["stages"] = tuple(built["model"])
+        wanted = [own for name, own in supplied.items() if name not in known]
+        if any(annotation is not int for annotation in wanted):
             continue  # it wants something of the data, which are not read here
         try:
-            # Any stage will do, and the first is always there.
             built[section] = factory(
-                **chosen, **{name: 0 if name == "stage" else 2 for name in supplied}
+                **chosen, **{name: known.get(name, 2) for name in supplied}
             )
         except ValueError as error:
             raise ValueError(_refused(section, chosen, str(error))) from None

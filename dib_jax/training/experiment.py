@@ -188,7 +188,12 @@ def _experiment(
         return Block(
             trunk=tuple(stages[: group[0]]),
             stages=tuple(stages[index] for index in group),
-            head=_head(config.head, task, stage=min(group[-1], last)),
+            head=_head(
+                config.head,
+                task,
+                stage=min(group[-1], last),
+                stages=stages[: last + 1],
+            ),
             stage=group[-1],
             task=task,
             objective=own,
@@ -285,9 +290,18 @@ def _build(package: str, section: ml_collections.ConfigDict, **supplied: Any) ->
     return find(package, chosen.pop("name"))(**chosen, **supplied)
 
 
-def _head(section: ml_collections.ConfigDict, task: Task, *, stage: int) -> Any:
-    """The head of a block that ends with `stage`, which only some factories ask for."""
-    known = {"num_outputs": task.num_outputs, "stage": stage}
+def _head(
+    section: ml_collections.ConfigDict,
+    task: Task,
+    *,
+    stage: int,
+    stages: tuple[nn.Module, ...],
+) -> Any:
+    """The head of a block that ends with `stage`, one of the network's `stages`.
+
+    Only some factories ask for these.
+    """
+    known = {"num_outputs": task.num_outputs, "stage": stage, "stages": stages}
     asked = supplied(find("models.heads", section.name))
     wanted = {name: known[name] for name in asked if name in known}
     return _build("models.heads", section, **wanted)

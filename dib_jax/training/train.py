@@ -162,6 +162,8 @@ class Trained(NamedTuple):
         results: what results.json holds.
         test: metrics of each block's head on the test split.
         outputs: of the last head for the test split, (n, …, num_outputs).
+        ensemble: metrics there of all heads together, by the task's `ensemble`; None
+            with one head or a task without such.
     """
 
     experiment: Experiment
@@ -169,6 +171,7 @@ class Trained(NamedTuple):
     results: dict[str, Any]
     test: list[dict[str, float]]
     outputs: np.ndarray
+    ensemble: dict[str, float] | None
 
 
 def train(
@@ -236,12 +239,14 @@ def train(
             )
             training = None
         shutil.rmtree(_cache_folder(workdir), ignore_errors=True)
-    test, outputs = evaluate(experiment, network)
+    test, outputs, ensemble = evaluate(experiment, network)
     results = _results(config, config_name, experiment, position, test)
+    if ensemble:
+        results["ensemble"] = ensemble
     if experiment.task.uses_boxes:
         results["mean_box"] = _mean_box(experiment, outputs)
     from_first(lambda: write_json(workdir / "results.json", results))
-    return Trained(experiment, network, results, test, outputs)
+    return Trained(experiment, network, results, test, outputs, ensemble)
 
 
 def load_trained(workdir: pathlib.Path) -> Trained:
@@ -298,19 +303,23 @@ def restore(
 
 def evaluate(
     experiment: Experiment, network: Network
-) -> tuple[list[dict[str, float]], np.ndarray]:
-    """Metrics of every block's head on the test split, and the last one's outputs.
+) -> tuple[list[dict[str, float]], np.ndarray, dict[str, float] | None]:
+    """Metrics of every block's head on the test split, alone and all together.
 
     Args:
         experiment: the experiment.
         network: variables of all its stages and heads.
 
     Returns:
-        A dict of metrics for each block, and (n, …, num_outputs).
+        A dict of metrics for each block, the last one's outputs (n, …, num_outputs),
+        and the metrics of the task's ensemble of several heads, if it has one.
     """
     test = _place(experiment, experiment.dataset.test)
     outputs = _predictor(experiment, experiment.blocks)((), *network, test["images"])
-    return _metrics(experiment.task, outputs, test), np.asarray(outputs[-1])
+    task, ensemble = experiment.task, None
+    if task.ensemble and len(outputs) > 1:
+        (ensemble,) = _metrics(task, (jax.jit(task.ensemble)(outputs),), test)
+    return _metrics(task, outputs, test), np.asarray(outputs[-1]), ensemble
 
 
 def outputs_of(

@@ -50,6 +50,17 @@ def test_rows_have_the_statistics_of_their_seeds_the_best_first():
     assert (late.std, late.difference, late.stages) == (None, None, (0.4, 0.99))
 
 
+def test_an_ensemble_has_mean_and_std_where_every_run_has_one():
+    with_ensemble = [
+        own._replace(results={**own.results, "ensemble": {"accuracy": 0.9 + 0.01 * i}})
+        for i, own in enumerate(ENTRIES[:5])
+    ]
+    table = comparison.rows([*with_ensemble, *ENTRIES[5:]], reference="base")
+    found = {row.method: (row.ensemble, row.ensemble_std) for row in table}
+    np.testing.assert_allclose(found["base"], (0.91, 0.01))
+    assert found["good"] == found["same"] == found["late"] == (None, None)
+
+
 def test_two_runs_of_one_seed_are_refused():
     with pytest.raises(ValueError, match="two runs of base on digits have seed 0"):
         comparison.rows([*ENTRIES, entry("base", 0, 0.5)], reference="base")

@@ -97,6 +97,18 @@ def test_an_end_to_end_run_shows_its_counterpart(pair):
     assert "Terms of the loss" not in text  # the task's loss is all there is
 
 
+def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
+    workdir = finished_run.make_workdir(tmp_path / "run")
+    results = json.loads((workdir / "results.json").read_text())
+    results["ensemble"] = {"accuracy": 0.9817, "loss": 0.0623}
+    (workdir / "results.json").write_text(json.dumps(results))
+    path = write_report(workdir, finished_run.make_predictions())
+    _, rows = table_after(path, "Stages in numbers")
+    assert [row[0] for row in rows] == ["0", "1", "2", "ensemble"]
+    assert rows[3][2:4] == ["98.17 %", "0.0623"]
+    assert "The ensemble averages what all heads say" in text_of(path)
+
+
 def test_every_number_of_the_table_is_that_of_results_json(pair):
     results = json.loads((pair / "greedy" / "results.json").read_text())
     header, rows = table_after(pair / "greedy" / "report.html", "Stages in numbers")

@@ -103,6 +103,7 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
             (out / "runs" / f"digits-{method}-seed0" / "results.json").read_text()
         )
         assert row["mean"] == run["test"]["accuracy"]
+        assert row["ensemble"] == run.get("ensemble", {}).get("accuracy")
         tried = [
             json.loads(path.read_text())["validation"]["accuracy"]
             for path in sorted(out.glob(f"search/digits-{method}-*/results.json"))
@@ -114,6 +115,9 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     assert float(lines["greedy"]["mean"]) == rows["greedy"]["mean"]
     markdown = (out / "table.md").read_text()
     assert f"{100 * rows['greedy']['mean']:.2f}" in markdown
+    assert "| ensemble of heads | chosen |" in markdown
+    assert f"| {100 * rows['greedy']['ensemble']:.2f} | " in markdown
+    assert rows["end_to_end"]["ensemble"] is None
     assert (out / "report.html").read_text().count("<figure") == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")}
     capsys.readouterr()

@@ -29,6 +29,13 @@ def test_label_smoothing_mixes_in_the_loss_of_a_uniform_target():
     assert set(terms) == {"accuracy"}
 
 
+def test_in_the_ensemble_each_head_counts_as_twice_the_one_before():
+    outputs = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    together = classification(num_classes=4).ensemble(tuple(outputs))
+    wanted = (outputs[0] + 2 * outputs[1] + 4 * outputs[2]) / 7
+    np.testing.assert_allclose(together, wanted, atol=1e-6)
+
+
 def test_the_target_gram_is_that_of_the_labels():
     labels = jnp.array([0, 1, 0])
     task = classification(num_classes=2)

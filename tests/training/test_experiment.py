@@ -1,5 +1,6 @@
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from dib_jax.models.heads.linear import linear
 from dib_jax.training.config import complete
 from dib_jax.training.experiment import assemble
+from dib_jax.training.steps import initial_state
 from experiments.command_line import load_config
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
@@ -75,4 +77,26 @@ def test_an_inner_stage_has_its_own_weight_end_to_end():
     assert len(block.stages) == 3
     objective["beta"] = (0.1, 0.2)
     with pytest.raises(ValueError, match="objective.beta: .* 2 numbers for 3 stages"):
+        complete(config)
+
+
+def test_a_head_may_ask_for_the_networks_stages_and_has_weights_of_its_own():
+    config = scheduled("parallel_readout", epochs=1)
+    config["head"] = {"name": "augmented", "depth": 1}
+    experiment = assemble(complete(config))
+    first, second, *last = experiment.blocks
+    assert first.head.later == (*second.stages, *last[0].stages)
+    assert [block.head for block in last] == [linear(num_outputs=10)] * 2
+    images = experiment.dataset.train["images"][:2]
+    kernels = [
+        jax.tree.leaves(tree)[-1]
+        for tree in (
+            initial_state(second, jax.random.key(0), images).head["params"]["later_0"],
+            initial_state(last[0], jax.random.key(0), images).params[0],
+        )
+    ]
+    assert kernels[0].shape == kernels[1].shape == (3, 3, 64, 128)
+    assert (kernels[0] != kernels[1]).any()
+    config["head"] = {"name": "augmented", "least": 3}
+    with pytest.raises(ValueError, match="head.least: .* 0 to depth = 2, got 3"):
         complete(config)

@@ -79,7 +79,7 @@ def test_a_run_leaves_what_the_design_promises(run):
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
         "schedule", "seed", "metric", "loss_unit", "duplicates", "test", "validation",
         "stages", "temp_bytes", "peak_bytes", "seconds", "compile_seconds", "hardware",
-        "versions",
+        "versions", "ensemble",
     ]  # fmt: skip
     assert (results["metric"], results["loss_unit"]) == ("accuracy", "nats")
     assert results["duplicates"] == {"test": 0, "validation": 0}
@@ -114,6 +114,22 @@ def test_the_results_are_those_of_the_saved_network(run):
     labels = trained.experiment.dataset.test["labels"]
     accuracy = np.mean(trained.outputs.argmax(-1) == labels)
     assert trained.results["test"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_the_ensemble_of_all_heads_is_evaluated_on_the_test_split(run):
+    workdir, (experiment, network, results, *_) = run
+    test = experiment.dataset.test
+    heads = [
+        np.asarray(outputs)
+        for outputs in engine._predictor(experiment, experiment.blocks)(
+            (), *network, test["images"]
+        )
+    ]
+    together = heads[0] + 2 * heads[1] + 4 * heads[2]
+    accuracy = np.mean(together.argmax(-1) == test["labels"])
+    assert results["ensemble"]["accuracy"] == pytest.approx(accuracy)
+    assert set(results["ensemble"]) == set(results["test"])
+    assert load_trained(workdir).ensemble == results["ensemble"]
 
 
 def test_the_same_config_and_seed_give_the_same_bits_twice(run, tmp_path):
@@ -244,6 +260,7 @@ def test_end_to_end_trains_all_stages_as_one_block_on_the_task_loss(tmp_path):
     config.schedule.name = "end_to_end"
     trained = train(config, tmp_path / "run", config_name="digits_cnn")
     assert [entry["stage"] for entry in trained.results["stages"]] == [2]
+    assert "ensemble" not in trained.results
     assert trained.results["objective"] == "task_loss"
     for entry in lines(tmp_path / "run"):
         if entry["split"] == "train":

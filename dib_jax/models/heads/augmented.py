@@ -1,0 +1,114 @@
+"""An auxiliary classifier of some of the network's later stages, with new weights."""
+
+import flax.linen as nn
+import jax
+
+from dib_jax.models.convolution import average_pool_to
+from dib_jax.models.heads.linear import Linear, flatten
+
+
+class Augmented(nn.Module):
+    """Chosen later stages, average pooling to a grid, output layer.
+
+    Attributes:
+        num_outputs: size of the task's output.
+        later: the stages that follow the head's own in the network.
+        chosen: which of them the head has, ascending.
+        pool: side of the grid; 0 keeps feature maps at full size.
+    """
+
+    num_outputs: int
+    later: tuple[nn.Module, ...]
+    chosen: tuple[int, ...]
+    pool: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        x = features
+        in_network = jax.ShapeDtypeStruct(features.shape, features.dtype)
+        for index, stage in enumerate(self.later):
+            if index in self.chosen:
+                # What the left-out stages before it would have pooled.
+                if x.ndim == len(in_network.shape) == 4:
+                    x = average_pool_to(x, in_network.shape[1:3])
+                x = stage(x, train=train)
+            in_network = _output_shape(stage.clone(parent=None), in_network)
+        return nn.Dense(self.num_outputs)(flatten(x, self.pool))
+
+
+def _output_shape(stage: nn.Module, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def apply(x: jax.Array) -> jax.Array:
+        return stage.init_with_output(jax.random.key(0), x, train=False)[0]
+
+    shape = jax.eval_shape(apply, x)
+    return jax.ShapeDtypeStruct(shape.shape, x.dtype)
+
+
+def evenly(count: int, depth: int) -> tuple[int, ...]:
+    """Which of `count` stages to take for a depth: evenly spaced, with the last one.
+
+    Args:
+        count: how many there are.
+        depth: how many are wanted.
+
+    Returns:
+        round(i · count / depth) − 1 for i = 1…depth; all of them where `depth` is not
+        less than `count`.
+    """
+    depth = min(depth, count)
+    return tuple(round(i * count / depth) - 1 for i in range(1, depth + 1))
+
+
+def augmented(
+    *,
+    num_outputs: int,
+    stage: int,
+    stages: tuple[nn.Module, ...],
+    depth: int = 2,
+    least: int = 1,
+    pool: int = 2,
+) -> nn.Module:
+    """A head of evenly spaced later stages of the network, with weights of its own.
+
+    Its depth falls linearly from the first stage to the last but one; the last stage
+    has the linear head. Feature maps are averaged, before each of the head's stages,
+    to the size that this stage gets in the network.
+
+    Args:
+        num_outputs: size of the task's output.
+        stage: number of the stage that the head belongs to, from 0.
+        stages: the network's, input side first.
+        depth: stages in the head of the first stage, at most those that follow it.
+        least: stages in the head of the last stage but one; 0 to `depth`.
+        pool: feature maps are averaged over a pool × pool grid before the output
+            layer; 0 keeps them at full size.
+
+    Returns:
+        A linen module (n, …) → (n, num_outputs).
+
+    Raises:
+        ValueError: `depth` below 1, `least` not in 0..depth, or `pool` negative.
+
+    Source: AugLocal (Ma, Wu, Si & Tan, arXiv 2402.17318, Figure 2) and its authors'
+    code for both rules. There the first stages of the head halve the maps by strides
+    where left-out stages would have; the averages are ours, for stages of any kind.
+    Its depth falls to `least` = 1 + (1 − c)(depth − 1) with the coefficient c of that
+    code, and it pools to one pixel (`pool` = 1).
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be ≥ 1, got {depth!r}")
+    if not 0 <= least <= depth:
+        raise ValueError(f"least must be 0 to depth = {depth}, got {least!r}")
+    if pool < 0:
+        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    later = tuple(stages[stage + 1 :])
+    way = stage / (len(stages) - 2) if len(stages) > 2 else 0.0
+    own_depth = round(depth + (least - depth) * way)
+    if not later or own_depth == 0:
+        return Linear(num_outputs=num_outputs, pool=pool)
+    return Augmented(
+        num_outputs=num_outputs,
+        later=later,
+        chosen=evenly(len(later), own_depth),
+        pool=pool,
+    )
