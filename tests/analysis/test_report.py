@@ -98,11 +98,11 @@ def test_an_end_to_end_run_shows_its_counterpart(pair):
 
 
 def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
-    workdir = finished_run.make_workdir(tmp_path / "run")
+    workdir = make_workdir(tmp_path / "run")
     results = json.loads((workdir / "results.json").read_text())
     results["ensemble"] = {"accuracy": 0.9817, "loss": 0.0623}
     (workdir / "results.json").write_text(json.dumps(results))
-    path = write_report(workdir, finished_run.make_predictions())
+    path = write_report(workdir, make_predictions())
     _, rows = table_after(path, "Stages in numbers")
     assert [row[0] for row in rows] == ["0", "1", "2", "ensemble"]
     assert rows[3][2:4] == ["98.17 %", "0.0623"]
