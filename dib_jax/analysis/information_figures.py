@@ -41,6 +41,8 @@ _TITLE, _LABEL, _TICK = 9, 9, 8  # points
 _DASHES = ((None, None), (5, 2), (1.5, 1.5), (5, 1.5, 1.5, 1.5))
 _MOST_STAGES = 8  # panels of one method; of more stages some are taken
 _MANY_CELLS = 400  # of a map, beyond which it is drawn in pixels
+# Else white paper shows between the cells of an SVG.
+_SEAMLESS: dict[str, Any] = {"edgecolors": "face", "linewidth": 0.4}
 _MOST_FRAMES = 40
 _RESAMPLES = 2000
 _SHOWN = {
@@ -134,8 +136,8 @@ def drawings(
             "Modified information plane",
             functools.partial(information_plane, own, split=split, modified=True),
             f"The course of {stages} stages in the modified information plane.",
-            "What a stage holds of the one before it, I(T_{k−1};T_k), against "
-            "I(T_k;Y); before stage 0 comes the input. So a stage is seen by what it "
+            "What a stage holds of the one before it, I(Tₖ₋₁;Tₖ), against "
+            "I(Tₖ;Y); before stage 0 comes the input. So a stage is seen by what it "
             "makes of its own input, which is what a local objective can act on. That "
             f"this is the modified plane is this package’s reading.{some}",
         ),
@@ -319,7 +321,7 @@ def information_plane(
             x_name = f"I({before if modified else 'X'};T_{{{stage}}})"
             figures.finish(axes, f"${x_name}$ (bits)", f"$I(T_{{{stage}}};Y)$ (bits)")
             axes.grid(axis="x", color="#EDEDED", lw=0.7)
-        _same_limits(here)
+        _same_limits(here, ticks=4 if width > 5 else 3)
     bar = _color_bar(figure, panels, norm, colors)
     bar.set_label(
         "Share of the epochs (%)" if several else "Epoch", fontsize=_LABEL, color=_INK
@@ -353,7 +355,7 @@ def _trajectory(
     axes.plot(x[-1:], y[-1:], "s", ms=6.5, mfc=drawn[-1], mec=_INK, mew=0.9, zorder=4)
 
 
-def _same_limits(panels: Sequence[Axes]) -> None:
+def _same_limits(panels: Sequence[Axes], *, ticks: int) -> None:
     """The same axes for panels, none of them so short that rounding looks like much."""
     for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
         limits = np.array([getattr(axes, get)() for axes in panels])
@@ -361,7 +363,7 @@ def _same_limits(panels: Sequence[Axes]) -> None:
         missing = max(0.0, 0.1 - (high - low)) / 2
         for axes in panels:
             getattr(axes, put)(low - missing, high + missing)
-            axes.locator_params(nbins=4)
+            axes.locator_params(nbins=ticks)
 
 
 def convergence_curves(
@@ -394,9 +396,10 @@ def convergence_curves(
                 "color": color, "dashes": _DASHES[stage % len(_DASHES)],
                 "marker": "." if len(epochs) <= 15 else None, "ms": 4,
             }  # fmt: skip
-            axes.plot(epochs, mean[:, stage], lw=0.7, zorder=2, **style)
             # From its untrained state on it is drawn as one that learns.
             start = max(0, int((~trained[:, stage]).sum()) - 1)
+            before = slice(start + 1)
+            axes.plot(epochs[before], mean[before, stage], lw=0.7, zorder=2, **style)
             axes.plot(
                 epochs[start:], mean[start:, stage], lw=1.6, zorder=3,
                 label=f"stage {stage}", **style,
@@ -459,7 +462,7 @@ def stage_epoch_map(
         values = _mean(group, f"{split}/{key}").T
         mesh = axes.pcolormesh(
             edges, np.arange(stages + 1) - 0.5, values, cmap="cividis",
-            rasterized=values.size > _MANY_CELLS,
+            rasterized=values.size > _MANY_CELLS, **_SEAMLESS,
         )  # fmt: skip
         figures.finish(axes, "Epoch", "Stage")
         axes.grid(visible=False)
@@ -564,7 +567,7 @@ def _matrix_panels(
             mesh = axes.pcolormesh(
                 edges, edges, np.ma.masked_invalid(values[frame]), norm=norm,
                 cmap=("cividis", "PuOr_r")[line],
-                rasterized=len(names) ** 2 * len(frames) > _MANY_CELLS,
+                rasterized=len(names) ** 2 * len(frames) > _MANY_CELLS, **_SEAMLESS,
             )  # fmt: skip
             axes.set_facecolor("#E4E4E4")
             axes.set_aspect("equal")
