@@ -6,15 +6,21 @@ python -m experiments.analyze --workdir=DIR [DIR …]
 import pathlib
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 from experiments import command_line
+
+if TYPE_CHECKING:
+    from dib_jax.analysis.findings import Run
+    from dib_jax.analysis.information_figures import Rendered
 
 _PURPOSE = (
     "Reads the probes of runs, finished or still training, and says what they show: in "
     "which order the stages converge, whether information flows as along a Markov "
     "chain, how far the estimator itself can be trusted. Runs of one config that "
-    "differ in their seed are taken together. Writes findings.json into each folder, "
-    "and the report of each finished run anew."
+    "differ in their seed are taken together. Writes findings.json and figures into "
+    "each folder, and the report of each finished run anew. Several configs are drawn "
+    "side by side; a finished run alone, beside its end-to-end baseline."
 )
 
 
@@ -31,7 +37,7 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
         ValueError: a run was not probed, or a file is damaged.
     """
     # Late, so that a mistake on the command line is answered at once.
-    from dib_jax.analysis import findings
+    from dib_jax.analysis import findings, information_figures
     from dib_jax.analysis.recording import write_information
     from dib_jax.training.workdir import finished
 
@@ -39,11 +45,19 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
     parts = []
     for runs in found:
         made = findings.find(runs, controls=True)
+        others = [group for group in found if group is not runs]
+        drawn = [
+            information_figures.render(drawing)
+            for drawing in information_figures.drawings(
+                runs, others or _baseline(runs[0].workdir)
+            )
+        ]
         for run in runs:
             findings.write_findings(run.workdir, made)
             write_information(run.workdir)
+            information_figures.save(run.workdir, drawn)
             if finished(run.workdir):
-                _report(run.workdir)
+                _report(run.workdir, drawn)
         sentences = [textwrap.fill(sentence, 88) for sentence in made.sentences]
         tables = [findings.as_text(table) for table in made.tables]
         parts.append("\n\n".join(["\n".join(sentences), *tables]))
@@ -52,7 +66,20 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
     return "\n\n\n".join(parts)
 
 
-def _report(workdir: pathlib.Path) -> None:
+def _baseline(workdir: pathlib.Path) -> "list[list[Run]]":
+    """The run that a finished one's report compares it with, where it is probed."""
+    from dib_jax.analysis.findings import read_run
+    from dib_jax.analysis.report import find_baseline
+    from dib_jax.training.workdir import finished
+
+    baseline = find_baseline(workdir) if finished(workdir) else None
+    try:
+        return [[read_run(baseline.workdir)]] if baseline else []
+    except ValueError:
+        return []  # not probed, or damaged: the report does not need it
+
+
+def _report(workdir: pathlib.Path, drawn: "list[Rendered]") -> None:
     """The report of a finished run once more; a line where its data set is not here."""
     from dib_jax.analysis.report import write_report
     from dib_jax.training.train import load_trained
@@ -63,7 +90,7 @@ def _report(workdir: pathlib.Path) -> None:
     except FileNotFoundError as error:
         print(f"{workdir}: the report stays as it is: {error}", file=sys.stderr)
         return
-    write_report(workdir, predictions(trained))
+    write_report(workdir, predictions(trained), information=drawn)
 
 
 def main(arguments: list[str]) -> None:

@@ -28,7 +28,9 @@ _PALETTE = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#5F5F5F")
 _INK, _GREY, _RULE = "#222222", "#666666", "#C8C8C8"
 _TITLE, _LABEL, _TICK = 9.5, 9, 8  # points
 
+WIDE, NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGE_PNG = 150_000  # bytes
+_LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _CELL, _PICTURE = (1.35, 1.75), 1.2  # inches: a picture with its caption, and without
 
 # What a line of metrics.jsonl holds beside the terms.
@@ -420,6 +422,26 @@ def svg(figure: Figure) -> bytes:
     """The figure as an SVG file, type as outlines; the same bytes each time."""
     with matplotlib.rc_context({"svg.hashsalt": "dib_jax", "svg.fonttype": "path"}):
         return _file(figure, format="svg", metadata={"Date": None})
+
+
+def for_page(
+    saved: bytes, vector: bytes | None, narrow: Figure
+) -> tuple[str, bytes, bytes]:
+    """What a page shows of a figure: SVG, or PNG where that is much smaller.
+
+    Args:
+        saved: the wide figure as a PNG.
+        vector: the same as an SVG; None for none.
+        narrow: the figure for phones.
+
+    Returns:
+        Media type; contents for a wide page and for a phone.
+    """
+    if vector is not None and len(vector) <= _LARGEST_SVG:
+        small = svg(narrow)
+        if len(small) <= _LARGEST_SVG:
+            return "image/svg+xml", vector, small
+    return "image/png", saved, png(narrow, dpi=240)
 
 
 def _file(figure: Figure, **options: Any) -> bytes:

@@ -161,7 +161,7 @@ def find(
         statistics["estimator_bias"] = rows
     sentences += _cost(runs, split)
     return Findings(
-        _name(runs[0]),
+        name_of(runs[0]),
         tuple(run.workdir.name for run in runs),
         sentences,
         tables,
@@ -217,7 +217,7 @@ def compare(found: Sequence[Sequence[Run]], *, split: str = "train") -> Table:
         A row for each group and stage, mean ± standard deviation over its runs.
     """
     rows = [
-        (_name(runs[0]), len(runs), *row)
+        (name_of(runs[0]), len(runs), *row)
         for runs in found
         for row in _stage_rows(runs, split, -1)
     ]
@@ -242,7 +242,8 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _name(run: Run) -> str:
+def name_of(run: Run) -> str:
+    """Data set, schedule and objective of a run, in words."""
     schedule = run.config["schedule.name"]
     objective = run.config["objective.name"] if schedule != "end_to_end" else ""
     return f"{run.config['dataset.name']}, {schedule}" + f", {objective}" * bool(
@@ -257,8 +258,8 @@ def _what_was_measured(runs: Sequence[Run], split: str) -> str:
     found = runs[0].information
     epochs = found[f"{split}/epoch"]
     return (
-        f"{_name(runs[0])}: {_count(len(runs), 'run')}, {_count(len(epochs), 'probe')} "
-        f"from epoch {epochs[0]} to {epochs[-1]}, "
+        f"{name_of(runs[0])}: {_count(len(runs), 'run')}, "
+        f"{_count(len(epochs), 'probe')} from epoch {epochs[0]} to {epochs[-1]}, "
         f"{int(found[f'{split}/samples'])} pictures of the {split} split, "
         f"α = {float(found[f'{split}/alpha']):g}, kernel width by the rule "
         f"{runs[0].config['analysis.bandwidth']}"

@@ -127,6 +127,16 @@ def facts(values: Mapping[str, Any]) -> str:
     return f'<dl class="facts">{lines}</dl>'
 
 
+def folded(title: str, html: str) -> str:
+    """What unfolds at a click, without a script; on paper it is left out.
+
+    Args:
+        title: plain text to click on.
+        html: what it hides.
+    """
+    return f"<details><summary>{escape(title)}</summary>{html}</details>"
+
+
 def command(text: str) -> str:
     """A command to copy."""
     return f"<pre><code>{escape(text)}</code></pre>"
@@ -210,6 +220,8 @@ nav a:hover { color: var(--blue); text-decoration: underline; }
 figure { margin: 0 0 20px; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption { margin-top: 8px; max-width: 50em; }
+details { margin: 0 0 16px; font-size: 14px; }
+summary { color: var(--blue); cursor: pointer; margin-bottom: 8px; }
 .wide { overflow-x: auto; margin: 0 0 16px; }
 .wide.tall { max-height: 560px; overflow-y: auto; }
 .wide.tall thead th { position: sticky; top: 0; background: #fff; }
@@ -255,7 +267,7 @@ footer { margin-top: 56px; padding-top: 16px; border-top: 1px solid var(--rule);
 @media print {
   @page { margin: 16mm; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
-  nav { display: none; }
+  nav, details { display: none; }
   .result .value { font-size: 40px; }
   .pairs { font-size: 12px; }
   section { margin-top: 28px; }

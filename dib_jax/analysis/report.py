@@ -22,7 +22,8 @@ from PIL import Image
 
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.drawing import outlined
-from dib_jax.analysis.findings import read_findings
+from dib_jax.analysis.findings import Table, read_findings
+from dib_jax.analysis.information_figures import Rendered
 from dib_jax.analysis.page import Section, escape
 from dib_jax.tasks.worth import Boxes, Worth, measure
 from dib_jax.training.config import differences, flatten
@@ -33,8 +34,6 @@ END_TO_END = "end_to_end"
 # In what a run and its baseline may differ: end to end there is no local loss, and
 # how a run is probed does not change it.
 _BASELINE_MAY_DIFFER = frozenset({"objective", "schedule", "epochs", "analysis"})
-_WIDE, _NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
-_LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _MANY = 20  # stages or classes, beyond which a figure is drawn in pixels
 _EXAMPLES, _PAIRS = 12, 10
 _NOTHING = "nothing found"
@@ -106,6 +105,7 @@ class _Material(NamedTuple):
     baseline: Run | None
     command: str
     worth: tuple[Worth, Worth] | None
+    information: Sequence[Rendered]
 
     @property
     def metric(self) -> str:
@@ -121,7 +121,11 @@ class _Material(NamedTuple):
 
 
 def write_report(
-    workdir: pathlib.Path, predictions: Predictions, *, command: str = ""
+    workdir: pathlib.Path,
+    predictions: Predictions,
+    *,
+    command: str = "",
+    information: Sequence[Rendered] = (),
 ) -> pathlib.Path:
     """Write figures/*.png and report.html of a finished run.
 
@@ -130,6 +134,8 @@ def write_report(
         predictions: of the test split by the last stage.
         command: the one that made the run, to be shown; where empty, one that sets
             every field of the config is.
+        information: figures of the probes, to be shown; they are saved by whoever
+            draws them.
 
     Returns:
         The path of report.html.
@@ -149,6 +155,7 @@ def write_report(
         command or _full_command(run),
         predictions.boxes
         and measure(predictions.boxes, num_classes=len(predictions.class_names)),
+        information,
     )
     (workdir / "figures").mkdir(exist_ok=True)
     sections = [made for section in _SECTIONS if (made := section(material))]
@@ -468,21 +475,42 @@ def _information(material: _Material) -> Section | None:
     if found is None:
         return None
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
-    tables = "".join(
-        page.table(
-            table.header,
-            [[_number(value) for value in row] for row in table.rows],
-            text=[
-                column
-                for column in range(len(table.header))
-                if any(isinstance(row[column], str) for row in table.rows)
-            ],
-            caption=table.title,
-        )
-        for table in found.tables
-    )
+    drawn = "".join(_with_numbers(made) for made in material.information)
+    tables = "".join(_table(table) for table in found.tables)
     return Section(
-        "information", "Information in the network", f"<ul>{said}</ul>{tables}"
+        "information", "Information in the network", f"<ul>{said}</ul>{drawn}{tables}"
+    )
+
+
+def _with_numbers(made: Rendered) -> str:
+    """A figure of the probes; its animation and its numbers unfold below it."""
+    drawing, (kind, wide, narrow) = made.drawing, made.page
+    html = f"<h3>{escape(drawing.title)}</h3>" + page.figure(
+        (kind, wide),
+        (kind, narrow),
+        width=round(96 * made.width),
+        alt=drawing.alt,
+        caption=drawing.caption,
+    )
+    if made.gif is not None:
+        film = page.data_uri("image/gif", made.gif)
+        shown = f'<figure><img src="{film}" alt="{escape(drawing.alt)}"></figure>'
+        html += page.folded("As a film, probe by probe", shown)
+    if drawing.table is not None:
+        html += page.folded("The numbers", _table(drawing.table))
+    return html
+
+
+def _table(table: Table) -> str:
+    return page.table(
+        table.header,
+        [[_number(value) for value in row] for row in table.rows],
+        text=[
+            column
+            for column in range(len(table.header))
+            if any(isinstance(row[column], str) for row in table.rows)
+        ],
+        caption=table.title,
     )
 
 
@@ -856,18 +884,16 @@ def _figure(
     vector: bool = True,
 ) -> str:
     """Save a figure as figures/<name>.png and return it as HTML."""
-    wide, narrow = draw(width=_WIDE), draw(width=_NARROW)
+    wide, narrow = draw(width=figures.WIDE), draw(width=figures.NARROW)
     saved = figures.png(wide)
     path = material.run.workdir / "figures" / f"{name}.png"
     write_atomically(path, saved)
-    contents = (figures.svg(wide), figures.svg(narrow)) if vector else ()
-    if contents and max(map(len, contents)) <= _LARGEST_SVG:
-        kind = "image/svg+xml"
-    else:
-        kind, contents = "image/png", (saved, figures.png(narrow, dpi=240))
+    kind, large, small = figures.for_page(
+        saved, figures.svg(wide) if vector else None, narrow
+    )
     return page.figure(
-        (kind, contents[0]),
-        (kind, contents[1]),
+        (kind, large),
+        (kind, small),
         width=round(96 * wide.get_figwidth()),
         alt=alt,
         caption=caption,
@@ -883,7 +909,7 @@ def _save_pictures(material: _Material, name: str, chosen: np.ndarray) -> None:
     images = predictions.images[chosen]
     if predictions.boxes is not None:
         images = np.stack([_with_boxes(predictions, index) for index in chosen])
-    drawn = figures.picture_grid(images, captions, width=_WIDE)
+    drawn = figures.picture_grid(images, captions, width=figures.WIDE)
     path = material.run.workdir / "figures" / f"{name}.png"
     write_atomically(path, figures.png(drawn))
 

@@ -49,7 +49,15 @@ def test_the_command_prints_findings_and_makes_the_slow_controls(folder, capsys)
     counted = found["statistics"]["data_processing"]
     # At the width that was recorded, it is the count that was recorded.
     assert counted["kernels × 1"]["violated"] == counted["all probes"]["violated"]
-    assert "The estimator on Gaussians" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "The estimator on Gaussians" in page
+    # Figures, each with its numbers, and without a script.
+    for title in ("Information plane", "Modified information plane", "Convergence"):
+        assert f"<h3>{title}</h3>" in page
+    assert page.count("<summary>The numbers</summary>") == 2
+    assert "<summary>As a film, probe by probe</summary>" in page
+    assert 'src="data:image/gif;base64,' in page
+    assert "<script" not in page
 
 
 def test_a_run_that_is_not_finished_is_analyzed_without_a_report(
@@ -63,6 +71,8 @@ def test_a_run_that_is_not_finished_is_analyzed_without_a_report(
     assert status == 0
     assert "the run is not finished" in " ".join(out.split())
     assert not (tmp_path / "running" / "report.html").exists()
+    drawn = {path.name for path in (tmp_path / "running" / "figures").iterdir()}
+    assert {"information_plane.png", "information_plane.svg"} <= drawn
 
 
 def test_a_folder_without_probes_is_one_line(folder, tmp_path, capsys):
