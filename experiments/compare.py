@@ -223,16 +223,16 @@ def execute(
         ]  # fmt: skip
         log = workdir / "logs" / f"{run.workdir.name}.log"
         cores = shares.get()
-        with log.open("a") as stream:
-            process = subprocess.Popen(
-                command,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-            if cores:
-                os.sched_setaffinity(process.pid, cores)
-            failed = process.wait()
-        shares.put(cores)
+        try:
+            with log.open("a") as stream:
+                process = subprocess.Popen(
+                    command, stdout=stream, stderr=subprocess.STDOUT
+                )
+                if cores:
+                    os.sched_setaffinity(process.pid, cores)
+                failed = process.wait()
+        finally:
+            shares.put(cores)  # or the runs that wait for them would do so for ever
         if not failed:
             return ""
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]

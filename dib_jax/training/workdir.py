@@ -193,13 +193,14 @@ def hardware(devices: Sequence[jax.Device]) -> str:
     Args:
         devices: all of them, one or more.
     """
-    host = f"{os.cpu_count()} cores, {_processor()}"
+    host = f"{os.cpu_count()} cores, {processor()}"
     if devices[0].platform == "cpu":
         return f"CPU ({host})"
     return f"{len(devices)} × {devices[0].device_kind} ({host})"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

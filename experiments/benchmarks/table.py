@@ -31,8 +31,10 @@ def write(
     import jax
     import jaxlib
 
+    from dib_jax.training.workdir import processor
+
     hardware = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "load": [round(value, 1) for value in os.getloadavg()],
@@ -77,13 +79,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _processor() -> str:
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or "unknown processor"
 
 
 def plot_times(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
