@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         augment="",
         skip_bad_boxes=False,
         skip_groups=(),
+        samples=0,
         placement="auto",
     )
     config.model = dict(name="cnn", widths=(32, 64, 128), convolutions=1, pools=2)

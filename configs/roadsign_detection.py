@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         augment="affine,brightness",
         skip_bad_boxes=False,
         skip_groups=(),
+        samples=0,
         placement="auto",
     )
     config.model = dict(

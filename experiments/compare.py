@@ -10,6 +10,7 @@ The config file's `get_config` returns
   datasets  name → overrides, likewise
   seeds     whole numbers
   reference the method that differences are taken to
+  like      optional: another such file, whose fields it has where it sets none itself
   search    optional: method → alternatives, each a tuple of overrides; every method has
             as many, and the best on the validation split with the first seed is run
 
@@ -38,7 +39,7 @@ from experiments import command_line
 if TYPE_CHECKING:
     from dib_jax.analysis.comparison import Entry, Row
 
-_FIELDS = ("base", "methods", "datasets", "seeds", "reference", "search")
+_FIELDS = ("like", "base", "methods", "datasets", "seeds", "reference", "search")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
 
 
@@ -90,10 +91,14 @@ def read_plan(given: Mapping[str, Any]) -> Plan:
 
     Raises:
         ValueError: a field is unknown, missing or impossible.
+        FileNotFoundError: it is like a file that is not there.
     """
     for field in given:
         if field not in _FIELDS:
             raise ValueError(f"unknown field {field!r}; a comparison has {_FIELDS}")
+    if given.get("like"):
+        other = command_line.load_config(given["like"]).config.to_dict()
+        return read_plan({**other, **given, "like": other.get("like")})
     for field in ("base", "methods", "datasets", "seeds", "reference"):
         if not given.get(field):
             raise ValueError(f"a comparison needs the field {field!r}")

@@ -16,6 +16,10 @@ from experiments.command_line import load_config
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.py"))
+VARIANTS = [
+    *((path, variant) for path in CONFIGS for variant in ("", ":quick")),
+    (FOLDER / "mnist_hsic.py", ":deep"),
+]
 COMPARISONS = [
     "digits.py",
     "digits.py:quick",
@@ -32,6 +36,10 @@ SHAPES = {
 }
 # Some of them change their class when mirrored.
 SIGNS = {"gtsrb", "roadsign"}
+
+
+def named(part):
+    return part if isinstance(part, str) else part.stem
 
 
 @pytest.fixture
@@ -56,8 +64,7 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("variant", ["", ":quick"])
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=named)
 def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
     """Shapes and types fit together from the pictures to each block's next state."""
     config = load_config(f"{path}{variant}").config
@@ -96,8 +103,7 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
         trunk += stages
 
 
-@pytest.mark.parametrize("variant", ["", ":quick"])
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=named)
 def test_no_traffic_sign_is_mirrored(path, variant):
     dataset = load_config(f"{path}{variant}").config.dataset
     if dataset.name in SIGNS:

@@ -41,6 +41,7 @@ def load(
     boxes: bool = False,
     skip_bad_boxes: bool = False,
     skip_groups: Sequence[int] = (),
+    samples: int = 0,
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
@@ -61,6 +62,9 @@ def load(
             description says so.
         skip_groups: numbers in `groups` whose samples are left out of train and
             validation; the test split stays whole, so that results can be compared.
+        samples: how many of the training split are used, the same ones whatever the
+            seed, of each class its share, groups kept together; 0: all. A validation
+            split that is made is part of them.
 
     Raises:
         FileNotFoundError: there is no such set, at once and saying where it was looked
@@ -86,6 +90,8 @@ def load(
     check_groups([splits[key] for key in _TRAINING], skip_groups, name=name)
     for key in _TRAINING:
         splits[key] = without_groups(splits[key], skip_groups)
+    whole = len(splits["train"].get("labels", ()))
+    splits["train"] = _part(splits["train"], samples, name=name)
     notes = [dataset.description] if dataset.description else []
     if skipped:
         counts = ", ".join(f"{key} {count}" for key, count in skipped.items())
@@ -93,6 +99,9 @@ def load(
     if skip_groups:
         numbers = ", ".join(map(str, skip_groups))
         notes.append(f"groups left out of training: {numbers}")
+    if samples:
+        used = len(splits["train"]["labels"])
+        notes.append(f"{used} of {whole} training samples used")
     dataset = check_dataset(
         Dataset(
             name=name,
@@ -113,6 +122,29 @@ def load(
     if len(held):
         train = {key: value[kept] for key, value in train.items()}
     return dataset._replace(train=train, validation=validation)
+
+
+def _part(train: Split, samples: int, *, name: str) -> Split:
+    """Some samples of a training split, always the same ones."""
+    if not samples:
+        return train
+    count = len(train["labels"])
+    if not 0 < samples <= count:
+        raise ValueError(
+            f"samples: {samples} of the {count} training samples of {name!r}; use 1 to "
+            f"{count}, or 0 for all"
+        )
+    if samples == count:
+        return train
+    try:
+        _, rows = split_rows(
+            train["labels"], train.get("groups"), fraction=samples / count, seed=0
+        )
+    except ValueError:
+        raise ValueError(
+            f"samples: {samples} of {name!r} are less than half of its smallest group"
+        ) from None
+    return {key: value[rows] for key, value in train.items()}
 
 
 def known_names() -> tuple[str, ...]:

@@ -120,6 +120,14 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
             "stand in the test split too",
             default=(),
         ),
+        "dataset.samples": Field(
+            int,
+            "samples of the training split that are used, always the same ones; 0 for "
+            "all",
+            default=0,
+            allowed="an integer from 0",
+            holds=lambda value: value >= 0,
+        ),
         "dataset.placement": Field(
             Literal["auto", "device", "stream"],
             "where the pictures are while they are used: device, stream (from the "

@@ -107,6 +107,7 @@ def assemble(
         boxes=uses_boxes,
         skip_bad_boxes=config.dataset.skip_bad_boxes,
         skip_groups=config.dataset.skip_groups,
+        samples=config.dataset.samples,
     )
     count = len(dataset.train["labels"])
     if config.batch_size > count:

@@ -108,6 +108,30 @@ def test_groups_can_be_left_out_of_training_and_only_of_it(tmp_path):
         load("digits", skip_groups=(1,))
 
 
+def test_a_part_of_the_training_split_is_the_same_for_all_seeds(tmp_path):
+    write(tmp_path, "mine", count=240, groups=np.arange(240))
+
+    def numbers(seed, **changes):
+        dataset = load(
+            "mine", data_dir=str(tmp_path), seed=seed, val_fraction=0.25, **changes
+        )
+        splits = (dataset.train, dataset.validation)
+        return dataset, [set(split["groups"]) for split in splits]
+
+    dataset, (train, held) = numbers(0, samples=24)
+    assert (len(train), len(held), len(dataset.test["labels"])) == (18, 6, 6)
+    both = np.concatenate([dataset.train["labels"], dataset.validation["labels"]])
+    np.testing.assert_array_equal(np.bincount(both), [8, 8, 8])
+    _, (other_train, other_held) = numbers(1, samples=24)
+    assert train | held == other_train | other_held
+    assert held != other_held
+    assert "24 of 240 training samples used" in dataset.description
+    _, whole = numbers(0, samples=240)
+    assert whole == numbers(0)[1]
+    with pytest.raises(ValueError, match="samples: 241 of the 240 .* use 1 to 240"):
+        numbers(0, samples=241)
+
+
 def test_a_given_validation_split_is_used_unless_the_fraction_is_zero(tmp_path):
     write(tmp_path, "mine")
     test = (tmp_path / "mine" / "test.npz").read_bytes()

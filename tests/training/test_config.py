@@ -81,6 +81,7 @@ def example() -> dict:
             "augment": "",
             "skip_bad_boxes": False,
             "skip_groups": (),
+            "samples": 0,
             "placement": "auto",
         },
         "model": {"name": f"{__name__}:network", "widths": (8, 8, 8), "depth": 3},
