@@ -7,7 +7,8 @@ The config file's `get_config` returns
 
   base      a config file of experiments.run, "configs/NAME.py[:quick]"
   methods   name → overrides of the base, as after --config.: ("objective.beta=0", …)
-  datasets  name → overrides, likewise
+  datasets  name → overrides, likewise; where a method names another network, head, task
+            or objective, a data set's options of that section do not apply
   seeds     whole numbers
   reference the method that differences are taken to
   like      optional: another such file, whose fields it has where it sets none itself
@@ -156,12 +157,20 @@ def planned(
     Returns:
         The runs by (data set, method), a seed each.
     """
+    from dib_jax.training.config import FACTORIES
+
     place = {"dataset.data_dir": data_dir} if data_dir else {}
     found: dict[tuple[str, str], list[Run]] = {}
     for dataset, of_dataset in plan.datasets.items():
         for method, of_method in plan.methods.items():
+            others = {name for name in FACTORIES if f"{name}.name" in of_method}
+            fitting = {
+                field: value
+                for field, value in of_dataset.items()
+                if field.partition(".")[0] not in others
+            }
             for seed in plan.seeds:
-                overrides = {**of_dataset, **of_method, **place, "seed": str(seed)}
+                overrides = {**fitting, **of_method, **place, "seed": str(seed)}
                 name = f"{dataset}-{method}-seed{seed}"
                 run = Run(dataset, method, seed, overrides, workdir / "runs" / name)
                 found.setdefault((dataset, method), []).append(run)

@@ -12,23 +12,22 @@ from dib_jax.training.config import complete
 from dib_jax.training.experiment import assemble
 from dib_jax.training.steps import frozen, initial_state, predict, train_step
 from experiments import compare
-from experiments.command_line import load_config
+from experiments.command_line import load_config, override
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.py"))
-VARIANTS = [
-    *((path, variant) for path in CONFIGS for variant in ("", ":quick")),
-    (FOLDER / "mnist_hsic.py", ":deep"),
-]
 COMPARISONS = [
     "digits.py",
     "digits.py:quick",
+    "fashion_mnist.py",
+    "cifar10.py",
     "traffic_signs.py:gtsrb_cnn",
     "traffic_signs.py:gtsrb_detection",
     "traffic_signs.py:roadsign_detection",
 ]
 SHAPES = {
     "mnist": (28, 28, 1),
+    "fashion_mnist": (28, 28, 1),
     "cifar10": (32, 32, 3),
     "cifar100": (32, 32, 3),
     "gtsrb": (32, 32, 3),
@@ -36,10 +35,6 @@ SHAPES = {
 }
 # Some of them change their class when mirrored.
 SIGNS = {"gtsrb", "roadsign"}
-
-
-def named(part):
-    return part if isinstance(part, str) else part.stem
 
 
 @pytest.fixture
@@ -64,11 +59,16 @@ def data_dir(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=named)
+@pytest.mark.parametrize("variant", ["", ":quick"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
     """Shapes and types fit together from the pictures to each block's next state."""
     config = load_config(f"{path}{variant}").config
     config.dataset.data_dir = str(data_dir)
+    take_steps(config)
+
+
+def take_steps(config):
     experiment = assemble(complete(config))
     images = jax.ShapeDtypeStruct(
         (128, *SHAPES.get(config.dataset.name, (8, 8, 1))), "uint8"
@@ -103,7 +103,8 @@ def test_every_block_of_every_config_can_take_a_step(path, variant, data_dir):
         trunk += stages
 
 
-@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=named)
+@pytest.mark.parametrize("variant", ["", ":quick"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_no_traffic_sign_is_mirrored(path, variant):
     dataset = load_config(f"{path}{variant}").config.dataset
     if dataset.name in SIGNS:
@@ -121,6 +122,13 @@ def test_the_file_of_a_config_shows_every_field_and_its_command(path):
     assert f"--config=configs/{path.name}" in path.read_text(encoding="utf-8")
 
 
+def test_the_deep_network_has_no_norms():
+    deep = complete(load_config(str(FOLDER / "mnist_hsic.py:deep")).config)
+    assert len(deep.model.widths) == 25
+    assert not deep.model.batch_norm
+    assert deep.objective.relative
+
+
 def test_every_comparison_is_listed():
     named = {name.partition(":")[0] for name in COMPARISONS}
     assert named == {path.name for path in (FOLDER / "compare").glob("*.py")}
@@ -134,3 +142,18 @@ def test_every_run_of_every_comparison_is_accepted(name, tmp_path, monkeypatch):
     plan = compare.read_plan(module["get_config"](variant).to_dict())
     runs = compare.planned(plan, tmp_path, data_dir="")
     assert len(runs) == len(plan.methods) * len(plan.datasets)
+    base = load_config(plan.base).config
+    for run, *_ in runs.values():
+        complete(override(base, run.overrides))
+
+
+def test_every_method_can_take_a_step_on_pictures_of_three_channels(
+    data_dir, monkeypatch
+):
+    monkeypatch.chdir(FOLDER.parent)
+    given = load_config("configs/compare/cifar10.py").config.to_dict()
+    plan = compare.read_plan(given)
+    for run, *_ in compare.planned(plan, data_dir, data_dir=str(data_dir)).values():
+        config = override(load_config(plan.base).config, run.overrides)
+        config.dataset.samples = 300
+        take_steps(config)

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py" + (":quick" if arg else "")
-    residual = ("model.name=resnet", "model.depth=14", "model.width=16")
+    residual = ("model.name=resnet", "model.depth=14", "model.width=8")
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=2e-3")
     methods = {
         "end_to_end": ("schedule.name=end_to_end",),

@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "dataset.name=fashion_mnist",
             "dataset.samples=10000",
             "model.widths=16,32,64",
-            "epochs=5",
+            "epochs=4",
             "batch_size=128",
             "analysis.every_epochs=0",
         )

@@ -47,6 +47,23 @@ def test_a_run_is_planned_for_each_data_set_method_and_seed(tmp_path):
     }
 
 
+def test_a_data_sets_options_are_not_those_of_another_network(tmp_path):
+    datasets = {"digits": ("model.widths=4,4", "epochs=1", "optimizer.momentum=0.5")}
+    methods = {
+        "end_to_end": ("optimizer.name=adamw",),
+        "residual": ("model.name=resnet", "model.depth=8"),
+    }
+    plan = compare.read_plan({**PLAN, "datasets": datasets, "methods": methods})
+    runs = compare.planned(plan, tmp_path)
+    shared = {"epochs": "1", "optimizer.momentum": "0.5", "seed": "0"}
+    assert runs["digits", "end_to_end"][0].overrides == {
+        **shared, "model.widths": "4,4", "optimizer.name": "adamw"
+    }  # fmt: skip
+    assert runs["digits", "residual"][0].overrides == {
+        **shared, "model.name": "resnet", "model.depth": "8"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -62,6 +79,18 @@ def test_a_run_is_planned_for_each_data_set_method_and_seed(tmp_path):
 def test_a_mistake_in_the_plan_is_named(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         compare.read_plan({**PLAN, **changes})
+
+
+def test_a_comparison_like_another_has_its_fields_but_for_its_own(tmp_path):
+    (tmp_path / "plan.py").write_text(CONFIG.format(plan=PLAN))
+    own = {"like": str(tmp_path / "plan.py"), "seeds": (7,)}
+    (tmp_path / "other.py").write_text(CONFIG.format(plan=own))
+    wanted = compare.read_plan(PLAN)._replace(seeds=(7,))
+    assert compare.read_plan(own) == wanted
+    of_the_other = {"like": str(tmp_path / "other.py"), "reference": "greedy"}
+    assert compare.read_plan(of_the_other) == wanted._replace(reference="greedy")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
+        compare.read_plan({"like": str(tmp_path / "nowhere.py")})
 
 
 def start(folder, plan, *more):
