@@ -23,6 +23,7 @@ report.html.
 import concurrent.futures
 import csv
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from dib_jax.analysis.comparison import Entry, Row
 
 _FIELDS = ("like", "base", "methods", "datasets", "seeds", "reference", "search")
+# So many pairs of methods are named one by one.
+_MOST_PAIRS = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
 
 
@@ -367,7 +370,7 @@ def write_tables(
 
     table = comparison.rows(entries, reference=plan.reference)
     header, lines = _shown(table, plan.reference, chosen)
-    notes = _notes(entries, comparison.indistinct(entries))
+    notes = _notes(entries, comparison.indistinct(entries), plan.reference)
     words = {0, 1} | ({len(header) - 1} if chosen else set())
     markdown = [
         "| " + " | ".join(header) + " |",
@@ -482,7 +485,9 @@ def _percent(mean: float, std: float | None) -> str:
 
 
 def _notes(
-    entries: "Sequence[Entry]", alike: Mapping[str, list[tuple[str, str]]]
+    entries: "Sequence[Entry]",
+    alike: Mapping[str, list[tuple[str, str]]],
+    reference: str,
 ) -> list[str]:
     results = entries[0].results
     notes = [
@@ -490,23 +495,42 @@ def _notes(
         "their intervals by Student's t. Temporaries are the compiler's figure for the "
         f"largest train step. {results['hardware']}; {_versions(results['versions'])}."
     ]
+    test = "paired t-tests at 5 %, Holm's correction"
     for dataset, pairs in alike.items():
-        methods = {e.method for e in entries if e.dataset == dataset}
-        count = len(methods) * (len(methods) - 1) // 2
+        methods = dict.fromkeys(e.method for e in entries if e.dataset == dataset)
+        every = list(itertools.combinations(methods, 2))
+        apart = [pair for pair in every if pair not in pairs]
         if not pairs:
             notes.append(f"{dataset}: every pair of methods is told apart.")
-        elif len(pairs) == count:
+        elif not apart:
             notes.append(
-                f"{dataset}: no two methods can be told apart by these seeds (paired "
-                "t-tests at 5 %, Holm's correction)."
+                f"{dataset}: no two methods can be told apart by these seeds ({test})."
+            )
+        elif len(pairs) <= _MOST_PAIRS:
+            notes.append(
+                f"{dataset}: not told apart by these seeds ({test}): {_pairs(pairs)}."
+            )
+        elif len(apart) <= _MOST_PAIRS:
+            notes.append(
+                f"{dataset}: told apart by these seeds ({test}) are only "
+                f"{_pairs(apart)}."
             )
         else:
-            text = ", ".join(f"{one} and {other}" for one, other in pairs)
+            others = [
+                one if other == reference else other
+                for one, other in apart
+                if reference in (one, other)
+            ]
             notes.append(
-                f"{dataset}: not told apart by these seeds (paired t-tests at 5 %, "
-                f"Holm's correction): {text}."
+                f"{dataset}: these seeds tell {len(apart)} of {len(every)} pairs of "
+                f"methods apart ({test}); from {reference}: "
+                f"{', '.join(others) or 'none'}."
             )
     return notes
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{one} and {other}" for one, other in pairs)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

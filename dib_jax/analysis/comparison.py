@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from dib_jax.analysis import figures
@@ -282,39 +283,50 @@ def methods_figure(
 
 
 def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
-    """The mean metric after each stage; a panel a data set.
+    """The mean metric after each stage: a row a method, a dot a stage.
+
+    What was trained as one block has one dot; a panel a data set.
 
     Args:
         table: as `rows` gives it.
         width: inches.
     """
     datasets = list(dict.fromkeys(row.dataset for row in table))
-    names = sorted({row.method for row in table if len(row.stages) > 1})
-    colors = dict(zip(names, figures.stage_colors(len(names)), strict=True))
-    figure = Figure(figsize=(width, 0.6 + 2.7 * len(datasets)), layout="constrained")
-    panels = figure.subplots(len(datasets), 1, squeeze=False).ravel()
+    count = max(len(row.stages) for row in table)
+    colors = figures.stage_colors(count)
+    heights = [
+        0.5 + 0.27 * sum(row.dataset == dataset for row in table)
+        for dataset in datasets
+    ]
+    figure = Figure(figsize=(width, 0.7 + sum(heights)), layout="constrained")
+    panels = figure.subplots(
+        len(datasets), 1, squeeze=False, height_ratios=heights
+    ).ravel()
     for axes, dataset in zip(panels, datasets, strict=True):
-        for row in (row for row in table if row.dataset == dataset):
+        here = [row for row in table if row.dataset == dataset]
+        for place, row in enumerate(reversed(here)):
             values = [100 * value for value in row.stages]
-            if len(values) > 1:
-                axes.plot(
-                    range(len(values)), values, marker="o", ms=3.5, lw=1.4,
-                    color=colors[row.method], label=row.method,
-                )  # fmt: skip
-            elif values:
-                axes.axhline(values[0], color="#666666", lw=0.9, ls=(0, (1, 2)))
-        axes.set_title(
-            f"{dataset} (dotted: trained as one block)", fontsize=9.5, loc="left"
+            axes.plot(values, [place] * len(values), lw=1, color="#C8C8C8", zorder=1)
+            if len(values) == 1:
+                axes.plot(values, [place], "D", ms=5, color="#222222")
+                continue
+            for stage, value in enumerate(values):
+                axes.plot(value, place, "o", ms=5, color=colors[stage], zorder=2)
+        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
+        axes.set_ylim(-0.6, len(here) - 0.4)
+        axes.set_title(dataset, fontsize=9.5, loc="left")
+        figures.finish(axes, f"Test {here[0].metric} (%)", "")
+        axes.grid(axis="x", color="#EDEDED", lw=0.7)
+    marks = [
+        Line2D([], [], ls="", marker="o", ms=5, color=color, label=f"stage {stage}")
+        for stage, color in enumerate(colors[:count] if count > 1 else [])
+    ]
+    if any(len(row.stages) == 1 for row in table):
+        marks.append(
+            Line2D([], [], ls="", marker="D", ms=5, color="#222222", label="one block")
         )
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        figures.finish(axes, "Stage", f"Test {table[0].metric} (%)")
-    handles = {
-        label: handle
-        for axes in panels
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
     figure.legend(
-        handles.values(), handles.keys(), loc="outside right upper", frameon=False,
-        fontsize=8,
+        handles=marks, loc="outside lower center", frameon=False, fontsize=8,
+        ncols=max(1, min(len(marks), int(1.1 * width))),
     )  # fmt: skip
     return figure

@@ -1,12 +1,14 @@
 """`experiments.compare`: what it plans, what it refuses, and what it leaves."""
 
 import csv
+import itertools
 import json
 import os
 import re
 
 import pytest
 
+from dib_jax.analysis.comparison import Entry
 from dib_jax.training import workdir
 from experiments import command_line, compare
 
@@ -174,3 +176,26 @@ def test_runs_side_by_side_have_cores_of_their_own(tmp_path, monkeypatch):
     pinned.clear()
     assert compare.execute(plan, runs, jobs=1, workdir=tmp_path) == []
     assert pinned == []
+
+
+@pytest.mark.parametrize(
+    ("alike", "told"),
+    [
+        (0, "every pair of methods is told apart"),
+        (3, "not told apart by these seeds (paired t-tests at 5 %, Holm's correction)"),
+        (20, "these seeds tell 25 of 45 pairs of methods apart"),
+        (40, "are only m6 and m8, m6 and m9, m7 and m8, m7 and m9, m8 and m9."),
+        (45, "no two methods can be told apart by these seeds"),
+    ],
+)
+def test_however_many_methods_the_note_names_few_pairs(alike, told):
+    results = {**RESULTS, "hardware": "CPU", "versions": {"jax": "1"}}
+    methods = [f"m{index}" for index in range(10)]
+    entries = [Entry("digits", method, 0, results) for method in methods]
+    pairs = list(itertools.combinations(methods, 2))
+    # The last pairs in this order are told apart.
+    note = compare._notes(entries, {"digits": pairs[:alike]}, "m9")[-1]
+    assert told in note
+    assert note.count(" and ") <= 12
+    if alike == 20:
+        assert note.endswith("from m9: m2, m3, m4, m5, m6, m7, m8.")
