@@ -16,6 +16,7 @@ _ANGLE = 10.0  # degrees
 _SCALE = 0.1
 _BRIGHTNESS = 0.3
 _CONTRAST = 0.3
+_SATURATION = 0.5
 _SHIFT = 1 / 8  # of a side
 _HOLE = 1 / 4  # of a side
 
@@ -34,8 +35,9 @@ def augment(spec: str) -> Augmentation:
             `affine`: turn by up to 10 degrees and scale by 1 ± 0.1 about the centre,
             zeros come in; a box is then that around the ellipse that was in it.
             `brightness`: multiply by 1 ± 0.3. `contrast`: multiply the difference from
-            the picture's mean by 1 ± 0.3. `cutout`: set a rectangle with a quarter of
-            the sides, centred anywhere, to zero.
+            the picture's mean by 1 ± 0.3. `saturation`: multiply the difference from
+            the pixel's grey, the mean of its channels, by 1 ± 0.5. `cutout`: set a
+            rectangle with a quarter of the sides, centred anywhere, to zero.
 
     Returns:
         A pure function of a key and a batch with `images` (n, h, w, c), float or uint8,
@@ -209,9 +211,19 @@ def _brightness(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
 
 
 def _contrast(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+    return _away_from_mean(key, batch, _CONTRAST * strength, axes=(1, 2, 3))
+
+
+def _saturation(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+    return _away_from_mean(key, batch, _SATURATION * strength, axes=(3,))
+
+
+def _away_from_mean(
+    key: jax.Array, batch: Batch, half: float, *, axes: tuple[int, ...]
+) -> Batch:
     images = batch["images"]
-    factor = _around_one(key, len(images), _CONTRAST * strength)[:, None, None, None]
-    mean = jnp.mean(images, axis=(1, 2, 3), dtype=jnp.float32, keepdims=True)
+    factor = _around_one(key, len(images), half)[:, None, None, None]
+    mean = jnp.mean(images, axis=axes, dtype=jnp.float32, keepdims=True)
     changed = mean + factor * (images - mean)
     return {**batch, "images": _as_type(changed, images.dtype)}
 
@@ -249,6 +261,7 @@ _AUGMENTATIONS: dict[str, tuple[Callable[..., Batch], float]] = {
     "affine": (_affine, 5.0),
     "brightness": (_brightness, 3.0),
     "contrast": (_contrast, 3.0),
+    "saturation": (_saturation, 2.0),
     "cutout": (_cutout, 3.0),
 }
 

@@ -53,6 +53,7 @@ ALL = [
     "affine",
     "brightness",
     "contrast",
+    "saturation",
     "cutout",
     "crop,flip,affine,cutout",
 ]
@@ -66,7 +67,7 @@ def test_no_name_changes_nothing():
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
 def test_shapes_dtypes_and_other_entries_stay(dtype):
-    spec = "crop,flip,affine,brightness,contrast,cutout"
+    spec = "crop,flip,affine,brightness,contrast,saturation,cutout"
     batch = batch_of(dtype=dtype)
     result = compiled(spec)(jax.random.key(0), batch)
     assert result.keys() == batch.keys()
@@ -242,19 +243,26 @@ def test_brightness_multiplies_each_picture_and_saturates():
     assert integers.max() == 255
 
 
-def test_contrast_scales_the_difference_from_the_mean_of_each_picture():
+@pytest.mark.parametrize(
+    ("name", "axes", "half"), [("contrast", (1, 2, 3), 0.3), ("saturation", (3,), 0.5)]
+)
+def test_contrast_and_saturation_scale_the_difference_from_a_mean(name, axes, half):
+    """That of the whole picture, and that of the channels of each pixel."""
     batch = batch_of(500, dtype=jnp.float32)
     images = np.asarray(batch["images"])
-    changed = np.asarray(compiled("contrast")(jax.random.key(0), batch)["images"])
-    mean = images.mean(axis=(1, 2, 3), keepdims=True)
-    np.testing.assert_allclose(
-        changed.mean(axis=(1, 2, 3)), mean.ravel(), rtol=1e-5, atol=1e-2
-    )
-    ratio = changed.std(axis=(1, 2, 3)) / images.std(axis=(1, 2, 3))
+    changed = np.asarray(compiled(name)(jax.random.key(0), batch)["images"])
+    mean = images.mean(axis=axes, keepdims=True)
+    ratio = (changed - mean).std(axis=(1, 2, 3)) / (images - mean).std(axis=(1, 2, 3))
     factor = ratio[:, None, None, None]
     np.testing.assert_allclose(changed, mean + factor * (images - mean), atol=0.05)
-    assert 0.699 < ratio.min() < 0.72
-    assert 1.28 < ratio.max() < 1.301
+    assert 1 - half - 1e-3 < ratio.min() < 1 - 0.9 * half
+    assert 1 + 0.9 * half < ratio.max() < 1 + half + 1e-3
+
+
+def test_saturation_leaves_grey_pictures_alone():
+    batch = batch_of(channels=1)
+    changed = compiled("saturation")(jax.random.key(0), batch)["images"]
+    np.testing.assert_array_equal(changed, batch["images"])
 
 
 def test_a_strength_multiplies_the_numbers_of_an_augmentation():
@@ -269,7 +277,7 @@ def test_a_strength_multiplies_the_numbers_of_an_augmentation():
     assert lost("crop:1.5", (2, 3)) == 6
     holes = compiled("cutout:2")(key, batch)["images"] == 0
     assert holes.sum(axis=(1, 2, 3)).max() == 16 * 16
-    for name in ("brightness", "contrast"):
+    for name in ("brightness", "contrast", "saturation"):
         noise = batch_of(500, dtype=jnp.float32)
         once, twice = (
             compiled(f"{name}:{strength}")(key, noise)["images"] - noise["images"]
@@ -287,7 +295,7 @@ def test_a_strength_multiplies_the_numbers_of_an_augmentation():
         assert 0.9 * high**2 < area.max()
 
 
-@pytest.mark.parametrize("spec", ["cutout", "brightness", "contrast"])
+@pytest.mark.parametrize("spec", ["cutout", "brightness", "contrast", "saturation"])
 def test_what_moves_nothing_leaves_boxes_alone(spec):
     batch = with_rectangles()
     result = compiled(spec)(jax.random.key(0), batch)
