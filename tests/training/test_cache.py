@@ -29,6 +29,8 @@ from dib_jax.training.steps import (
     train_step,
 )
 
+pytestmark = pytest.mark.once
+
 STAGES = mlp(widths=(6, 5, 4))
 COUNT = 35
 KEY = jax.random.key(4)

@@ -27,6 +27,8 @@ from dib_jax.training.steps import (
 )
 from dib_jax.training.train import compiler_figures
 
+pytestmark = pytest.mark.once
+
 STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
 
 

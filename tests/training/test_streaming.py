@@ -15,6 +15,8 @@ from dib_jax.training.experiment import assemble
 from dib_jax.training.steps import epoch_rows
 from dib_jax.training.train import load_trained, train
 
+pytestmark = pytest.mark.once
+
 
 def placed(placement, schedule="sequential"):
     config = small()
