@@ -475,6 +475,12 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             f"modules of the objective {full['objective.name']!r}; use sequential or "
             "parallel"
         )
+    if hasattr(built.get("head"), "follower_decay") and not schedule.together:
+        raise ValueError(
+            f"schedule.name: got {full['schedule.name']!r}, but the head "
+            f"{full['head.name']!r} follows the next stage while it trains; use "
+            "parallel or parallel_readout"
+        )
     for dotted, field in fields.items():
         section = dotted.partition(".")[0]
         is_by_stage = section == "head" or (schedule.local and section == "objective")

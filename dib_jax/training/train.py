@@ -46,7 +46,7 @@ from dib_jax.training.steps import (
     Variables,
     epoch_rows,
     frozen,
-    initial_state,
+    initial_states,
     predict,
     train_step,
     train_steps,
@@ -583,12 +583,8 @@ def _block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Ar
 def _untrained(
     experiment: Experiment, blocks: tuple[Block, ...], images: Any
 ) -> Training:
-    states = tuple(
-        jax.jit(functools.partial(initial_state, block))(
-            _block_keys(experiment, block)[0], images[:2]
-        )
-        for block in blocks
-    )
+    keys = [_block_keys(experiment, block)[0] for block in blocks]
+    states = jax.jit(functools.partial(initial_states, blocks))(keys, images[:2])
     return Training(states, _copy(_network(states)))
 
 
