@@ -106,7 +106,8 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
         ),
         "dataset.augment": Field(
             str,
-            'augmentation of training pictures, e.g. "crop,flip"; empty for none',
+            'augmentation of training pictures, e.g. "crop,flip", or "crop,affine:2" '
+            "for twice as strong; empty for none",
             default="",
         ),
         "dataset.skip_bad_boxes": Field(

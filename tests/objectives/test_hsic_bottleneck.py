@@ -7,6 +7,8 @@ from dib_jax.information import label_gram
 from dib_jax.objectives import Signals
 from dib_jax.objectives.hsic_bottleneck import hsic_bottleneck
 
+pytestmark = pytest.mark.once
+
 LABELS = np.arange(20) % 4
 
 
