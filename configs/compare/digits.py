@@ -1,6 +1,8 @@
 """Layer-wise methods and back-propagation on the digits; :quick has fewer and shorter.
 
 Command:  python -m experiments.compare --config=configs/compare/digits.py (or :quick)
+
+:quick has taken 437 seconds of CPU time, 3.6 minutes of two cores.
 """
 
 import ml_collections

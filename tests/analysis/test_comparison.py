@@ -80,6 +80,15 @@ def test_methods_are_told_apart_only_where_the_seeds_allow_it():
     assert comparison.indistinct(once)["digits"] == [("low", "high")]
 
 
+def test_two_seeds_that_differ_by_the_same_few_pictures_prove_nothing():
+    alike = [
+        entry(method, seed, value + (0.01 if method == "one" else 0.0))
+        for method in ("one", "other")
+        for seed, value in enumerate((0.91, 0.93))
+    ]
+    assert comparison.indistinct(alike)["digits"] == [("one", "other")]
+
+
 def test_holms_correction_stops_at_the_first_that_fails():
     # By hand: 0.01 < 0.05/3, 0.03 > 0.05/2, and so 0.04 is not looked at.
     assert comparison._holm([0.04, 0.01, 0.03]) == [False, True, False]
