@@ -19,6 +19,9 @@ CONFIGS = sorted(FOLDER.glob("*.py"))
 COMPARISONS = [
     "digits.py",
     "digits.py:quick",
+    "information.py:fashion_mnist",
+    "information.py:cifar10",
+    "information.py:quick",
     "traffic_signs.py:gtsrb_cnn",
     "traffic_signs.py:gtsrb_detection",
     "traffic_signs.py:roadsign_detection",

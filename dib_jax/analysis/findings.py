@@ -608,14 +608,14 @@ def _roles(runs: Sequence[Run], split: str) -> tuple[list[str], Table, dict[str,
             "interval": [low, high],
         }
         moved = [
-            f"it {verb} in {'stage' if len(own) == 1 else 'stages'} {', '.join(own)}"
+            f"{verb} in {'stage' if len(own) == 1 else 'stages'} {', '.join(own)}"
             for verb, own in (("rises", rising), ("falls", falling))
             if own
         ]
         said.append(
             f"with {name} by {_listed(change.mean(axis=0), '{:+.2f}')}"
             + (
-                f", and {' and '.join(moved)} in the interval over runs"
+                f", and {' and '.join(moved)} (intervals over the runs)"
                 if moved
                 else ""
             )
