@@ -127,7 +127,7 @@ def test_stages_that_change_alike_are_not_differentiated_whatever_their_values()
     alike = np.stack([start, start + 0.5, start - 0.7], axis=1)
     np.testing.assert_allclose(role_differentiation(alike), 0.0, atol=1e-12)
     # One falls by 1, one stays, one rises by 1: only first and last probe count.
-    apart = np.stack([start, start + 9, start + [[-1, 0, 1]]], axis=1)
+    apart = np.stack([start, start + 9, start + np.array([-1, 0, 1])], axis=1)
     np.testing.assert_allclose(role_differentiation(apart), math.sqrt(2 / 3))
     with pytest.raises(ValueError, match="at least 2 stages, got 1"):
         role_differentiation(np.ones((2, 3, 1)))
