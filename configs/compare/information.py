@@ -7,7 +7,7 @@ can be seen, and the output of frozen stages is kept.
 
 Command:  python -m experiments.compare --config=configs/compare/information.py:NAME
     with NAME fashion_mnist, cifar10, or quick, the embedded digits in a few minutes
-Then:     python -m experiments.analyze --workdir=runs/compare-information-NAME/runs/*
+Then:     python -m experiments.analyze --workdir runs/compare-information-NAME/runs/*
     which says in which order the stages converge (Kendall's τ), where the
     data-processing inequality is violated, what the estimator's own bias is, and
     whether stages change more differently end to end than layer-wise; figures and
