@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         name="gtsrb",
         data_dir="",
         val_fraction=0.1,
-        augment="affine,crop,brightness",
+        augment="affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5",
         skip_bad_boxes=False,
         skip_groups=(),
         placement="auto",
@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         convolutions=1 if quick else 2,
         pools=3,
     )
-    config.head = dict(name="conv", layers=2, width=0, pool=2)
-    config.task = dict(name="classification", label_smoothing=0.0)
+    config.head = dict(name="conv", layers=2, width=0, pool=4)
+    config.task = dict(name="classification", label_smoothing=0.1)
     config.objective = dict(
         name="dib",
         alpha=1.01,
@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else 7  # per block of stages
+    config.epochs = 1 if quick else 5  # per block of stages
     config.batch_size = 128
     config.precision = dict(compute="float32", information="float32")
     config.analysis = dict(

@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         name="gtsrb",
         data_dir="",
         val_fraction=0.1,
-        augment="affine,crop,brightness",
+        augment="affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5",
         skip_bad_boxes=False,
         skip_groups=(),
         placement="auto",
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.task = dict(
         name="detection",
         objects="one",
-        label_smoothing=0.0,
+        label_smoothing=0.1,
         box_loss="both",
         box_weight=1.0,
         bandwidth="mean",
@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         schedule="cosine",
         warmup_epochs=1.0,
     )
-    config.epochs = 1 if quick else 7  # per block of stages
+    config.epochs = 1 if quick else 5  # per block of stages
     config.batch_size = 128
     config.precision = dict(compute="float32", information="float32")
     config.analysis = dict(

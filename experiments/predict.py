@@ -17,8 +17,8 @@ from experiments import command_line
 
 if TYPE_CHECKING:
     from dib_jax.tasks import Objects
+    from dib_jax.training.evaluation import Network
     from dib_jax.training.experiment import Experiment
-    from dib_jax.training.train import Network
 
 _COMMAND = "experiments.predict"
 _HELP = """\
@@ -94,7 +94,7 @@ def _predict_files(
 ) -> Iterator[dict[str, Any]]:
     import jax
 
-    from dib_jax.training.train import outputs_of
+    from dib_jax.training.evaluation import outputs_of
 
     pictures = []
     for file in files:

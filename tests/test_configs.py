@@ -14,6 +14,8 @@ from dib_jax.training.steps import frozen, initial_state, predict, train_step
 from experiments import compare
 from experiments.command_line import load_config
 
+pytestmark = pytest.mark.once
+
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.py"))
 COMPARISONS = [

@@ -33,7 +33,12 @@ ALLOWED = {
 # Packages of others that a room may import, where the room promises to be light.
 LIGHT = {"information": {"jax"}, "models": {"jax", "flax"}}
 # A learning-rate schedule and a head share this word, and nothing else.
-HOMONYMS = {("optimizers.py", "linear"), ("config.py", "augmented")}
+HOMONYMS = {
+    ("optimizers.py", "linear"),
+    ("optimizers.py", "momentum"),
+    ("config.py", "augmented"),
+    ("config.py", "momentum"),
+}
 
 
 def sources(folder: pathlib.Path) -> list[pathlib.Path]:

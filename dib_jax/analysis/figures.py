@@ -9,6 +9,7 @@ not used.
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ WIDE, NARROW = 8.3, 3.7  # inches: the page's column, and a phone's
 _LARGE_PNG = 150_000  # bytes
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _CELL, _PICTURE = (1.35, 1.75), 1.2  # inches: a picture with its caption, and without
+_CELL_CHARACTERS, _LINE = 22, 0.13  # of a caption: length and inches of a line
 
 # What a line of metrics.jsonl holds beside the terms.
 _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
@@ -302,7 +304,7 @@ def confusion_matrix(
     # A name takes about 0.13 inch of the axis.
     step = math.ceil(classes / max(1, int(side * 0.72 / 0.13)))
     ticks = list(range(0, classes, step))
-    names = [_shortened(class_names[tick], 14) for tick in ticks]
+    names = [_shortened(class_names[tick], 16) for tick in ticks]
     upright = short and classes <= 20
     size = _TICK if classes <= 12 else 7
     axes.set_xticks(ticks, names, rotation=0 if upright else 90, fontsize=size)
@@ -365,17 +367,20 @@ def picture_grid(
     """
     columns = min(len(images), max(1, int(width / _CELL[0])))
     lines = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * lines))
+    texts = [_wrapped(caption) for caption in captions]
+    # The cell has room for three lines of text.
+    cell = _CELL[1] + _LINE * max(0, max(text.count("\n") for text in texts) - 2)
+    figure = Figure(figsize=(_CELL[0] * columns, cell * lines))
     # All on one axes, in inches from the upper left: an axes each takes ten times as
     # long to draw.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     height, breadth = images.shape[1:3]
     scale = _PICTURE / max(height, breadth)
-    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for number, (image, caption) in enumerate(zip(images, texts, strict=True)):
         line, column = divmod(number, columns)
         left = (column + 0.5) * _CELL[0] - scale * breadth / 2
-        top = line * _CELL[1] + 0.06
+        top = line * cell + 0.06
         bottom = top + scale * height
         axes.imshow(
             viewable(image), cmap="gray", vmin=0, vmax=255,
@@ -387,7 +392,7 @@ def picture_grid(
             parse_math=False, linespacing=1.3,
         )  # fmt: skip
     axes.set_xlim(0, _CELL[0] * columns)
-    axes.set_ylim(_CELL[1] * lines, 0)
+    axes.set_ylim(cell * lines, 0)
     return figure
 
 
@@ -613,6 +618,17 @@ def _percent(value: float | None) -> float:
     return math.nan if value is None else 100.0 * value
 
 
+def _wrapped(caption: str) -> str:
+    """Each line of a caption broken where it is wider than a cell of the grid."""
+    return "\n".join(
+        "\n".join(textwrap.wrap(line, _CELL_CHARACTERS)) for line in caption.split("\n")
+    )
+
+
 def _shortened(text: str, length: int) -> str:
     text = str(text).replace("$", r"\$")
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    # Long names often differ at their end: Speed limit (20km/h), (30km/h), …
+    end = length // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"

@@ -5,14 +5,20 @@ stay, so they run inside `jit` and `lax.scan`.
 """
 
 import difflib
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-_ANGLE = 10.0  # degrees to either side
-_SCALES = (0.9, 1.1)
-_BRIGHTNESS = (0.7, 1.3)
+# At strength 1, to either side.
+_ANGLE = 10.0  # degrees
+_SCALE = 0.1
+_BRIGHTNESS = 0.3
+_CONTRAST = 0.3
+_SATURATION = 0.5
+_SHIFT = 1 / 8  # of a side
+_HOLE = 1 / 4  # of a side
 
 Batch = dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, Batch], Batch]
@@ -22,13 +28,16 @@ def augment(spec: str) -> Augmentation:
     """A function (key, batch) -> batch that applies the named augmentations in order.
 
     Args:
-        spec: names separated by commas, "" for none. `crop`: pad with zeros by an
-            eighth of each side, cut a window of the old size at random. `flip`: mirror
-            left and right with probability 1/2. `affine`: turn by up to 10 degrees and
-            scale by 0.9 to 1.1 about the centre, zeros come in; a box is then that
-            around the ellipse that was in it. `brightness`: multiply
-            by 0.7 to 1.3. `cutout`: set a rectangle with a quarter of the sides,
-            centred anywhere, to zero.
+        spec: names separated by commas, "" for none; a name may have a strength, as in
+            `affine:1.5`, which multiplies the numbers given here. `crop`: pad with
+            zeros by an eighth of each side, cut a window of the old size at random.
+            `flip`: mirror left and right with probability 1/2; takes no strength.
+            `affine`: turn by up to 10 degrees and scale by 1 ± 0.1 about the centre,
+            zeros come in; a box is then that around the ellipse that was in it.
+            `brightness`: multiply by 1 ± 0.3. `contrast`: multiply the difference from
+            the picture's mean by 1 ± 0.3. `saturation`: multiply the difference from
+            the pixel's grey, the mean of its channels, by 1 ± 0.5. `cutout`: set a
+            rectangle with a quarter of the sides, centred anywhere, to zero.
 
     Returns:
         A pure function of a key and a batch with `images` (n, h, w, c), float or uint8,
@@ -36,38 +45,62 @@ def augment(spec: str) -> Augmentation:
         Other entries pass unchanged.
 
     Raises:
-        ValueError: a name is unknown or stands twice.
+        ValueError: a name is unknown or stands twice, or a strength is no number or out
+            of range.
     """
     names = [name.strip() for name in spec.split(",")] if spec.strip() else []
-    for position, name in enumerate(names):
-        if name not in _AUGMENTATIONS:
-            near = difflib.get_close_matches(name, _AUGMENTATIONS, n=1, cutoff=0.4)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"unknown augmentation {name!r} in {spec!r}, allowed are "
-                f"{', '.join(_AUGMENTATIONS)}, separated by commas{guess}"
-            )
-        if name in names[:position]:
+    steps = [_named(name, spec) for name in names]
+    known = [name.partition(":")[0].strip() for name in names]
+    for position, name in enumerate(known):
+        if name in known[:position]:
             raise ValueError(f"augmentation {name!r} stands twice in {spec!r}")
 
     def apply(key: jax.Array, batch: Batch) -> Batch:
         _check(batch)
-        for index, name in enumerate(names):
-            batch = _AUGMENTATIONS[name](jax.random.fold_in(key, index), batch)
+        for index, step in enumerate(steps):
+            batch = step(jax.random.fold_in(key, index), batch)
         return batch
 
     return apply
 
 
-def _crop(key: jax.Array, batch: Batch) -> Batch:
+def _named(text: str, spec: str) -> Augmentation:
+    """The augmentation that a part of `spec` asks for, at its strength."""
+    name, colon, strength = (part.strip() for part in text.partition(":"))
+    if name not in _AUGMENTATIONS:
+        near = difflib.get_close_matches(name, _AUGMENTATIONS, n=1, cutoff=0.4)
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown augmentation {name!r} in {spec!r}, allowed are "
+            f"{', '.join(_AUGMENTATIONS)}, separated by commas{guess}"
+        )
+    change, limit = _AUGMENTATIONS[name]
+    if not colon:
+        return functools.partial(change, strength=1.0)
+    try:
+        factor = float(strength)
+    except ValueError:
+        factor = 0.0
+    if limit == 1:
+        raise ValueError(f"augmentation {name!r} takes no strength, got {text!r}")
+    if not 0 < factor <= limit:
+        raise ValueError(
+            f"augmentation {name!r}: the strength must be a number above 0, at most "
+            f"{limit:g}, got {strength!r}"
+        )
+    return functools.partial(change, strength=factor)
+
+
+def _crop(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
     images = batch["images"]
     count, height, width, channels = images.shape
-    pad = jnp.array([height // 8, width // 8])
+    pads = int(_SHIFT * strength * height), int(_SHIFT * strength * width)
+    pad = jnp.array(pads)
     # The picture moves by `shift` (down, right); what leaves is lost, zeros come in.
     shift = jax.random.randint(key, (count, 2), -pad, pad + 1)
     if "boxes" in batch:
         shift = _keep_largest(shift, batch, height, width)
-    padding = ((0, 0), (height // 8,) * 2, (width // 8,) * 2, (0, 0))
+    padding = ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0))
     padded = jnp.pad(images, padding)
 
     def window(picture: jax.Array, start: jax.Array) -> jax.Array:
@@ -84,7 +117,8 @@ def _crop(key: jax.Array, batch: Batch) -> Batch:
     return _with_boxes(batch, moved)
 
 
-def _flip(key: jax.Array, batch: Batch) -> Batch:
+def _flip(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+    del strength
     images = batch["images"]
     mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
     pick = mirrored[:, None, None, None]
@@ -99,15 +133,13 @@ def _flip(key: jax.Array, batch: Batch) -> Batch:
     return batch
 
 
-def _affine(key: jax.Array, batch: Batch) -> Batch:
+def _affine(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
     images = batch["images"]
     count, height, width, _ = images.shape
     angle_key, scale_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, (count,), minval=-1, maxval=1)
-    angle *= jnp.pi * _ANGLE / 180
-    scale = jax.random.uniform(
-        scale_key, (count,), minval=_SCALES[0], maxval=_SCALES[1]
-    )
+    angle *= jnp.pi * _ANGLE * strength / 180
+    scale = _around_one(scale_key, count, _SCALE * strength)
     middle = jnp.array([width, height]) / 2
     if "boxes" in batch:
         # Left as it is where the centre of the largest box would leave.
@@ -171,12 +203,33 @@ def _turned(
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-def _brightness(key: jax.Array, batch: Batch) -> Batch:
+def _brightness(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
     images = batch["images"]
-    low, high = _BRIGHTNESS
-    factor = jax.random.uniform(key, images.shape[:1], minval=low, maxval=high)
+    factor = _around_one(key, len(images), _BRIGHTNESS * strength)
     brighter = images * factor[:, None, None, None]
     return {**batch, "images": _as_type(brighter, images.dtype)}
+
+
+def _contrast(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+    return _away_from_mean(key, batch, _CONTRAST * strength, axes=(1, 2, 3))
+
+
+def _saturation(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+    return _away_from_mean(key, batch, _SATURATION * strength, axes=(3,))
+
+
+def _away_from_mean(
+    key: jax.Array, batch: Batch, half: float, *, axes: tuple[int, ...]
+) -> Batch:
+    images = batch["images"]
+    factor = _around_one(key, len(images), half)[:, None, None, None]
+    mean = jnp.mean(images, axis=axes, dtype=jnp.float32, keepdims=True)
+    changed = mean + factor * (images - mean)
+    return {**batch, "images": _as_type(changed, images.dtype)}
+
+
+def _around_one(key: jax.Array, count: int, half: float) -> jax.Array:
+    return jax.random.uniform(key, (count,), minval=1 - half, maxval=1 + half)
 
 
 def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -185,10 +238,11 @@ def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return images.astype(dtype)
 
 
-def _cutout(key: jax.Array, batch: Batch) -> Batch:
+def _cutout(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
     images = batch["images"]
     count, height, width, _ = images.shape
-    sides = jnp.array([height // 4, width // 4])
+    size = int(_HOLE * strength * height), int(_HOLE * strength * width)
+    sides = jnp.array(size)
     centre = jax.random.randint(key, (count, 2), 0, jnp.array([height, width]))
     start = centre - sides // 2
     inside = []
@@ -199,12 +253,16 @@ def _cutout(key: jax.Array, batch: Batch) -> Batch:
     return {**batch, "images": jnp.where(hole, jnp.zeros((), images.dtype), images)}
 
 
-_AUGMENTATIONS: dict[str, Augmentation] = {
-    "crop": _crop,
-    "flip": _flip,
-    "affine": _affine,
-    "brightness": _brightness,
-    "cutout": _cutout,
+# With the largest strength, at which scales and factors stay positive and a picture is
+# not all hole; 1 where there is nothing to strengthen.
+_AUGMENTATIONS: dict[str, tuple[Callable[..., Batch], float]] = {
+    "crop": (_crop, 4.0),
+    "flip": (_flip, 1.0),
+    "affine": (_affine, 5.0),
+    "brightness": (_brightness, 3.0),
+    "contrast": (_contrast, 3.0),
+    "saturation": (_saturation, 2.0),
+    "cutout": (_cutout, 3.0),
 }
 
 

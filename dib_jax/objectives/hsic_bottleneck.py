@@ -15,6 +15,7 @@ def hsic_bottleneck(
     sigma: float = 5.0,
     epsilon: float = 1e-5,
     combine: tuple[float, ...] = (),
+    relative: bool = False,
 ) -> Objective:
     """nHSIC(T_k, X) − λ nHSIC(T_k, Y); the head learns to read T_k meanwhile.
 
@@ -31,6 +32,10 @@ def hsic_bottleneck(
         combine: widths of networks side by side ("σ-combined"): the features are
             divided into as many equal parts, in order, and each part has the loss with
             its own width in place of `sigma`; () for one network.
+        relative: whether the features' widths are also in units of their scale, the
+            root mean square of their deviations from the mean. Then the loss does not
+            reward larger features, which without norms grow from stage to stage until
+            they overflow, and it does not vanish with small ones.
 
     Returns:
         The objective; it records `nhsic_input` and `nhsic_target`, means over parts.
@@ -39,7 +44,8 @@ def hsic_bottleneck(
         ValueError: an option is not above 0; when called, features that cannot be
             divided so.
 
-    Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 4 and section 4.
+    Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 4 and section 4; `relative` is
+    ours, where the authors' code has a batch norm in every layer.
     """
     for name, value in {"balance": balance, "sigma": sigma, "epsilon": epsilon}.items():
         if not 0 < value < math.inf:
@@ -66,7 +72,7 @@ def hsic_bottleneck(
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
         with_input, with_target = [], []
         for features, width in parts(signals.features):
-            own = gram(features, width)
+            own = gram(_relative(features) if relative else features, width)
             source = gram(signals.network_input, width)
             with_input.append(normalized_hsic(own, source, epsilon=epsilon))
             with_target.append(
@@ -77,3 +83,18 @@ def hsic_bottleneck(
         return loss, {"nhsic_input": kept.mean(), "nhsic_target": told.mean()}
 
     return objective
+
+
+def _relative(x: jax.Array) -> jax.Array:
+    """x less its mean over samples, divided by the root mean square of that."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    size = jnp.max(jnp.abs(x))
+    x = x - jnp.mean(x, axis=0)
+    largest = jnp.max(jnp.abs(x))
+    # Deviations below the rounding of the mean are none.
+    varied = largest > 8 * jnp.finfo(x.dtype).eps * size
+    # Divided first, so that squares neither overflow nor underflow; the quotient below
+    # does not depend on it, so neither does its gradient.
+    scale = jax.lax.stop_gradient(jnp.where(varied, largest, 1))
+    x = jnp.where(varied, x, 0) / scale
+    return x / jnp.sqrt(jnp.where(varied, jnp.mean(x**2), 1))

@@ -106,7 +106,8 @@ def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, F
         ),
         "dataset.augment": Field(
             str,
-            'augmentation of training pictures, e.g. "crop,flip"; empty for none',
+            'augmentation of training pictures, e.g. "crop,flip", or "crop,affine:2" '
+            "for twice as strong; empty for none",
             default="",
         ),
         "dataset.skip_bad_boxes": Field(
@@ -473,6 +474,12 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
             f"schedule.name: got {full['schedule.name']!r}, which cannot train the "
             f"modules of the objective {full['objective.name']!r}; use sequential or "
             "parallel"
+        )
+    if hasattr(built.get("head"), "follower_decay") and not schedule.together:
+        raise ValueError(
+            f"schedule.name: got {full['schedule.name']!r}, but the head "
+            f"{full['head.name']!r} follows the next stage while it trains; use "
+            "parallel or parallel_readout"
         )
     for dotted, field in fields.items():
         section = dotted.partition(".")[0]

@@ -25,6 +25,9 @@ Augmentation = Callable[[jax.Array, Batch], Batch]
 SPREAD = "spread"
 # In a batch: what the trunk put out for it, where that was computed before.
 TRUNK_OUTPUT = "trunk_output"
+# Of a head's variables: weights that follow those of the next block's first stage, the
+# head's `follower_decay` being what stays of them at each step.
+FOLLOWER = "follower"
 
 
 class StageState(flax.struct.PyTreeNode):
@@ -137,6 +140,48 @@ def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState
     )
 
 
+def initial_states(
+    blocks: Sequence[Block], keys: Sequence[jax.Array], images: jax.Array
+) -> tuple[StageState, ...]:
+    """Random parameters of blocks that train at once, and of their heads.
+
+    Args:
+        blocks: neighbours, input side first.
+        keys: PRNG key of each.
+        images: uint8 (n, h, w, c), for its shape only.
+
+    Returns:
+        The states before the first step. Heads that follow the next block start as it.
+    """
+    states = [
+        initial_state(block, key, images)
+        for block, key in zip(blocks, keys, strict=True)
+    ]
+    return _followed(blocks, states, from_the_start=True)
+
+
+def _followed(
+    blocks: Sequence[Block], states: Sequence[StageState], *, from_the_start: bool
+) -> tuple[StageState, ...]:
+    """The states with those heads that follow the next block one step nearer to it."""
+    followed = list(states)
+    for index, (block, following) in enumerate(
+        zip(blocks[:-1], states[1:], strict=True)
+    ):
+        state = states[index]
+        if FOLLOWER not in state.head:
+            continue
+        kept = 0.0 if from_the_start else getattr(block.head, "follower_decay", 0.0)
+        weights = jax.tree.map(
+            lambda own, new, kept=kept: kept * own + (1 - kept) * new,
+            state.head[FOLLOWER]["params"],
+            following.params[0],
+        )
+        head = {**state.head, FOLLOWER: {"params": weights}}
+        followed[index] = state.replace(head=head)
+    return tuple(followed)
+
+
 def _output_like(module: nn.Module, x: jax.Array) -> jax.Array:
     def apply(x: jax.Array) -> jax.Array:
         return module.init_with_output(jax.random.key(0), x, train=False)[0]
@@ -195,7 +240,8 @@ def train_step(
 ) -> tuple[tuple[StageState, ...], tuple[Terms, ...]]:
     """One update of blocks that train at once, each on the detached output of the last.
 
-    Nothing of a later block enters the update of an earlier one.
+    Nothing of a later block enters the update of an earlier one, but that heads which
+    follow the next block do so when all have been updated.
 
     Args:
         blocks: neighbours, input side first; one alone where blocks train in turn.
@@ -230,7 +276,7 @@ def train_step(
             x = _after(new_state, x)
         new_states.append(new_state)
         terms.append(own)
-    return tuple(new_states), tuple(terms)
+    return _followed(blocks, new_states, from_the_start=False), tuple(terms)
 
 
 def _after(state: StageState, x: jax.Array) -> jax.Array:
@@ -280,13 +326,19 @@ def _update(
 ) -> tuple[StageState, Terms, jax.Array]:
     """One block's new state, its terms, and its detached output."""
     targets = block.task.targets(batch)
+    kept = {
+        name: entry
+        for name, entry in state.head.items()
+        if name not in ("params", "batch_stats")
+    }
 
     def apply(
-        module: nn.Module, params: Any, batch_stats: Any, x: jax.Array
+        module: nn.Module, params: Any, batch_stats: Any, x: jax.Array, **others: Any
     ) -> tuple[jax.Array, Any]:
         variables = {
             "params": _cast(params, block.compute_dtype),
             "batch_stats": batch_stats,
+            **others,
         }
         x, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
         return x, changed.get("batch_stats", {})
@@ -305,7 +357,7 @@ def _update(
             batch_stats.append(stats)
             inner.append(x)
         outputs, head_stats = apply(
-            block.head, head_params, state.head["batch_stats"], x
+            block.head, head_params, state.head["batch_stats"], x, **kept
         )
         outputs = _cast(outputs, jnp.float32)
         task_loss, task_terms = block.task.loss(outputs, targets)
@@ -315,6 +367,7 @@ def _update(
             head_params,
             state.head["batch_stats"],
             jax.lax.stop_gradient(x),
+            **kept,
         )
         head_loss, _ = block.task.loss(_cast(read, jnp.float32), targets)
         given, module_stats = {}, {}
@@ -361,7 +414,7 @@ def _update(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
-        head={"params": head_params, "batch_stats": head_stats},
+        head={"params": head_params, "batch_stats": head_stats, **kept},
         opt_state=opt_state,
         modules={"params": module_params, "batch_stats": module_stats},
     )

@@ -168,8 +168,8 @@ def _figures(
     """The compiler's figures, of programs that are equal only once; and the program."""
     import jax
 
+    from dib_jax.training.compilation import compiler_figures
     from dib_jax.training.devices import by_sample, replicated
-    from dib_jax.training.train import compiler_figures
 
     lowered = jax.jit(
         program.function,

@@ -283,8 +283,8 @@ def compile_step(
     """
     import jax
 
+    from dib_jax.training.compilation import compiler_figures
     from dib_jax.training.steps import train_step
-    from dib_jax.training.train import compiler_figures
 
     def step(states: Any, trunk: Any, batch: Any, keys: Any) -> Any:
         return train_step(program.blocks, states, trunk, batch, keys=keys)

@@ -156,6 +156,26 @@ def test_pictures_of_any_number_of_channels_can_be_shown(channels):
     figures.png(figure)
 
 
+def test_long_captions_overlap_neither_each_other_nor_the_next_pictures():
+    images = np.zeros((14, 8, 8, 3), np.uint8)
+    long = "true Right-of-way at the next intersection\npredicted Speed limit (20km/h)"
+    figure = figures.picture_grid(images, [f"{long}\n97.0 %"] * 14)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    boxes += [image.get_window_extent() for image in axes.images]
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+        assert box.y0 >= 0
+
+
+def test_shortened_names_of_classes_keep_the_end_in_which_they_differ():
+    names = [f"Maximum speed of {number} km/h" for number in range(30, 73)]
+    figure = figures.confusion_matrix(np.eye(43, dtype=int), names)
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(shown) == len(set(shown)) > 10
+
+
 def test_files_are_what_they_say_and_the_same_each_time():
     predictions = make_predictions(count=20, mistakes=1)
     counts = np.diag(np.bincount(predictions.labels, minlength=10))

@@ -47,7 +47,16 @@ def boxes_of_white(images):
     return np.array(boxes, np.float32)
 
 
-ALL = ["crop", "flip", "affine", "brightness", "cutout", "crop,flip,affine,cutout"]
+ALL = [
+    "crop",
+    "flip",
+    "affine",
+    "brightness",
+    "contrast",
+    "saturation",
+    "cutout",
+    "crop,flip,affine,cutout",
+]
 
 
 def test_no_name_changes_nothing():
@@ -58,7 +67,7 @@ def test_no_name_changes_nothing():
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
 def test_shapes_dtypes_and_other_entries_stay(dtype):
-    spec = "crop,flip,affine,brightness,cutout"
+    spec = "crop,flip,affine,brightness,contrast,saturation,cutout"
     batch = batch_of(dtype=dtype)
     result = compiled(spec)(jax.random.key(0), batch)
     assert result.keys() == batch.keys()
@@ -234,8 +243,60 @@ def test_brightness_multiplies_each_picture_and_saturates():
     assert integers.max() == 255
 
 
-@pytest.mark.parametrize("spec", ["cutout", "brightness"])
-def test_cutout_and_brightness_leave_boxes_alone(spec):
+@pytest.mark.parametrize(
+    ("name", "axes", "half"), [("contrast", (1, 2, 3), 0.3), ("saturation", (3,), 0.5)]
+)
+def test_contrast_and_saturation_scale_the_difference_from_a_mean(name, axes, half):
+    """That of the whole picture, and that of the channels of each pixel."""
+    batch = batch_of(500, dtype=jnp.float32)
+    images = np.asarray(batch["images"])
+    changed = np.asarray(compiled(name)(jax.random.key(0), batch)["images"])
+    mean = images.mean(axis=axes, keepdims=True)
+    ratio = (changed - mean).std(axis=(1, 2, 3)) / (images - mean).std(axis=(1, 2, 3))
+    factor = ratio[:, None, None, None]
+    np.testing.assert_allclose(changed, mean + factor * (images - mean), atol=0.05)
+    assert 1 - half - 1e-3 < ratio.min() < 1 - 0.9 * half
+    assert 1 + 0.9 * half < ratio.max() < 1 + half + 1e-3
+
+
+def test_saturation_leaves_grey_pictures_alone():
+    batch = batch_of(channels=1)
+    changed = compiled("saturation")(jax.random.key(0), batch)["images"]
+    np.testing.assert_array_equal(changed, batch["images"])
+
+
+def test_a_strength_multiplies_the_numbers_of_an_augmentation():
+    key, batch = jax.random.key(0), {"images": jnp.ones((500, 32, 32, 1))}
+
+    def lost(spec, axes):
+        """The most that is lost of the rows of a white picture."""
+        images = np.asarray(compiled(spec)(key, batch)["images"])
+        return (images == 0).all(axis=axes).sum(axis=1).max()
+
+    assert lost("crop", (2, 3)) == lost("crop:1", (2, 3)) == 4
+    assert lost("crop:1.5", (2, 3)) == 6
+    holes = compiled("cutout:2")(key, batch)["images"] == 0
+    assert holes.sum(axis=(1, 2, 3)).max() == 16 * 16
+    for name in ("brightness", "contrast", "saturation"):
+        noise = batch_of(500, dtype=jnp.float32)
+        once, twice = (
+            compiled(f"{name}:{strength}")(key, noise)["images"] - noise["images"]
+            for strength in (1, 2)
+        )
+        np.testing.assert_allclose(twice, 2 * once, atol=1e-3)
+    boxed = batch_of(
+        500, 40, 40, boxes=jnp.tile(jnp.array([12.0, 8, 28, 32]), (500, 1))
+    )
+    for strength in (1, 2):
+        boxes = compiled(f"affine:{strength}")(key, boxed)["boxes"]
+        area = np.asarray(jnp.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) / (16 * 24)
+        low, high = 1 - 0.1 * strength, 1 + 0.1 * strength
+        assert low**2 < area.min() < 1.15 * low**2
+        assert 0.9 * high**2 < area.max()
+
+
+@pytest.mark.parametrize("spec", ["cutout", "brightness", "contrast", "saturation"])
+def test_what_moves_nothing_leaves_boxes_alone(spec):
     batch = with_rectangles()
     result = compiled(spec)(jax.random.key(0), batch)
     np.testing.assert_array_equal(result["boxes"], batch["boxes"])
@@ -287,6 +348,12 @@ def test_a_picture_without_boxes_passes():
         ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, affine"),
         ("crop flip", "unknown augmentation 'crop flip'"),
         ("flip,flip", "augmentation 'flip' stands twice"),
+        ("crop,crop:2", "augmentation 'crop' stands twice"),
+        ("crop:0", "'crop': the strength must be a number above 0, at most 4, got '0'"),
+        ("affine:6", "'affine': the strength must be .* at most 5, got '6'"),
+        ("cutout:nan", "'cutout': the strength must be .* got 'nan'"),
+        ("cutout:", "'cutout': the strength must be .* got ''"),
+        ("flip:2", "'flip' takes no strength, got 'flip:2'"),
     ],
 )
 def test_a_wrong_name_is_refused_at_once(spec, message):
@@ -296,8 +363,9 @@ def test_a_wrong_name_is_refused_at_once(spec, message):
 
 def test_blanks_around_names_do_not_matter():
     batch = batch_of()
-    a, b = (compiled(spec)(jax.random.key(0), batch) for spec in ("flip", " flip "))
-    np.testing.assert_array_equal(a["images"], b["images"])
+    for one, other in (("flip", " flip "), ("crop:2", " crop : 2")):
+        a, b = (compiled(spec)(jax.random.key(0), batch) for spec in (one, other))
+        np.testing.assert_array_equal(a["images"], b["images"])
 
 
 def test_wrong_batches_are_refused():

@@ -20,6 +20,8 @@ from experiments.benchmarks import (
     training,
 )
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

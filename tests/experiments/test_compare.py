@@ -10,6 +10,8 @@ import pytest
 from dib_jax.training import workdir
 from experiments import command_line, compare
 
+pytestmark = pytest.mark.once
+
 PLAN = {
     "base": "configs/digits_cnn.py:quick",
     "methods": {"end_to_end": ("schedule.name=end_to_end",), "greedy": ()},

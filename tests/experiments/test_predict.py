@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dib_jax.tasks import Objects
+from dib_jax.training import evaluation
 from dib_jax.training import train as engine
 from dib_jax.training.config import complete
 from dib_jax.training.experiment import Inputs
@@ -54,7 +55,7 @@ class Finder:
 def use(monkeypatch):
     def use(finder):
         monkeypatch.setattr(engine, "restore", lambda *_, **__: (finder, None, {}))
-        monkeypatch.setattr(engine, "outputs_of", finder.outputs)
+        monkeypatch.setattr(evaluation, "outputs_of", finder.outputs)
 
     return use
 

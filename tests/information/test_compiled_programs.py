@@ -9,6 +9,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 X = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 Z = np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32)
 LABELS = np.arange(12) % 3

@@ -12,6 +12,8 @@ import pytest
 from dib_jax import information as info
 from dib_jax.information import decompositions
 
+pytestmark = pytest.mark.once
+
 MATRICES = np.random.default_rng(0).normal(size=(3, 5, 6, 6)).astype(np.float32)
 POSITIVE = MATRICES @ np.swapaxes(MATRICES, -1, -2) + np.eye(6, dtype=np.float32)
 LAPACK = re.compile(r"= \(?f32\[([0-9,]*)\].*custom_call_target=\"lapack_")

@@ -10,6 +10,8 @@ from jax.test_util import check_grads
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 ALPHAS = [0.6, 0.9, 1.0, 1 + 1e-7, 1.01, 2.0, 3.0, 4.0, 8.0, math.inf]
 MEASURES = {
     "squared_distances": lambda x, z: info.squared_distances(x),

@@ -7,6 +7,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 
 def points(n, d):
     return np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)

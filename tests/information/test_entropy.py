@@ -16,6 +16,8 @@ from scipy.stats import spearmanr
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 N = 9
 
 

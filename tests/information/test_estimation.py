@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 N = 400
 X = (load_digits().data[:N] / 16).astype(np.float32)
 KEY = jax.random.key(0)

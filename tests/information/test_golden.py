@@ -11,6 +11,8 @@ import pytest
 
 from dib_jax import information
 
+pytestmark = pytest.mark.once
+
 FILE = pathlib.Path(__file__).parents[1] / "golden" / "information.npz"
 DATA = dict(np.load(FILE, allow_pickle=False))
 CASES = [json.loads(str(case)) for case in DATA["cases"]]

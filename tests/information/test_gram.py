@@ -8,6 +8,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 

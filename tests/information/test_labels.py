@@ -10,6 +10,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 N = 20
 X = np.random.default_rng(0).normal(size=(N, 3))
 LABELS = {

@@ -6,6 +6,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(30, 4)).astype(np.float32)
 Y = (X @ RANDOM.normal(size=(4, 7)) + RANDOM.normal(size=(30, 7))).astype(np.float32)

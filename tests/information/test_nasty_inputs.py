@@ -9,6 +9,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 N = 8
 WHAT = ("value", "gradient", "tangent")
 ORDERS = (

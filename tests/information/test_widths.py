@@ -9,6 +9,8 @@ import pytest
 
 from dib_jax import information as info
 
+pytestmark = pytest.mark.once
+
 FEATURES = np.random.default_rng(5).normal(size=(6, 2, 2, 3)).astype(np.float32)
 
 

@@ -14,6 +14,8 @@ from dib_jax.models.mlp import mlp
 from dib_jax.models.resnet import resnet
 from dib_jax.models.vgg import vgg
 
+pytestmark = pytest.mark.once
+
 
 def through(stages, variables, x):
     """`x` through stages that have the weights of a head, by their place in it."""

@@ -10,6 +10,8 @@ from dib_jax.models.convolution import (
     patches,
 )
 
+pytestmark = pytest.mark.once
+
 
 def direct(x, kernel, stride):
     margin = kernel.shape[0] // 2

@@ -14,6 +14,8 @@ from dib_jax.models.mlp import mlp
 from dib_jax.models.resnet import resnet
 from dib_jax.models.vgg import vgg
 
+pytestmark = pytest.mark.once
+
 
 def shapes(stages, x):
     """Output shape and number of parameters of each stage, nothing computed."""

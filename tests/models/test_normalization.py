@@ -8,6 +8,8 @@ import pytest
 
 from dib_jax.models.normalization import BatchNorm, normalize
 
+pytestmark = pytest.mark.once
+
 
 def max_pool(x):
     """By reshape: of equal pixels each gets its part of the gradient."""

@@ -51,7 +51,7 @@ def test_the_first_cell_installs_and_the_second_one_asks(path):
     assert settings["data_dir"] == ""
 
 
-@pytest.mark.notebook
+@pytest.mark.once
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):

@@ -14,6 +14,8 @@ from dib_jax.objectives import Signals
 from dib_jax.objectives.cross_entropy import cross_entropy
 from dib_jax.objectives.dib import dib
 
+pytestmark = pytest.mark.once
+
 
 def signals(features=None, stage=0):
     keys = jax.random.split(jax.random.key(0), 3)

@@ -7,6 +7,8 @@ from dib_jax.information import label_gram
 from dib_jax.objectives import Signals
 from dib_jax.objectives.hsic_bottleneck import hsic_bottleneck
 
+pytestmark = pytest.mark.once
+
 LABELS = np.arange(20) % 4
 
 
@@ -95,3 +97,69 @@ def test_networks_side_by_side_have_each_its_own_loss():
         hsic_bottleneck(combine=(1.0,) * 4)(signals(features))
     with pytest.raises(ValueError, match="combine must be numbers > 0"):
         hsic_bottleneck(combine=(1.0, 0.0))
+
+
+def value_and_slope(features, **options):
+    """The loss, its gradient, and its slope along the features' own direction."""
+
+    @jax.jit
+    def both(features):
+        return jax.value_and_grad(lambda x: hsic_bottleneck(**options)(signals(x))[0])(
+            features
+        )
+
+    loss, gradient = both(features)
+    deviations = features - features.mean(axis=0)
+    return loss, gradient, jnp.sum(gradient * deviations)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 3e-4, 40.0, 1e25])
+def test_relative_to_their_scale_features_have_one_loss_at_every_scale(scale):
+    features = jax.random.normal(jax.random.key(2), (20, 7))
+    loss, gradient, _ = value_and_slope((features + 3) * scale, relative=True)
+    wanted, wanted_gradient, _ = value_and_slope(features, relative=True)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-3)
+    largest = float(jnp.abs(wanted_gradient).max())
+    np.testing.assert_allclose(gradient * scale, wanted_gradient, atol=0.02 * largest)
+
+
+def test_growing_features_lower_the_loss_only_where_widths_are_fixed():
+    features = jax.random.normal(jax.random.key(2), (20, 7))
+    slopes = {
+        relative: float(value_and_slope(features, relative=relative)[2])
+        for relative in (False, True)
+    }
+    assert slopes[False] < -100
+    assert abs(slopes[True]) < 0.1
+
+
+def test_relative_widths_are_those_of_features_of_unit_scale():
+    features = np.asarray(jax.random.normal(jax.random.key(2), (20, 7)), np.float64)
+    features = 5 * features - 2
+    unit = features - features.mean(axis=0)
+    unit /= np.sqrt(np.mean(unit**2))
+    options = {"balance": 3.0, "sigma": 0.7, "epsilon": 1e-2}
+    loss, _ = hsic_bottleneck(**options)(signals(jnp.float32(unit)))
+    own, _, _ = value_and_slope(jnp.float32(features), relative=True, **options)
+    np.testing.assert_allclose(own, loss, rtol=1e-3)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.zeros((20, 7)),
+        np.full((20, 7), 0.1),
+        np.tile(np.linspace(-1e3, 1e3, 7), (20, 1)),
+        np.eye(20, 7) * 1e-30,  # most samples are the same
+        np.eye(20, 1),
+        np.eye(20, 7) * 1e15 + 1,
+    ],
+    ids=["zero", "constant", "columns", "tiny", "one", "huge"],
+)
+def test_degenerate_features_have_a_finite_loss_and_gradient(features, relative):
+    value, gradient, _ = value_and_slope(jnp.float32(features), relative=relative)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    if len(np.unique(features, axis=0)) == 1:  # nothing tells the samples apart
+        assert value == pytest.approx(0.75)

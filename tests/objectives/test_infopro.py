@@ -5,6 +5,8 @@ import pytest
 
 from dib_jax.objectives.infopro import infopro, reconstruction, supervised_contrast
 
+pytestmark = pytest.mark.once
+
 
 def contrast_by_definition(points, labels, temperature):
     points = np.asarray(points, np.float64)

@@ -14,6 +14,8 @@ from dib_jax.training.experiment import assemble
 from dib_jax.training.steps import initial_state, train_step
 from experiments.command_line import load_config
 
+pytestmark = pytest.mark.once
+
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 RIVAL = '''
 """Each stage hands on what it got, as well as a linear map of it can tell."""

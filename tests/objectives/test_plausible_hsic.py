@@ -7,6 +7,8 @@ from dib_jax.information import hsic
 from dib_jax.models.divisive_mlp import divisive_mlp
 from dib_jax.objectives.plausible_hsic import grouped, plausible, plausible_hsic
 
+pytestmark = pytest.mark.once
+
 
 def test_of_kernels_with_equal_row_means_it_is_hsic():
     """Then the centring that it leaves out changes nothing."""

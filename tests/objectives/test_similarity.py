@@ -10,6 +10,8 @@ from dib_jax.objectives.similarity import (
     similarity,
 )
 
+pytestmark = pytest.mark.once
+
 
 def correlations(rows):
     """Cosine of centred rows, by NumPy."""

@@ -8,6 +8,8 @@ import pytest
 from dib_jax.objectives.random_features import random_features
 from dib_jax.objectives.trgl import trgl
 
+pytestmark = pytest.mark.once
+
 
 def test_the_price_is_the_mean_squared_step_over_twice_tau(make_signals):
     given = make_signals()

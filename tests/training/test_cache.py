@@ -15,9 +15,9 @@ from dib_jax.models.heads.linear import linear
 from dib_jax.models.mlp import mlp
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
-from dib_jax.training import cache
-from dib_jax.training import train as engine
+from dib_jax.training import cache, compilation
 from dib_jax.training.cache import keep
+from dib_jax.training.compilation import compile_epoch
 from dib_jax.training.devices import mesh_of
 from dib_jax.training.steps import (
     TRUNK_OUTPUT,
@@ -28,6 +28,8 @@ from dib_jax.training.steps import (
     initial_state,
     train_step,
 )
+
+pytestmark = pytest.mark.once
 
 STAGES = mlp(widths=(6, 5, 4))
 COUNT = 35
@@ -86,7 +88,7 @@ def kept_at(choice, data, folder, *, copies=0, spec="", stage=2, previous=None):
 
 def two_epochs(kept, data, spec=""):
     state, trunk = states_and_trunk(data)
-    run, figures, _ = engine._compile(
+    run, figures, _ = compile_epoch(
         (block_at(2, spec),),
         (state,),
         trunk,
@@ -104,7 +106,7 @@ def two_epochs(kept, data, spec=""):
 def test_steps_have_the_same_bits_wherever_the_output_is_kept(
     data, tmp_path, monkeypatch, copies, spec, chunk
 ):
-    monkeypatch.setattr(engine, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(compilation, "_CHUNK_BYTES", chunk)
     on_host = {name: np.asarray(leaf) for name, leaf in data.items()}
     places = ("device", "host", "file") if copies else ("none", *cache.PLACES)
     kept = [

@@ -17,6 +17,8 @@ from dib_jax.training.devices import choose
 from dib_jax.training.train import load_trained, train
 from experiments.command_line import load_config, override
 
+pytestmark = pytest.mark.once
+
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 CHANGES = {
     "model.name": "mlp",

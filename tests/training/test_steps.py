@@ -15,6 +15,7 @@ from dib_jax.objectives import WithModules
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
 from dib_jax.training import steps
+from dib_jax.training.compilation import compiler_figures
 from dib_jax.training.steps import (
     Block,
     apply_frozen,
@@ -25,7 +26,8 @@ from dib_jax.training.steps import (
     train_step,
     train_steps,
 )
-from dib_jax.training.train import compiler_figures
+
+pytestmark = pytest.mark.once
 
 STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
 

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from test_train import lines, small, without_seconds
 
+from dib_jax.training import compilation, evaluation
 from dib_jax.training import experiment as assembly
-from dib_jax.training import train as engine
 from dib_jax.training.cache import Kept
+from dib_jax.training.compilation import compile_epoch
 from dib_jax.training.experiment import assemble
+from dib_jax.training.position import block_keys, initial_training
 from dib_jax.training.steps import epoch_rows
-from dib_jax.training.train import load_trained, train
+from dib_jax.training.train import Trained, load_trained, train
+
+pytestmark = pytest.mark.once
 
 
 def placed(placement, schedule="sequential"):
@@ -26,11 +30,11 @@ def placed(placement, schedule="sequential"):
 
 
 @pytest.fixture(scope="module")
-def on_device(request, tmp_path_factory) -> tuple[pathlib.Path, engine.Trained]:
+def on_device(request, tmp_path_factory) -> tuple[pathlib.Path, Trained]:
     workdir = tmp_path_factory.mktemp("run") / "device"
     config = placed("device", getattr(request, "param", "sequential"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_EVALUATION_BATCH", 50)
+        patch.setattr(evaluation, "_EVALUATION_BATCH", 50)
         return workdir, train(config, workdir, config_name="digits_cnn")
 
 
@@ -43,8 +47,8 @@ def test_a_stream_ends_with_the_same_bits(on_device, tmp_path, steps, monkeypatc
     workdir, trained = on_device
     config = placed("stream", trained.results["schedule"])
     # A sample is 8x8 pixels and an int32; at three steps one of ten is left over.
-    monkeypatch.setattr(engine, "_CHUNK_BYTES", steps * config.batch_size * 68)
-    monkeypatch.setattr(engine, "_EVALUATION_BATCH", 50)
+    monkeypatch.setattr(compilation, "_CHUNK_BYTES", steps * config.batch_size * 68)
+    monkeypatch.setattr(evaluation, "_EVALUATION_BATCH", 50)
     streamed = train(config, tmp_path / "run", config_name="digits_cnn")
     assert streamed.experiment.streams
     assert not trained.experiment.streams
@@ -63,9 +67,9 @@ def test_the_placement_of_a_run_may_change(on_device):
 
 def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     config = placed("stream")
-    monkeypatch.setattr(engine, "_CHUNK_BYTES", 4 * config.batch_size * 68)
+    monkeypatch.setattr(compilation, "_CHUNK_BYTES", 4 * config.batch_size * 68)
     monkeypatch.setattr(
-        engine,
+        compilation,
         "train_steps",
         lambda blocks, states, trunk, data, rows, streamed, *, keys: (
             states, {"rows": rows, **streamed}
@@ -73,11 +77,11 @@ def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     )  # fmt: skip
     experiment = assemble(config)
     blocks, data = experiment.phases[0], experiment.dataset.train
-    states = engine._untrained(experiment, blocks, data["images"]).states
-    _, key = engine._block_keys(experiment, blocks[0])
+    states = initial_training(experiment, blocks, data["images"]).states
+    _, key = block_keys(experiment, blocks[0])
     order = epoch_rows(blocks[0], key, states[0].step, samples=len(data["labels"]))
     kept = Kept({}, data, 1, "")
-    run, _, _ = engine._compile(blocks, states, (), kept, (key,), experiment.mesh)
+    run, _, _ = compile_epoch(blocks, states, (), kept, (key,), experiment.mesh)
     _, seen = run(states, (), (key,))
     np.testing.assert_array_equal(seen["rows"], order)
     np.testing.assert_array_equal(seen["labels"], data["labels"][order])

@@ -15,7 +15,9 @@ import pytest
 from dib_jax import checkpoints
 from dib_jax.objectives import Occasional
 from dib_jax.training import train as engine
+from dib_jax.training.compilation import compiler_figures
 from dib_jax.training.config import complete
+from dib_jax.training.evaluation import predictor_of
 from dib_jax.training.train import NonFiniteError, load_trained, train
 from dib_jax.training.workdir import read_results
 from experiments.command_line import load_config
@@ -121,7 +123,7 @@ def test_the_ensemble_of_all_heads_is_evaluated_on_the_test_split(run):
     test = experiment.dataset.test
     heads = [
         np.asarray(outputs)
-        for outputs in engine._predictor(experiment, experiment.blocks)(
+        for outputs in predictor_of(experiment, experiment.blocks)(
             (), *network, test["images"]
         )
     ]
@@ -431,7 +433,7 @@ def test_compiler_figures_are_those_of_the_program():
         return x @ x
 
     compiled = jax.jit(product).lower(np.ones((64, 64), np.float32)).compile()
-    figures = engine.compiler_figures(compiled)
+    figures = compiler_figures(compiled)
     assert figures["flops"] == 2 * 64**3
     assert set(figures) == {"temp_bytes", "peak_bytes", "flops"}
 

@@ -1,0 +1,128 @@
+"""Sections on settings and on how to make the run again."""
+
+import os
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dib_jax.analysis import page
+from dib_jax.analysis.page import Section, escape
+from dib_jax.analysis.report import wording
+from dib_jax.analysis.report.material import (
+    END_TO_END,
+    Maker,
+    Material,
+    Run,
+)
+from dib_jax.training.config import flatten
+
+
+def _settings(material: Material) -> Section | None:
+    groups: dict[str, dict[str, str]] = {"run": {}}
+    for name, value in material.run.config.items():
+        if isinstance(value, Mapping):
+            # The name says what the other options belong to.
+            items = sorted(flatten(value).items(), key=lambda item: item[0] != "name")
+            groups[name] = {key: wording.setting(item) for key, item in items}
+        else:
+            groups["run"][name] = wording.setting(value)
+    html = "".join(
+        page.pairs(name, values) for name, values in groups.items() if values
+    )
+    return Section("settings", "Settings", f'<div class="columns">{html}</div>')
+
+
+def _reproduce(material: Material) -> Section | None:
+    results = material.run.results
+    html = page.command(_lines(_words(material.command)))
+    if material.baseline is None and not material.run.end_to_end:
+        html += "<p>The end-to-end baseline, in a folder beside this run:</p>"
+        html += page.command(_lines(_baseline_words(material)))
+    hardware = results.get("hardware")
+    if isinstance(hardware, Mapping):
+        hardware = ", ".join(f"{name} {value}" for name, value in hardware.items())
+    if hardware:
+        html += f"<p>Hardware: {escape(hardware)}.</p>"
+    versions = results.get("versions")
+    if isinstance(versions, Mapping) and versions:
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        html += f"<p>Versions: {escape(listed)}.</p>"
+    html += (
+        '<p class="note">The same config, seed and machine give the same bits. The '
+        "training curves are in metrics.jsonl, all numbers in results.json, the full "
+        "config in config.json, the figures as PNG in figures/, beside this page.</p>"
+    )
+    return Section("reproduce", "To reproduce", html)
+
+
+def full_command(run: Run) -> str:
+    """A command that sets every field, since a config file may have changed since."""
+    flags = [
+        f"--config.{name}={_flag(value)}"
+        for name, value in flatten(run.config).items()
+        if name != "workdir" and value != {}
+    ]
+    file = f"configs/{run.results.get('config_name')}.py"
+    return " ".join(["python -m experiments.run", f"--config={_quoted(file)}", *flags])
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return _quoted(str(value))
+
+
+def _quoted(word: str) -> str:
+    return shlex.quote(word) if word else ""
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command; the program with its module is one of them."""
+    try:
+        split = shlex.split(command.replace("\\\n", " "))
+    except ValueError:
+        return [command]  # a quote is left open: shown as it was given
+    words = []
+    for word in split:
+        name, has_value, value = word.partition("=")
+        words.append(f"{name}={_quoted(value)}" if has_value else _quoted(word))
+    first = next((i for i, word in enumerate(words) if word.startswith("--")), None)
+    return [" ".join(words[:first]), *words[first:]] if first else words
+
+
+def _lines(words: Sequence[str]) -> str:
+    """A command on one line, or on one line for each word where that is too long."""
+    line = " ".join(words)
+    return line if len(line) <= 76 else " \\\n    ".join(words)
+
+
+def _baseline_words(material: Material) -> list[str]:
+    """The words of the run's command, with another schedule and folder."""
+    run = material.run
+    dropped = ["--workdir", "--config.workdir", "--config.schedule.name"]
+    folder = _shown_path(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    added = [f"--config.schedule.name={END_TO_END}", f"--workdir={_quoted(folder)}"]
+    epochs = run.config.get("epochs")
+    if isinstance(epochs, list):
+        # One number per stage means nothing to a network that trains as a whole.
+        dropped.append("--config.epochs")
+        added.insert(0, f"--config.epochs={sum(epochs)}")
+    kept = []
+    words = iter(_words(material.command))
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if name not in dropped:
+            kept.append(word)
+        elif not has_value:
+            next(words, None)  # its value is the next word
+    return [*kept, *added]
+
+
+def _shown_path(path: pathlib.Path) -> str:
+    """The path as one would type it here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+SECTIONS: tuple[Maker, ...] = (_settings, _reproduce)
