@@ -286,7 +286,7 @@ def load_config(path_and_variant: str) -> ConfigFile:
         variant = variant if before else ""
     if not path.is_file() and path.parts[:1] == ("configs",):
         # Outside of a checkout: the files that were installed with the package.
-        installed = _configs_folder().parent / path
+        installed = pathlib.Path(__file__).parents[1] / path
         path = installed if installed.is_file() else path
     if not path.is_file():
         raise FileNotFoundError(_not_found(path))
