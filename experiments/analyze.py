@@ -42,9 +42,13 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
     from dib_jax.training.workdir import finished
 
     found = findings.groups([findings.read_run(workdir) for workdir in workdirs])
+    beside, roles = findings.differentiation(found)
     parts = []
     for runs in found:
         made = findings.find(runs, controls=True)
+        if beside:
+            made = made._replace(tables=[*made.tables, roles])
+            made = made._replace(sentences=[*made.sentences, *beside])
         others = [group for group in found if group is not runs]
         drawn = [
             information_figures.render(drawing)
@@ -58,11 +62,16 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
             information_figures.save(run.workdir, drawn)
             if finished(run.workdir):
                 _report(run.workdir, drawn)
-        sentences = [textwrap.fill(sentence, 88) for sentence in made.sentences]
-        tables = [findings.as_text(table) for table in made.tables]
+        # Of all groups together it is said once, at the end.
+        own = [sentence for sentence in made.sentences if sentence not in beside]
+        sentences = [textwrap.fill(sentence, 88) for sentence in own]
+        tables = [findings.as_text(t) for t in made.tables if t is not roles]
         parts.append("\n\n".join(["\n".join(sentences), *tables]))
     if len(found) > 1:
         parts.append(findings.as_text(findings.compare(found)))
+    if beside:
+        said = "\n".join(textwrap.fill(sentence, 88) for sentence in beside)
+        parts.append(f"{said}\n\n{findings.as_text(roles)}")
     return "\n\n\n".join(parts)
 
 

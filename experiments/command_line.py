@@ -272,7 +272,8 @@ def load_config(path_and_variant: str) -> ConfigFile:
     """Run the `get_config` of a config file.
 
     Args:
-        path_and_variant: "configs/NAME.py", or "configs/NAME.py:VARIANT".
+        path_and_variant: "configs/NAME.py", or "configs/NAME.py:VARIANT"; also where
+            there is no such folder, of the installed package.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -283,6 +284,10 @@ def load_config(path_and_variant: str) -> ConfigFile:
         before, _, variant = path_and_variant.rpartition(":")
         path = pathlib.Path(before or path_and_variant)
         variant = variant if before else ""
+    if not path.is_file() and path.parts[:1] == ("configs",):
+        # Outside of a checkout: the files that were installed with the package.
+        installed = pathlib.Path(__file__).parents[1] / path
+        path = installed if installed.is_file() else path
     if not path.is_file():
         raise FileNotFoundError(_not_found(path))
     module = types.ModuleType("config")

@@ -21,6 +21,7 @@ from dib_jax.analysis.recording import (
 from dib_jax.analysis.statistics import (
     Order,
     Violations,
+    bootstrap_difference,
     bootstrap_interval,
     chain,
     chain_at_width,
@@ -29,6 +30,7 @@ from dib_jax.analysis.statistics import (
     data_processing_violations,
     deviation,
     estimator_bias,
+    role_differentiation,
 )
 from dib_jax.training.config import flatten
 from dib_jax.training.workdir import (
@@ -149,7 +151,11 @@ def find(
         sentences += made[0]
         statistics["change_of_input_stage"] = made[1]
         if stages > 1:
-            for part in (_convergence(runs, split), _markov(runs, split, controls)):
+            for part in (
+                _convergence(runs, split),
+                _markov(runs, split, controls),
+                _roles(runs, split),
+            ):
                 sentences += part[0]
                 tables.append(part[1])
                 statistics |= part[2]
@@ -223,6 +229,94 @@ def compare(found: Sequence[Sequence[Run]], *, split: str = "train") -> Table:
     ]
     header = ("runs of", "n", "stage", *_SHOWN.values())
     return Table(f"Last probe of each group, {split}", header, rows)
+
+
+def differentiation(
+    found: Sequence[Sequence[Run]], *, split: str = "train"
+) -> tuple[list[str], Table]:
+    """Whether the stages of one group take more different roles than another's.
+
+    Args:
+        found: groups; compared are those of one data set and one number of stages, of
+            which at least one was trained end to end, with that one.
+        split: "train" or "validation".
+
+    Returns:
+        Sentences and the table they are made of; both empty of rows where there is
+        nothing to compare.
+
+    Source: the question is that of Sakamoto & Sato, arXiv 2402.09050; the statistic,
+        `role_differentiation`, is this package's.
+    """
+
+    def kind(runs: Sequence[Run]) -> tuple[Any, ...]:
+        network = {k: v for k, v in runs[0].config.items() if k.startswith("model.")}
+        return runs[0].config["dataset.name"], json.dumps(network, default=str)
+
+    header = ("end to end beside", "nHSIC with", "end to end", "other", "difference",
+              "95 % interval")  # fmt: skip
+    table = Table(f"How differently the stages change, {split}", header, [])
+    sentences: list[str] = []
+    baselines = [own for own in found if _is_end_to_end(own)]
+    for baseline in baselines:
+        for other in found:
+            if other in baselines or kind(other) != kind(baseline):
+                continue
+            if f"{split}/sigma" not in other[0].information:
+                continue
+            if other[0].information[f"{split}/sigma"].shape[1] < 2:
+                continue
+            sentences.append(_beside(baseline, other, split, table))
+    return sentences, table
+
+
+def _is_end_to_end(runs: Sequence[Run]) -> bool:
+    return runs[0].config["schedule.name"] == "end_to_end"
+
+
+def _beside(
+    baseline: Sequence[Run], other: Sequence[Run], split: str, table: Table
+) -> str:
+    said = []
+    for name, key in _ROLES.items():
+        one, two = (
+            role_differentiation(
+                np.stack([run.information[f"{split}/{key}"] for run in runs])
+            )
+            for runs in (baseline, other)
+        )
+        difference = bootstrap_difference(one, two)
+        interval = _interval(difference.low, difference.high)
+        table.rows.append(
+            (
+                name_of(other[0]),
+                name,
+                float(one.mean()),
+                float(two.mean()),
+                difference.mean,
+                interval,
+            )
+        )
+        verdict = (
+            "in one run of a kind, so no difference is claimed"
+            if math.isnan(difference.low)
+            else "more different end to end"
+            if difference.low > 0
+            else "less different end to end"
+            if difference.high < 0
+            else "no difference is established, for the interval holds 0"
+        )
+        said.append(
+            f"by nHSIC with {name} {one.mean():.2f} end to end and {two.mean():.2f} "
+            f"here, a difference of {difference.mean:+.2f}".replace("-", "−")
+            + (f" ({interval})" if not math.isnan(difference.low) else "")
+            + f": {verdict}"
+        )
+    return (
+        f"{name_of(other[0])} beside end to end, {len(other)} and {len(baseline)} "
+        "runs: how differently the stages change (standard deviation over stages of "
+        f"the change from the untrained network on) is {'; '.join(said)}."
+    )
 
 
 def as_text(table: Table) -> str:
@@ -485,6 +579,57 @@ def _markov(
     )
 
 
+_ROLES = {"X": "nhsic_input", "Y": "nhsic_target"}
+
+
+def _roles(runs: Sequence[Run], split: str) -> tuple[list[str], Table, dict[str, Any]]:
+    rows: list[tuple[str | float | None, ...]] = []
+    statistics: dict[str, Any] = {}
+    said = []
+    for name, key in _ROLES.items():
+        values = np.stack([run.information[f"{split}/{key}"] for run in runs])
+        change = (values[:, -1] - values[:, 0]).astype(np.float64)  # (r, s)
+        spread = role_differentiation(values)
+        low, high = bootstrap_interval(spread)
+        signs = [bootstrap_interval(own) for own in change.T]
+        rising = [str(k) for k, (start, _) in enumerate(signs) if start > 0]
+        falling = [str(k) for k, (_, end) in enumerate(signs) if end < 0]
+        rows.append(
+            (
+                name,
+                *(float(own) for own in change.mean(axis=0)),
+                float(spread.mean()),
+                _interval(low, high),
+            )
+        )
+        statistics[f"nHSIC {name}"] = {
+            "change": change.tolist(),
+            "differentiation": spread.tolist(),
+            "interval": [low, high],
+        }
+        moved = [
+            f"{verb} in {'stage' if len(own) == 1 else 'stages'} {', '.join(own)}"
+            for verb, own in (("rises", rising), ("falls", falling))
+            if own
+        ]
+        said.append(
+            f"with {name} by {_listed(change.mean(axis=0), '{:+.2f}')}"
+            + (
+                f", and {' and '.join(moved)} (intervals over the runs)"
+                if moved
+                else ""
+            )
+        )
+    stages = tuple(f"stage {k}" for k in range(len(rows[0]) - 3))
+    table = Table(
+        f"Change of the normalised HSIC, untrained to last probe, {split}",
+        ("with", *stages, "differentiation", "95 % interval"),
+        rows,
+    )
+    sentence = f"The normalised HSIC changes {'; '.join(said)}, stage by stage."
+    return [sentence], table, {"roles": statistics}
+
+
 def _moves(values: Sequence[float], *, least: float) -> bool:
     """Whether values differ twofold, and by more than what is nothing."""
     return max(values) > 2 * min(values) and max(values) - min(values) > least
@@ -548,6 +693,19 @@ def _estimator(
         f"The estimator itself, on Gaussians of {count} samples, 1 to 64 dimensions "
         f"and kernels × 0.5 to × 2, gives {' and '.join(said)}: values of different "
         "dimensions or widths cannot be compared, only courses of one."
+    )
+    halves = [
+        np.mean([abs(row["bias"]) for row in rows if row["samples"] == size])
+        for size in (min(row["samples"] for row in rows), count)
+    ]
+    widths = ", ".join(
+        f"{np.mean([r['bias'] for r in rows if r['factor'] == factor]):+.2f} "
+        f"(× {factor:g})"
+        for factor in sorted({row["factor"] for row in rows})
+    ).replace("-", "−")
+    sentence += (
+        f" Its mean error is {halves[0]:.2f} bits with half as many samples and "
+        f"{halves[1]:.2f} with all; its mean bias by kernel width {widths}."
     )
     return [sentence], table, rows
 

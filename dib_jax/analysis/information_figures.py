@@ -142,6 +142,14 @@ def drawings(
             f"this is the modified plane is this package’s reading.{some}",
         ),
         Drawing(
+            "nhsic_plane",
+            "Plane of normalised HSIC",
+            functools.partial(information_plane, own, split=split, measure="nhsic"),
+            f"The course of {stages} stages in the plane of normalised HSIC.",
+            "The same with the normalised HSIC between a stage and input or target in "
+            f"place of information; it has no unit{over}.{some}",
+        ),
+        Drawing(
             "information_curves",
             "Convergence",
             functools.partial(convergence_curves, group, split=split),
@@ -197,6 +205,20 @@ def drawings(
                     f"of each one’s epochs.{some}",
                 )
             )
+        made.append(
+            Drawing(
+                "beside_nhsic",
+                "Planes of normalised HSIC side by side",
+                functools.partial(
+                    information_plane, methods, split=split, measure="nhsic"
+                ),
+                f"The courses of {names} by normalised HSIC, stage by stage.",
+                f"{names}, with the same axes for a stage. Whether stages take "
+                "different roles, and more so in one method, is a number in the table "
+                f"of roles.{some}",
+                _roles_table(methods, split),
+            )
+        )
         made.append(
             Drawing(
                 "beside_depth",
@@ -271,6 +293,7 @@ def information_plane(
     *,
     split: str = "train",
     modified: bool = False,
+    measure: str = "information",
     width: float = 8.3,
 ) -> Figure:
     """The course of each stage in the information plane, a panel each.
@@ -281,14 +304,25 @@ def information_plane(
         split: "train" or "validation".
         modified: I(T_{k−1};T_k) in place of I(X;T_k) on the horizontal axis. So this
             package reads the modified plane: each stage against its own input.
+        measure: "information", or "nhsic", the normalised HSIC with X and Y.
         width: inches.
 
     Returns:
         The figure; of more than eight stages, eight.
 
-    Source: Shwartz-Ziv & Tishby, arXiv 1703.00810, for the plane that is not modified.
+    Raises:
+        ValueError: `measure` is neither, or is "nhsic" and the plane to be modified.
+
+    Source: Shwartz-Ziv & Tishby, arXiv 1703.00810, for the plane that is not modified;
+        Sakamoto & Sato, arXiv 2402.09050, for that of normalised HSIC.
     """
+    if measure not in ("information", "nhsic"):
+        raise ValueError(f"measure must be 'information' or 'nhsic', got {measure!r}")
+    by_nhsic = measure == "nhsic"
+    if by_nhsic and modified:
+        raise ValueError("modified: the plane of normalised HSIC is not modified")
     x_key = "previous_stage" if modified else "input_stage"
+    keys = ("nhsic_input", "nhsic_target") if by_nhsic else (x_key, "stage_target")
     first = next(iter(methods.values()))
     stages = _chosen(first[0][f"{split}/sigma"].shape[1], _MOST_STAGES)
     columns = min(len(stages), 4 if width > 5 else 2)
@@ -312,14 +346,19 @@ def information_plane(
             axes = panels[block * len(methods) + number, column]
             here.append(axes)
             axes.set_visible(True)
-            _trajectory(axes, group, split, x_key, stage, norm, colors, several)
+            _trajectory(axes, group, split, keys, stage, norm, colors, several)
             title = f"stage {stage}"
             if several:
                 title += f"\n{name}"
             axes.set_title(title, fontsize=_TITLE, color=_INK, loc="left")
             before = "X" if stage == 0 else f"T_{{{stage - 1}}}"
-            x_name = f"I({before if modified else 'X'};T_{{{stage}}})"
-            figures.finish(axes, f"${x_name}$ (bits)", f"$I(T_{{{stage}}};Y)$ (bits)")
+            x_name = f"({before if modified else 'X'};T_{{{stage}}})"
+            y_name = f"(T_{{{stage}}};Y)"
+            words = [
+                f"nHSIC${own}$" if by_nhsic else f"$I{own}$ (bits)"
+                for own in (x_name, y_name)
+            ]
+            figures.finish(axes, *words)
             axes.grid(axis="x", color="#EDEDED", lw=0.7)
         _same_limits(here, ticks=4 if width > 5 else 3)
     bar = _color_bar(figure, panels, norm, colors)
@@ -334,14 +373,13 @@ def _trajectory(
     axes: Axes,
     group: Group,
     split: str,
-    x_key: str,
+    keys: tuple[str, str],
     stage: int,
     norm: Normalize,
     colors: Colormap,
     as_share: bool,
 ) -> None:
-    x = _mean(group, f"{split}/{x_key}")[:, stage]
-    y = _mean(group, f"{split}/stage_target")[:, stage]
+    x, y = (_mean(group, f"{split}/{key}")[:, stage] for key in keys)
     epochs = group[0][f"{split}/epoch"].astype(float)
     if as_share:
         epochs = 100 * epochs / max(epochs[-1], 1)
@@ -749,4 +787,23 @@ def _depth_table(methods: Mapping[str, Group], split: str) -> Table:
         f"{label} {when}" for label in keys.values() for when in ("first", "last")
     ]
     title = f"First and last probe by stage, {split}, in bits"
+    return Table(title, ("method", "stage", *header), rows)
+
+
+def _roles_table(methods: Mapping[str, Group], split: str) -> Table:
+    rows: list[tuple[str | float | None, ...]] = []
+    for name, group in methods.items():
+        values = {
+            key: _mean(group, f"{split}/nhsic_{key}") for key in ("input", "target")
+        }
+        rows += [
+            (
+                name,
+                stage,
+                *(float(v[p, stage]) for v in values.values() for p in (0, -1)),
+            )
+            for stage in range(values["input"].shape[1])
+        ]
+    header = ("nHSIC X first", "nHSIC X last", "nHSIC Y first", "nHSIC Y last")
+    title = f"First and last probe by stage, {split}, normalised HSIC"
     return Table(title, ("method", "stage", *header), rows)

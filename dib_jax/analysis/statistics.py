@@ -154,6 +154,67 @@ def bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
+class Difference(NamedTuple):
+    """The difference of two groups' means.
+
+    Attributes:
+        mean: of one group minus the other's.
+        low: lower end of its 95 % interval over runs; NaN with fewer than two of each.
+        high: the upper end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def role_differentiation(values: np.ndarray) -> np.ndarray:
+    """How differently the stages of each run change: 0 where all change alike.
+
+    Args:
+        values: (r, p, s), a quantity of each run at each probe and stage, such as the
+            normalised HSIC with the input.
+
+    Returns:
+        (r,), the standard deviation over stages of the change from the first probe to
+        the last, in units of the quantity.
+
+    Raises:
+        ValueError: there are fewer than two stages, which have no roles.
+    """
+    values = np.asarray(values, np.float64)
+    if values.shape[-1] < 2:
+        raise ValueError(f"roles need at least 2 stages, got {values.shape[-1]}")
+    return (values[:, -1] - values[:, 0]).std(axis=-1)
+
+
+def bootstrap_difference(
+    one: np.ndarray, other: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Difference:
+    """Difference of two means with its 95 % percentile bootstrap interval.
+
+    The groups are resampled independently: runs of the same seed are no pairs, for
+    another schedule draws other initial weights.
+
+    Args:
+        one: (r,), a value of each run.
+        other: (q,), of the runs it is compared with.
+        resamples: how many.
+        seed: of the resampling.
+    """
+    one, other = (np.asarray(own, np.float64) for own in (one, other))
+    mean = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2:
+        return Difference(mean, float("nan"), float("nan"))
+    random = np.random.default_rng(seed)
+    means = [
+        own[random.integers(len(own), size=(resamples, len(own)))].mean(axis=1)
+        for own in (one, other)
+    ]
+    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+    return Difference(mean, float(low), float(high))
+
+
 def data_processing_violations(
     information: np.ndarray, *, tolerance: float = 0.01
 ) -> Violations:

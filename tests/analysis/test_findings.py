@@ -119,6 +119,40 @@ def test_violations_are_counted_where_they_are():
     assert counted["untrained network"]["violated"] == 3
 
 
+def changing(change, **options):
+    """A run whose normalised HSIC with X changes by so much in each stage."""
+    run = made(**options)
+    nhsic = np.linspace(0, 1, 4)[:, None] * np.asarray(change) + 2
+    return run._replace(information={**run.information, "train/nhsic_input": nhsic})
+
+
+def test_roles_are_told_apart_by_the_change_of_each_stage():
+    # By 0 in the mean in all, but differently.
+    apart = [changing([1 + 0.1 * s, 0, -1], seed=s) for s in range(3)]
+    alike = [changing([0.1 * s, 0, 0], seed=s, schedule="sequential") for s in range(3)]
+    text = said(apart)
+    assert "with X by +1.10, +0.00 and −1.00" in text
+    assert ", and rises in stage 0 and falls in stage 2 (intervals over" in text
+    sentences, table = findings.differentiation([apart, alike])
+    assert "digits, sequential, dib beside end to end, 3 and 3 runs" in sentences[0]
+    assert "more different end to end; by nHSIC with Y" in sentences[0]
+    assert "no difference is established" in sentences[0]
+    x, y = table.rows
+    assert x[1:5] == pytest.approx(("X", 0.857, 0.047, 0.81), abs=0.01)
+    assert y[4] == 0
+    # The other way round, it is the other way round; one run claims nothing.
+    turned = [
+        [run._replace(config={**run.config, "schedule.name": name}) for run in runs]
+        for runs, name in ((apart, "parallel"), (alike, "end_to_end"))
+    ]
+    assert "less different end to end" in findings.differentiation(turned)[0][0]
+    (single,) = findings.differentiation([apart[:1], alike])[0]
+    assert "so no difference is claimed" in single
+    assert findings.differentiation([apart])[0] == []
+    elsewhere = [run._replace(config={**run.config, "model.depth": 9}) for run in alike]
+    assert findings.differentiation([apart, elsewhere])[0] == []
+
+
 def test_the_control_with_shuffled_targets_stands_beside_the_value():
     assert "I(T;Y) is 1.50 bits of H(Y) = 3.30; 0.70 with shuffled" in said([made()])
 

@@ -20,6 +20,7 @@ def information(probes=4, stages=3, *, seed=0, split="train", trained=None):
         trained = np.repeat(epochs[:, None], stages, axis=1)
     keys = ("input_stage", "stage_target", "previous_stage", "stage_target_shuffled")
     keys += ("cka_final", "linear_cka_final", "sigma")
+    keys += ("nhsic_input", "nhsic_target")
     values = {key: random.uniform(0.5, 1, (probes, stages)) for key in keys}
     between = random.uniform(0.5, 1, (probes, stages, stages))
     values |= {
@@ -197,6 +198,21 @@ def test_one_probe_or_one_stage_is_enough_for_all_figures(probes, stages):
     assert [d.name for d in made if d.animate] == (
         ["information_matrices"] if probes > 1 else []
     )
+
+
+def test_the_plane_of_normalised_hsic_has_its_points_and_no_unit():
+    found = information(4, 2)
+    figure = drawn.information_plane({"a": [found]}, measure="nhsic")
+    for stage, axes in enumerate(panels(figure)):
+        keys = ("nhsic_input", "nhsic_target")
+        wanted = [found[f"train/{key}"][:, stage] for key in keys]
+        np.testing.assert_allclose(points(axes), np.stack(wanted, axis=1))
+        assert axes.get_xlabel() == f"nHSIC$(X;T_{{{stage}}})$"
+        assert axes.get_ylabel() == f"nHSIC$(T_{{{stage}}};Y)$"
+    with pytest.raises(ValueError, match="must be 'information' or 'nhsic', got 'hs'"):
+        drawn.information_plane({"a": [found]}, measure="hs")
+    with pytest.raises(ValueError, match="normalised HSIC is not modified"):
+        drawn.information_plane({"a": [found]}, measure="nhsic", modified=True)
 
 
 def test_what_is_not_comparable_is_not_drawn_beside():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dib_jax.analysis.statistics import (
+    bootstrap_difference,
     bootstrap_interval,
     chain,
     chain_at_width,
@@ -14,6 +15,7 @@ from dib_jax.analysis.statistics import (
     data_processing_violations,
     deviation,
     estimator_bias,
+    role_differentiation,
 )
 from dib_jax.information import gaussian_gram, mutual_information
 
@@ -118,3 +120,25 @@ def test_the_bias_of_the_estimator_grows_with_dimension_and_with_narrow_kernels(
     assert found[1, 1.0, 2.0]["estimate"] > found[1, 1.0, 0.0]["estimate"] + 0.3
     assert found[16, 0.3, 0.0]["bias"] > found[16, 1.0, 0.0]["bias"] + 1
     assert found[16, 1.0, 0.0]["bias"] > found[1, 1.0, 0.0]["bias"] > 0
+
+
+def test_stages_that_change_alike_are_not_differentiated_whatever_their_values():
+    start = np.array([[1.0, 5.0, 2.0]])
+    alike = np.stack([start, start + 0.5, start - 0.7], axis=1)
+    np.testing.assert_allclose(role_differentiation(alike), 0.0, atol=1e-12)
+    # One falls by 1, one stays, one rises by 1: only first and last probe count.
+    apart = np.stack([start, start + 9, start + np.array([-1, 0, 1])], axis=1)
+    np.testing.assert_allclose(role_differentiation(apart), math.sqrt(2 / 3))
+    with pytest.raises(ValueError, match="at least 2 stages, got 1"):
+        role_differentiation(np.ones((2, 3, 1)))
+
+
+def test_a_difference_of_means_has_an_interval_that_is_as_wide_as_students():
+    random = np.random.default_rng(0)
+    one, other = random.normal(2, 1, 200), random.normal(1, 2, 100)
+    found = bootstrap_difference(one, other)
+    error = math.sqrt(one.var() / 200 + other.var() / 100)
+    assert found.mean == pytest.approx(one.mean() - other.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert found.low < found.mean < found.high
+    assert math.isnan(bootstrap_difference(one, other[:1]).low)

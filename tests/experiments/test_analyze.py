@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
+from dib_jax.analysis import information_figures
 from dib_jax.training.config import complete
 from experiments import analyze, command_line, run
 
@@ -80,6 +82,36 @@ def test_a_folder_without_probes_is_one_line(folder, tmp_path, capsys):
     status, _, err = answer(capsys, f"--workdir={folder}", str(tmp_path))
     assert (status, err.count("\n")) == (2, 1)
     assert "has no probes; a run has them with analysis.every_epochs" in err
+
+
+def test_layer_wise_training_is_set_beside_end_to_end_of_the_same_network(
+    folder, tmp_path, capsys, monkeypatch
+):
+    every = information_figures.drawings
+
+    def those_of_nhsic(*groups):
+        return [drawing for drawing in every(*groups) if "nhsic" in drawing.name]
+
+    monkeypatch.setattr(information_figures, "drawings", those_of_nhsic)
+    # The same probes under another schedule's name, each with two seeds.
+    for schedule in ("end_to_end", "parallel"):
+        for seed in (0, 1):
+            copy = tmp_path / f"{schedule}{seed}"
+            shutil.copytree(folder / "probes", copy / "probes")
+            settings = json.loads((folder / "config.json").read_text())
+            settings["seed"], settings["schedule"]["name"] = seed, schedule
+            (copy / "config.json").write_text(json.dumps(settings))
+    status, out, _ = answer(capsys, "--workdir", *map(str, sorted(tmp_path.iterdir())))
+    assert status == 0
+    said = " ".join(out.split())
+    assert said.count("parallel, dib beside end to end, 2 and 2 runs") == 1
+    assert "How differently the stages change, train" in out
+    assert "Its mean error is" in said
+    for workdir in tmp_path.iterdir():
+        found = json.loads((workdir / "findings.json").read_text())
+        assert "no difference is established" in found["sentences"][-1]
+        drawn = {path.name for path in (workdir / "figures").iterdir()}
+        assert {"nhsic_plane.png", "beside_nhsic.svg"} <= drawn
 
 
 def test_help_and_a_missing_folder_are_answered(capsys):

@@ -660,3 +660,15 @@ def test_help_alone_does_not_wait_for_jax():
     subprocess.run(
         [sys.executable, "-c", program], check=True, cwd=ROOT, capture_output=True
     )
+
+
+def test_outside_of_a_checkout_the_installed_configs_are_found(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "configs").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    file = command_line.load_config("configs/digits_cnn.py:quick")
+    assert (file.name, file.variant) == ("digits_cnn", "quick")
+    # One's own file of that name goes first.
+    own = "def get_config():\n    return {'seed': 7}\n"
+    (elsewhere / "configs" / "digits_cnn.py").write_text(own)
+    assert command_line.load_config("configs/digits_cnn.py").config.seed == 7

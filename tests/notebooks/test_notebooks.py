@@ -1,0 +1,76 @@
+"""The notebooks: as they are stored, and executed in quick mode without a network."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+# What a system's own folders are called; devices are no files of anybody's.
+ABSOLUTE = re.compile(r"""["'(=\s](/(?!dev/)[a-z]+/\w|[A-Z]:\\)""")
+
+
+def cells(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["nbformat"] == 4
+    return content["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def test_the_readme_names_every_notebook():
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert len(NOTEBOOKS) == 4
+    assert [path.name for path in NOTEBOOKS if path.name not in readme] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stored_small_and_without_traces_of_a_run(path):
+    assert path.stat().st_size < 32_000
+    for cell in cells(path):
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert not cell["metadata"]
+        assert ABSOLUTE.search(source(cell)) is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cell_installs_and_the_second_one_asks(path):
+    first, second = map(source, cells(path)[:2])
+    assert first == source(cells(NOTEBOOKS[0])[0])
+    assert 'if importlib.util.find_spec("dib_jax") is None:' in first
+    assert "git+{repository}" in first
+    assert "%pip install" in first
+    settings = {}
+    exec(second, settings)
+    assert settings["quick"] is True
+    assert settings["data_dir"] == ""
+
+
+@pytest.mark.once
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    # Downloads fail at once, whether there is a network or not.
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    assert any("image/png" in out.get("data", {}) for out in outputs)
+    said = "".join(out.get("text", "") for out in outputs)
+    falls_back = any("except ConnectionError" in cell.source for cell in notebook.cells)
+    assert ("In its place" in said) == falls_back
