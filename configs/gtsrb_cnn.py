@@ -1,6 +1,9 @@
 """GreedyDIB on German traffic signs (GTSRB, 32 × 32): which of 43 signs it is.
 
 Command:  python -m experiments.run --config=configs/gtsrb_cnn.py (or :quick)
+
+Test accuracy 0.9737 ± 0.0025, all heads together 0.9776 ± 0.0011, end to end 0.9782 ±
+0.0021 (three seeds, results/traffic_signs.md).
 """
 
 import ml_collections

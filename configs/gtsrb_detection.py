@@ -1,6 +1,10 @@
 """GreedyDIB on German traffic signs (GTSRB, 32 × 32): which sign it is, and its box.
 
 Command:  python -m experiments.run --config=configs/gtsrb_detection.py (or :quick)
+
+With three epochs a stage: test AP50 0.9232 ± 0.0032, mean IoU 0.8684 ± 0.0030; end to
+end 0.9255 ± 0.0094 and 0.8698 ± 0.0043; the mean training box 0.8517 (three seeds,
+results/traffic_signs.md).
 """
 
 import ml_collections

@@ -11,7 +11,7 @@ import ml_collections
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "gtsrb_cnn": (),
     "gtsrb_detection": ("epochs=3",),
-    "roadsign_detection": ("epochs=6",),
+    "roadsign_detection": ("epochs=8",),
 }
 
 
