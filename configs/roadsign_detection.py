@@ -2,8 +2,8 @@
 
 Command:  python -m experiments.run --config=configs/roadsign_detection.py (or :quick)
 
-With eight epochs a stage: test AP50 0.29 of all boxes and 0.40 of the largest, end to
-end 0.30 and 0.37 (two and three seeds, results/traffic_signs.md).
+With eight epochs a stage: test AP50 0.29 of all boxes and 0.39 of the largest, end to
+end 0.30 and 0.37 (three seeds, results/traffic_signs.md).
 """
 
 import ml_collections
