@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
@@ -256,33 +257,48 @@ def methods_figure(
         entries: the same runs.
         width: inches.
     """
-    datasets = list(dict.fromkeys(row.dataset for row in table))
-    heights = [
-        0.5 + 0.27 * sum(row.dataset == dataset for row in table)
-        for dataset in datasets
-    ]
-    figure = Figure(figsize=(width, 0.4 + sum(heights)), layout="constrained")
-    panels = figure.subplots(
-        len(datasets), 1, squeeze=False, height_ratios=heights
-    ).ravel()
-    for axes, dataset in zip(panels, datasets, strict=True):
-        here = [row for row in table if row.dataset == dataset]
+    figure, panels = _panels(table, width=width, margin=0.4)
+    for axes, here in panels:
         for place, row in enumerate(reversed(here)):
             points = [
                 100 * entry.results["test"][row.metric]
                 for entry in entries
-                if (entry.dataset, entry.method) == (dataset, row.method)
+                if (entry.dataset, entry.method) == (row.dataset, row.method)
             ]
             axes.plot(
                 points, [place] * len(points), "o", ms=4, color=figures.BLUE, alpha=0.6
             )
             axes.plot([100 * row.mean], [place], "|", ms=13, mew=2, color="#222222")
+    return figure
+
+
+def _panels(
+    table: Sequence[Row], *, width: float, margin: float
+) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
+    """A figure with a panel a data set, a labelled line a method, the first on top.
+
+    Args:
+        table: as `rows` gives it.
+        width: inches.
+        margin: inches of height beside the panels.
+
+    Returns:
+        The figure, and for each data set its axes and its rows of the table.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in table))
+    rows_of = [[row for row in table if row.dataset == name] for name in datasets]
+    heights = [0.5 + 0.27 * len(here) for here in rows_of]
+    figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
+    panels = figure.subplots(
+        len(datasets), 1, squeeze=False, height_ratios=heights
+    ).ravel()
+    for axes, here, dataset in zip(panels, rows_of, datasets, strict=True):
         axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
         axes.set_ylim(-0.6, len(here) - 0.4)
         axes.set_title(dataset, fontsize=9.5, loc="left")
         figures.finish(axes, f"Test {here[0].metric} (%)", "")
         axes.grid(axis="x", color="#EDEDED", lw=0.7)
-    return figure
+    return figure, list(zip(panels, rows_of, strict=True))
 
 
 def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
@@ -294,19 +310,10 @@ def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
         table: as `rows` gives it.
         width: inches.
     """
-    datasets = list(dict.fromkeys(row.dataset for row in table))
     count = max(len(row.stages) for row in table)
     colors = figures.stage_colors(count)
-    heights = [
-        0.5 + 0.27 * sum(row.dataset == dataset for row in table)
-        for dataset in datasets
-    ]
-    figure = Figure(figsize=(width, 0.7 + sum(heights)), layout="constrained")
-    panels = figure.subplots(
-        len(datasets), 1, squeeze=False, height_ratios=heights
-    ).ravel()
-    for axes, dataset in zip(panels, datasets, strict=True):
-        here = [row for row in table if row.dataset == dataset]
+    figure, panels = _panels(table, width=width, margin=0.7)
+    for axes, here in panels:
         for place, row in enumerate(reversed(here)):
             values = [100 * value for value in row.stages]
             axes.plot(values, [place] * len(values), lw=1, color="#C8C8C8", zorder=1)
@@ -315,11 +322,6 @@ def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
                 continue
             for stage, value in enumerate(values):
                 axes.plot(value, place, "o", ms=5, color=colors[stage], zorder=2)
-        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
-        axes.set_ylim(-0.6, len(here) - 0.4)
-        axes.set_title(dataset, fontsize=9.5, loc="left")
-        figures.finish(axes, f"Test {here[0].metric} (%)", "")
-        axes.grid(axis="x", color="#EDEDED", lw=0.7)
     marks = [
         Line2D([], [], ls="", marker="o", ms=5, color=color, label=f"stage {stage}")
         for stage, color in enumerate(colors[:count] if count > 1 else [])
