@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_train import stop_at_the_first_checkpoint
 
-from dib_jax import checkpoints
 from dib_jax.models.cnn import cnn
 from dib_jax.models.heads.linear import linear
 from dib_jax.models.heads.momentum import momentum
 from dib_jax.models.mlp import mlp
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
-from dib_jax.training import train as engine
 from dib_jax.training.config import complete
 from dib_jax.training.steps import Block, initial_states, train_step
 from dib_jax.training.train import train
@@ -193,19 +192,6 @@ def test_with_blocks_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         shapes
     )
     assert whole.results["head"] == "momentum"
-    save = checkpoints.save
-
-    class Stop(Exception):
-        pass
-
-    def stop(*arguments):
-        save(*arguments)
-        raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
-        patch.setattr(checkpoints, "save", stop)
-        with pytest.raises(Stop):
-            train(config, tmp_path / "stopped", config_name="digits_cnn")
+    stop_at_the_first_checkpoint(config, tmp_path / "stopped", monkeypatch)
     resumed = train(config, tmp_path / "stopped", config_name="digits_cnn")
     chex.assert_trees_all_equal(resumed.network, whole.network)

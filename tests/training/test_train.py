@@ -305,8 +305,9 @@ def test_the_first_stage_trained_at_once_is_that_of_the_sequential_schedule(
     assert len(of_first[0]) == 4
 
 
-def test_stages_trained_at_once_go_on_to_the_same_bits(at_once, tmp_path, monkeypatch):
-    save, workdir = checkpoints.save, tmp_path / "run"
+def stop_at_the_first_checkpoint(config, workdir, monkeypatch):
+    """A run that ends when its first epoch has been saved."""
+    save = checkpoints.save
 
     class Stop(Exception):
         pass
@@ -319,7 +320,12 @@ def test_stages_trained_at_once_go_on_to_the_same_bits(at_once, tmp_path, monkey
         patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
         patch.setattr(checkpoints, "save", stop)
         with pytest.raises(Stop):
-            train(in_parallel(), workdir, config_name="digits_cnn")
+            train(config, workdir, config_name="digits_cnn")
+
+
+def test_stages_trained_at_once_go_on_to_the_same_bits(at_once, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    stop_at_the_first_checkpoint(in_parallel(), workdir, monkeypatch)
     assert len(lines(workdir)) == 6
     resumed = train(in_parallel(), workdir, config_name="digits_cnn")
     chex.assert_trees_all_equal(resumed.network, at_once[1].network)
