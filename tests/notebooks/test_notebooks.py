@@ -60,6 +60,8 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    # A kernel that finds a backend chosen keeps it and shows no figures.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     # Downloads fail at once, whether there is a network or not.
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
