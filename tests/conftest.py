@@ -13,8 +13,13 @@ def quick_compilation(tmp_path_factory):
     Machine code is not optimised: these programs are small. What the compiler says of
     memory and work is as it would be.
     """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in this one
+        folder = folder.parent
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_compilation_cache_dir": str(folder / "xla"),
+        # Only with a limit does JAX lock it, and nobody reads what is half written.
+        "jax_compilation_cache_max_size": 2**33,
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
