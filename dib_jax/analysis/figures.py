@@ -37,6 +37,10 @@ _CELL_CHARACTERS, _LINE = 22, 0.13  # of a caption: length and inches of a line
 
 # What a line of metrics.jsonl holds beside the terms.
 _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
+_GRADIENTS = {
+    "task_gradient": "Norm of the gradient through the head",
+    "local_gradient": "Norm of the gradient through all else",
+}
 _METRICS = {
     "accuracy": "Accuracy",
     "ap50": "AP50",
@@ -88,6 +92,8 @@ def term_label(name: str, *, loss_unit: str = "") -> str:
         return "Loss, all terms"
     if name == "sigma":
         return "Kernel width σ"
+    if name in _GRADIENTS:
+        return _GRADIENTS[name]
     # HSIC and its kin hold neither word; they have no unit.
     if any(word in name for word in ("information", "entropy", "correlation")):
         return f"{text} (bits)"
@@ -102,7 +108,8 @@ def terms(rows: Rows) -> tuple[str, ...]:
 
     Returns:
         Those with a number somewhere, without metrics, `loss` and `task_loss` first;
-        `loss` is left out where `task_loss` is all of it.
+        `loss` is left out where `task_loss` is all of it, the gradients where all of
+        them comes through the head.
     """
     found: dict[str, None] = {}
     for row in rows:
@@ -116,6 +123,8 @@ def terms(rows: Rows) -> tuple[str, ...]:
         row.get("loss") == row.get("task_loss") for row in train
     ):
         names.remove("loss")
+    if not any(row.get("local_gradient") for row in train):
+        names = [name for name in names if name not in _GRADIENTS]
     # The whole first, then its parts; sorting keeps the order of the others.
     return tuple(sorted(names, key=lambda n: (n != "loss", n != "task_loss")))
 

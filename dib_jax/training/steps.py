@@ -23,6 +23,9 @@ Augmentation = Callable[[jax.Array, Batch], Batch]
 
 # The recorded share of features that differs between samples.
 SPREAD = "spread"
+# The recorded norms of the loss's gradient with respect to the features of a batch:
+# what comes through the head, and through all else in the local loss.
+TASK_GRADIENT, LOCAL_GRADIENT = "task_gradient", "local_gradient"
 # In a batch: what the trunk put out for it, where that was computed before.
 TRUNK_OUTPUT = "trunk_output"
 # Of a head's variables: weights that follow those of the next block's first stage, the
@@ -343,10 +346,8 @@ def _update(
         x, changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
         return x, changed.get("batch_stats", {})
 
-    def loss_fn(trainable: tuple[Any, Any, Any]) -> tuple[jax.Array, Any]:
-        params, head_params, module_params = trainable
-        x, batch_stats = stage_input.astype(block.compute_dtype), []
-        inner = [x]
+    def forward(params: tuple[Any, ...]) -> tuple[tuple[jax.Array, ...], Any]:
+        x, inner, batch_stats = stage_input.astype(block.compute_dtype), [], []
         for module, entry, stats in zip(
             block.stages, params, state.batch_stats, strict=True
         ):
@@ -356,8 +357,17 @@ def _update(
             x, stats = stage(entry, stats, x)
             batch_stats.append(stats)
             inner.append(x)
+        return tuple(inner), tuple(batch_stats)
+
+    def loss_fn(
+        to_head: jax.Array,
+        inner: tuple[jax.Array, ...],
+        head_params: Any,
+        module_params: Any,
+    ) -> tuple[jax.Array, Any]:
+        x = inner[-1]
         outputs, head_stats = apply(
-            block.head, head_params, state.head["batch_stats"], x, **kept
+            block.head, head_params, state.head["batch_stats"], to_head, **kept
         )
         outputs = _cast(outputs, jnp.float32)
         task_loss, task_terms = block.task.loss(outputs, targets)
@@ -392,7 +402,8 @@ def _update(
             modules=given,
         )
         if block.every_stage:
-            loss, terms = _at_every_stage(block, signals, inner)
+            before = stage_input.astype(block.compute_dtype)
+            loss, terms = _at_every_stage(block, signals, (before, *inner))
         else:
             loss, terms = block.objective(signals)
         terms = {
@@ -402,12 +413,19 @@ def _update(
             **terms,
             SPREAD: _spread(x),
         }
-        stats = (tuple(batch_stats), head_stats, module_stats)
-        return loss, (terms, stats, x)
+        return loss, (terms, head_stats, module_stats)
 
     trainable = (state.params, state.head["params"], state.modules["params"])
-    grads, (terms, stats, features) = jax.grad(loss_fn, has_aux=True)(trainable)
-    batch_stats, head_stats, module_stats = stats
+    inner, backward, batch_stats = jax.vjp(forward, state.params, has_aux=True)
+    grads, (terms, head_stats, module_stats) = jax.grad(
+        loss_fn, argnums=(0, 1, 2, 3), has_aux=True
+    )(inner[-1], inner, *trainable[1:])
+    through_head, (*earlier, through_loss), *others = grads
+    terms |= {
+        TASK_GRADIENT: _norm(through_head),
+        LOCAL_GRADIENT: _norm(through_loss),
+    }
+    grads = (*backward((*earlier, through_loss + through_head)), *others)
     updates, opt_state = block.optimizer.update(grads, state.opt_state, trainable)
     params, head_params, module_params = optax.apply_updates(trainable, updates)
     state = StageState(
@@ -418,7 +436,11 @@ def _update(
         opt_state=opt_state,
         modules={"params": module_params, "batch_stats": module_stats},
     )
-    return state, terms, jax.lax.stop_gradient(features)
+    return state, terms, jax.lax.stop_gradient(inner[-1])
+
+
+def _norm(gradient: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(gradient.astype(jnp.float32))
 
 
 def _spread(features: jax.Array) -> jax.Array:

@@ -470,6 +470,34 @@ def test_the_penalty_of_a_late_stage_reaches_the_early_ones(data):
     assert moved[2] == 0
 
 
+def test_the_gradients_of_task_and_penalty_are_recorded_apart(data):
+    batch = jax.tree.map(lambda leaf: leaf[:8], data)
+
+    def weighted(signals):
+        return 3 * signals.task_loss + 0.5 * jnp.sum(signals.features**2), {}
+
+    block = block_at(0, objective=weighted)
+    state = initial_state(block, jax.random.key(5), data["images"])
+    _, terms = step_of(block, state, (), batch, key=jax.random.key(0))
+    stage = {"params": state.params[0], "batch_stats": state.batch_stats[0]}
+    features, _ = STAGES[0].apply(
+        stage, block.prepare(batch["images"]), train=True, mutable=["batch_stats"]
+    )
+
+    def task_loss(features):
+        outputs = block.head.apply(
+            {"params": state.head["params"]}, features, train=True
+        )
+        return block.task.loss(outputs, batch["labels"])[0]
+
+    want = 3 * jnp.linalg.norm(jax.grad(task_loss)(features))
+    np.testing.assert_allclose(terms["task_gradient"], want, rtol=1e-5)
+    # That of half the sum of squares are the features themselves.
+    norm = jnp.linalg.norm(features)
+    np.testing.assert_allclose(terms["local_gradient"], norm, rtol=1e-5)
+    assert float(want) > 0
+
+
 def test_the_progress_of_a_training_runs_from_zero_to_its_last_step(data):
     def objective(signals):
         return signals.task_loss, {"progress": signals.progress}

@@ -182,7 +182,8 @@ def _terms(material: Material) -> Section | None:
         + ".",
         vector=len(_trained(material)) <= MANY,
         caption="Terms of the local loss, averages over each epoch’s training batches. "
-        "Information is that of a batch, in bits.",
+        "Information is that of a batch, in bits. A gradient is that of a batch’s loss "
+        "with respect to the stage’s features.",
     )
     last = {
         row["stage"]: row
