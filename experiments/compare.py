@@ -14,6 +14,9 @@ The config file's `get_config` returns
   like      optional: another such file, whose fields it has where it sets none itself
   search    optional: method → alternatives, each a tuple of overrides; every method has
             as many, and the best on the validation split with the first seed is run
+  curves    optional: triples of a curve's name, a method and the number by which it
+            differs from the curve's others; what is measured is drawn against that
+  axis      what that number is called, such as "β"
 
 Every run is one of `experiments.run`, in DIR/runs/DATASET-METHOD-seedSEED; the same
 command goes on where it stopped. Leaves DIR/table.md, .csv and .json, figures and
@@ -22,6 +25,7 @@ report.html.
 
 import concurrent.futures
 import csv
+import functools
 import io
 import itertools
 import json
@@ -33,15 +37,20 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import command_line
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dib_jax.analysis.comparison import Entry, Row
 
-_FIELDS = ("like", "base", "methods", "datasets", "seeds", "reference", "search")
+_FIELDS = (
+    "like", "base", "methods", "datasets", "seeds", "reference", "search", "curves",
+    "axis",
+)  # fmt: skip
 # So many pairs of methods are named one by one.
 _MOST_PAIRS = 12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*")
@@ -57,6 +66,8 @@ class Plan(NamedTuple):
         seeds: of the runs.
         reference: name of a method.
         search: alternatives by method; empty for no search.
+        curves: numbers by method, by curve; empty for none.
+        axis: what these numbers are called.
     """
 
     base: str
@@ -65,6 +76,8 @@ class Plan(NamedTuple):
     seeds: tuple[int, ...]
     reference: str
     search: dict[str, tuple[dict[str, str], ...]]
+    curves: dict[str, dict[str, float]]
+    axis: str
 
 
 class Run(NamedTuple):
@@ -136,7 +149,34 @@ def read_plan(given: Mapping[str, Any]) -> Plan:
             "search must have as many alternatives for every method, got "
             f"{ {name: sizes.get(name, 0) for name in methods} }"
         )
-    return Plan(given["base"], methods, named["datasets"], seeds, reference, search)
+    return Plan(
+        base=given["base"],
+        methods=methods,
+        datasets=named["datasets"],
+        seeds=seeds,
+        reference=reference,
+        search=search,
+        curves=_curves(given.get("curves") or (), methods),
+        axis=given.get("axis") or "setting",
+    )
+
+
+def _curves(
+    given: Sequence[Any], methods: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for one in given:
+        match one:
+            case (str(curve), str(method), int() | float() as value):
+                pass
+            case _:
+                raise ValueError(
+                    f"curves: {one!r} is not a curve's name, a method and a number"
+                )
+        if method not in methods:
+            raise ValueError(f"curves: {curve!r} names {method!r}, which is no method")
+        found.setdefault(curve, {})[method] = float(value)
+    return found
 
 
 def _overrides(where: str, value: Any) -> dict[str, str]:
@@ -355,6 +395,8 @@ def write_tables(
 ) -> pathlib.Path:
     """Write table.md, .csv and .json, the figures and report.html.
 
+    Where curves are planned also curves.csv.
+
     Args:
         workdir: of the comparison.
         plan: what was compared.
@@ -391,32 +433,34 @@ def write_tables(
         workdir / "table.json",
         {"command": command, "reference": plan.reference, **facts, "rows": plain},
     )
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, fieldnames=list(plain[0]))
-    writer.writeheader()
-    for row in plain:
-        joined = {k: json.dumps(row[k]) for k in ("seeds", "stages", "others")}
-        writer.writerow({**row, **joined})
-    write_atomically(workdir / "table.csv", stream.getvalue().encode())
+    joined = ("seeds", "stages", "others")
+    _write_csv(
+        workdir / "table.csv",
+        [{**row, **{k: json.dumps(row[k]) for k in joined}} for row in plain],
+    )
+    drawn: dict[str, tuple[str, Callable[..., Figure]]] = {
+        "methods": (
+            "Test metric of every run (a dot a seed; the bar is the mean).",
+            functools.partial(comparison.methods_figure, table, entries),
+        ),
+        "stages": (
+            "Mean test metric after each stage.",
+            functools.partial(comparison.stages_figure, table),
+        ),
+    }
+    drawn |= _curves_drawn(workdir, plan, table)
     pictures = []
     (workdir / "figures").mkdir(exist_ok=True)
-    captions = {
-        "methods": "Test metric of every run (a dot a seed; the bar is the mean).",
-        "stages": "Mean test metric after each stage.",
-    }
-    drawn = {
-        "methods": lambda width: comparison.methods_figure(table, entries, width=width),
-        "stages": lambda width: comparison.stages_figure(table, width=width),
-    }
-    for name, draw in drawn.items():
-        write_atomically(workdir / "figures" / f"{name}.png", figures.png(draw(8.3)))
+    for name, (caption, draw) in drawn.items():
+        picture = figures.png(draw(width=8.3))
+        write_atomically(workdir / "figures" / f"{name}.png", picture)
         pictures.append(
             page.figure(
-                ("image/svg+xml", figures.svg(draw(8.3))),
-                ("image/svg+xml", figures.svg(draw(3.6))),
+                ("image/svg+xml", figures.svg(draw(width=8.3))),
+                ("image/svg+xml", figures.svg(draw(width=3.6))),
                 width=797,
-                alt=captions[name],
-                caption=captions[name],
+                alt=caption,
+                caption=caption,
             )
         )
     text = page.page(
@@ -433,6 +477,63 @@ def write_tables(
     path = workdir / "report.html"
     write_atomically(path, text.encode())
     return path
+
+
+def _curves_drawn(
+    workdir: pathlib.Path, plan: Plan, table: "Sequence[Row]"
+) -> "dict[str, tuple[str, Callable[..., Figure]]]":
+    """Write curves.csv; captions and drawings of the curves by their name."""
+    from dib_jax.analysis import curves
+    from dib_jax.training.workdir import finished, read_results
+
+    about = {
+        "metric": "Test metric after each stage",
+        "pull": "How strong the local loss pulls at a stage's features beside the "
+        "task's: norms of gradients, means over the training",
+        "kept": "Information about the input at the last probe",
+    }
+    drawn: dict[str, tuple[str, Callable[..., Figure]]] = {}
+    everything = []
+    for dataset in plan.datasets if plan.curves else ():
+        runs: dict[str, list[curves.Measured]] = {}
+        for (name, method), own in planned(plan, workdir).items():
+            for run in own:
+                if name == dataset and finished(run.workdir):
+                    results = read_results(run.workdir)
+                    one = curves.measured(run.workdir, results)
+                    runs.setdefault(method, []).append(one)
+        points = curves.table(plan.curves, runs)
+        everything += [{"dataset": dataset, **point} for point in points]
+        last = {row.method: row for row in table if row.dataset == dataset}
+        reference = last.get(plan.reference)
+        for quantity, words in about.items():
+            if all(point[quantity] is None for point in points):
+                continue
+            drawn[f"{dataset}_{quantity}"] = (
+                f"{dataset}: {words}, against {plan.axis}; bars are one standard "
+                "deviation over seeds.",
+                functools.partial(
+                    curves.curves_figure,
+                    points,
+                    quantity,
+                    axis=plan.axis,
+                    metric=table[0].metric,
+                    reference=reference and (reference.method, reference.mean),
+                ),
+            )
+    if everything:
+        _write_csv(workdir / "curves.csv", everything)
+    return drawn
+
+
+def _write_csv(path: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    from dib_jax.training.workdir import write_atomically
+
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, fieldnames=list(lines[0]))
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(path, stream.getvalue().encode())
 
 
 def _shown(

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.once
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.py"))
 COMPARISONS = [
+    "beta.py:digits",
+    "beta.py:cifar10",
+    "beta.py:quick",
     "digits.py",
     "digits.py:quick",
     "fashion_mnist.py",

@@ -78,6 +78,8 @@ def test_a_data_sets_options_are_not_those_of_another_network(tmp_path):
         ({"methods": {"a/b": ()}, "reference": "a/b"}, "part of a folder's"),
         ({"datasets": {"digits": ("epochs",)}}, "'epochs' is no override"),
         ({"search": {"greedy": ("epochs=1",)}}, "as many alternatives for every"),
+        ({"curves": (("β", "typo", 0.1),)}, "'typo', which is no method"),
+        ({"curves": (("β", "greedy"),)}, "a curve's name, a method and a number"),
     ],
 )
 def test_a_mistake_in_the_plan_is_named(changes, message):
@@ -126,6 +128,8 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
             "end_to_end": ("optimizer.learning_rate=0.05", "epochs=2"),
             "greedy": ("optimizer.learning_rate=0.05", "objective.beta=0.0"),
         },
+        "curves": (("greedy", "greedy", 0.5),),
+        "axis": "β",
     }
     assert start(tmp_path, plan, "--jobs=2") == 0
     out = tmp_path / "out"
@@ -151,7 +155,13 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     assert "| ensemble of heads | chosen |" in markdown
     assert f"| {100 * rows['greedy']['ensemble']:.2f} | " in markdown
     assert rows["end_to_end"]["ensemble"] is None
-    assert (out / "report.html").read_text().count("<figure") == 2
+    with (out / "curves.csv").open() as stream:
+        points = list(csv.DictReader(stream))
+    assert [float(point["metric"]) for point in points] == rows["greedy"]["stages"]
+    assert [point["value"] for point in points] == ["0.5", "0.5"]
+    figures = ["digits_kept", "digits_metric", "digits_pull", "methods", "stages"]
+    assert sorted(path.stem for path in (out / "figures").glob("*.png")) == figures
+    assert (out / "report.html").read_text().count("<figure") == len(figures)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")}
     capsys.readouterr()
     assert start(tmp_path, plan) == 0
