@@ -151,7 +151,7 @@ def curves_figure(
     stages = sorted({point["stage"] for point in points})
     names = list(dict.fromkeys(point["curve"] for point in points))
     colors = figures.stage_colors(len(names))
-    columns = min(len(stages), 4 if width > 5 else 2)
+    columns = min(len(stages), 4 if width > 5 else 1)
     lines = -(-len(stages) // columns)
     figure = Figure(figsize=(width, 2.5 * lines + 0.7), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)

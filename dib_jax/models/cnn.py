@@ -13,38 +13,47 @@ class ConvolutionStage(nn.Module):
     Attributes:
         width: output channels of every convolution.
         convolutions: how many.
-        pool: whether 2 × 2 max pooling follows the first of them.
+        pool: whether there is 2 × 2 max pooling.
+        pool_after: which of the convolutions it follows, "first" or "last".
     """
 
     width: int
     convolutions: int = 1
     pool: bool = True
+    pool_after: str = "first"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        pooled = 0 if self.pool_after == "first" else self.convolutions - 1
         for index in range(self.convolutions):
             x = Convolution(self.width)(x)
-            pool = self.pool and index == 0
+            pool = self.pool and index == pooled
             x = BatchNorm(relu=True, pool=pool)(x, train=train)
         return x
 
 
 def cnn(
-    *, widths: tuple[int, ...] = (32, 64, 128), convolutions: int = 1, pools: int = 3
+    *,
+    widths: tuple[int, ...] = (32, 64, 128),
+    convolutions: int = 1,
+    pools: int = 3,
+    pool_after: str = "first",
 ) -> tuple[nn.Module, ...]:
     """A small convolutional network, (n, h, w, c) → (n, h', w', widths[-1]).
 
     Args:
         widths: channels of each stage; as many stages as numbers.
         convolutions: 3 × 3 convolutions in every stage.
-        pools: how many of the first stages have 2 × 2 max pooling, which follows
-            their first convolution.
+        pools: how many of the first stages have 2 × 2 max pooling.
+        pool_after: which of a stage's convolutions it follows: first, the cheaper, or
+            last, with which all of them see the stage's input at full resolution.
 
     Returns:
         The stages, input side first.
 
     Raises:
-        ValueError: a width or `convolutions` below 1, or `pools` not in 0..stages.
+        ValueError: a width or `convolutions` below 1, `pools` not in 0..stages, or an
+            unknown `pool_after`.
     """
     if not widths or min(widths) < 1:
         raise ValueError(f"widths must be one or more numbers ≥ 1, got {widths!r}")
@@ -52,7 +61,14 @@ def cnn(
         raise ValueError(f"convolutions must be ≥ 1, got {convolutions!r}")
     if not 0 <= pools <= len(widths):
         raise ValueError(f"pools must be 0 to {len(widths)}, got {pools!r}")
+    if pool_after not in ("first", "last"):
+        raise ValueError(f"pool_after must be first or last, got {pool_after!r}")
     return tuple(
-        ConvolutionStage(width=width, convolutions=convolutions, pool=index < pools)
+        ConvolutionStage(
+            width=width,
+            convolutions=convolutions,
+            pool=index < pools,
+            pool_after=pool_after,
+        )
         for index, width in enumerate(widths)
     )

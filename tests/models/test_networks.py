@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,17 @@ def test_an_mlp_flattens_pictures_and_a_cnn_halves_them_where_it_pools():
     assert [shape for shape, _ in found] == [(4, 16, 16, 6), (4, 16, 16, 8)]
 
 
+def test_pooling_after_the_last_convolution_is_that_of_the_unpooled_stage():
+    (whole,) = cnn(widths=(6,), convolutions=2, pools=0)
+    (pooled,) = cnn(widths=(6,), convolutions=2, pools=1, pool_after="last")
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    variables = whole.init(jax.random.key(1), x, train=False)
+    want = nn.max_pool(whole.apply(variables, x, train=False), (2, 2), (2, 2))
+    found = pooled.apply(variables, x, train=False)
+    np.testing.assert_allclose(found, want, atol=1e-6)
+    assert float(want.max()) > 0
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -130,6 +142,7 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
         (lambda: resnet(depth=21), "got 21"),
         (lambda: cnn(widths=()), "widths must be"),
         (lambda: cnn(widths=(4,), pools=2), "pools must be 0 to 1, got 2"),
+        (lambda: cnn(pool_after="end"), "first or last, got 'end'"),
         (lambda: mlp(widths=(4, 0)), "widths must be"),
         (lambda: linear(num_outputs=2, pool=-1), "pool must be ≥ 0, got -1"),
         (lambda: conv(num_outputs=2, stage=0, layers=-1), "layers must be ≥ 0, got -1"),
