@@ -30,9 +30,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     config.model = dict(
         name="cnn",
-        widths=(8, 16, 32) if quick else (32, 64, 128),
+        widths=(8, 16, 32) if quick else (24, 48, 96),
         convolutions=1 if quick else 2,
         pools=3,
+        pool_after="last",
     )
     config.head = dict(name="conv", layers=2, width=0, pool=4)
     config.task = dict(name="classification", label_smoothing=0.1)
