@@ -44,8 +44,8 @@ _NOTE = (
     "times what it is compared with."
 )
 _FIGURES = (
-    "Temporaries, peak and work of a step are the compiler's own figures; of stages in "
-    "turn the largest over the stages, and the sum of them."
+    "Temporaries, the peak (not on a CPU) and work of a step are the compiler's own "
+    "figures; of stages in turn the largest over the stages, and the sum of them."
 )
 
 

@@ -92,6 +92,8 @@ def term_label(name: str, *, loss_unit: str = "") -> str:
         return "Loss, all terms"
     if name == "sigma":
         return "Kernel width σ"
+    if name == "spread":
+        return "Share of features that differs between samples"
     if name in _GRADIENTS:
         return _GRADIENTS[name]
     # HSIC and its kin hold neither word; they have no unit.

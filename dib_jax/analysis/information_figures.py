@@ -13,6 +13,7 @@ import functools
 import io
 import math
 import pathlib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ Group = Sequence[Information]
 _INK, _RULE = "#222222", "#C8C8C8"
 _TITLE, _LABEL, _TICK = 9, 9, 8  # points
 _DASHES = ((None, None), (5, 2), (1.5, 1.5), (5, 1.5, 1.5, 1.5))
+_LETTER = 0.075  # inches of a title, about
 _MOST_STAGES = 8  # panels of one method; of more stages some are taken
 _MANY_CELLS = 400  # of a map, beyond which it is drawn in pixels
 # Else white paper shows between the cells of an SVG.
@@ -349,7 +351,8 @@ def information_plane(
             _trajectory(axes, group, split, keys, stage, norm, colors, several)
             title = f"stage {stage}"
             if several:
-                title += f"\n{name}"
+                room = int((width / columns - 0.3) / _LETTER)
+                title += "\n" + textwrap.fill(name, room)
             axes.set_title(title, fontsize=_TITLE, color=_INK, loc="left")
             before = "X" if stage == 0 else f"T_{{{stage - 1}}}"
             x_name = f"({before if modified else 'X'};T_{{{stage}}})"

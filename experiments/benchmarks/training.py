@@ -32,6 +32,8 @@ _BASELINE = "end_to_end"
 _BASELINES = {"sequential_augmented": "end_to_end_augmented"}
 _FIGURES = {"temp_bytes": "temp MiB", "peak_bytes": "peak MiB", "flops": "GFLOP"}
 _UNITS = {"temp_bytes": 2**20, "peak_bytes": 2**20, "flops": 10**9}
+# What the compiler for a CPU calls the peak leaves the temporaries out.
+_NOT_ON_A_CPU = "peak_bytes"
 
 
 class Program(NamedTuple):
@@ -131,8 +133,13 @@ def compare(
         schedules: some of `SCHEDULES`, end_to_end among them.
         timed: whether steps are run; if not, convolutions are plain ones.
     """
+    import jax
+
     from dib_jax.models.convolution import direct_convolutions
 
+    names = dict(_FIGURES)
+    if jax.default_backend() == "cpu":
+        del names[_NOT_ON_A_CPU]
     programs = {
         schedule: steps_of(schedule, name, batch_size) for schedule in schedules
     }
@@ -146,7 +153,7 @@ def compare(
         schedule: {
             # Stages in turn: never more than the largest is held, all of it is done.
             key: _over(sum if key == "flops" else max, [own[key] for _, own in steps])
-            for key in _FIGURES
+            for key in names
         }
         for schedule, steps in compiled.items()
     }
@@ -154,7 +161,7 @@ def compare(
     for schedule, own in figures.items():
         row = {"network": name, "batch": batch_size, "schedule": schedule}
         row["steps"] = len(compiled[schedule])
-        for key, column in _FIGURES.items():
+        for key, column in names.items():
             base = figures[_BASELINE][key]
             known = own[key] is not None and base
             row[column] = own[key] / _UNITS[key] if known else None
