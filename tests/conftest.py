@@ -10,6 +10,7 @@ import pytest
 def quick_compilation(tmp_path_factory):
     """A compilation cache for this session, also for the processes it starts.
 
+    One that JAX_COMPILATION_CACHE_DIR names is used, so several sessions can share it.
     Machine code is not optimised: these programs are small. What the compiler says of
     memory and work is as it would be.
     """
@@ -17,7 +18,9 @@ def quick_compilation(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in this one
         folder = folder.parent
     settings = {
-        "jax_compilation_cache_dir": str(folder / "xla"),
+        "jax_compilation_cache_dir": os.environ.get(
+            "JAX_COMPILATION_CACHE_DIR", str(folder / "xla")
+        ),
         # Only with a limit does JAX lock it, and nobody reads what is half written.
         "jax_compilation_cache_max_size": 2**33,
         "jax_persistent_cache_min_compile_time_secs": 0.3,
