@@ -24,8 +24,11 @@ COMPARISONS = [
     "beta.py:quick",
     "digits.py",
     "digits.py:quick",
+    "digits.py:search",
     "fashion_mnist.py",
+    "fashion_mnist.py:search",
     "cifar10.py",
+    "cifar10.py:search",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",
@@ -152,7 +155,9 @@ def test_every_run_of_every_comparison_is_accepted(name, tmp_path, monkeypatch):
     assert len(runs) == len(plan.methods) * len(plan.datasets)
     base = load_config(plan.base).config
     for run, *_ in runs.values():
-        complete(override(base, run.overrides))
+        tried = compare.trials(plan, run, tmp_path) if plan.search else []
+        for one in (run, *tried):
+            complete(override(base, one.overrides))
 
 
 def test_every_method_can_take_a_step_on_pictures_of_three_channels(

@@ -1,9 +1,14 @@
 """Layer-wise methods and back-propagation on the digits; :quick has fewer and shorter.
 
-Command:  python -m experiments.compare --config=configs/compare/digits.py (or :quick)
+Command:  python -m experiments.compare --config=configs/compare/digits.py
+    (or :quick, or :search)
 
-:quick has taken 437 seconds of CPU time, 3.6 minutes of two cores.
+:quick has taken 437 seconds of CPU time, 3.6 minutes of two cores. :search first tries
+four settings of every method on the validation split: two learning rates times two
+values of what is the method's own, or of the weight decay where it has nothing else.
 """
+
+import itertools
 
 import ml_collections
 
@@ -20,13 +25,40 @@ _QUICK = (
     "hsic_bottleneck",
 )
 
+# What :search tries of a method's own; of all others, the weight decay.
+_BETAS = ("objective.beta=0.003", "objective.beta=0.03")
+_OWN = {
+    "end_to_end_dib": _BETAS,
+    "greedy_dib": _BETAS,
+    "dib_compress_entropy": _BETAS,
+    "dib_keep_input": ("objective.beta=-0.003", "objective.beta=-0.03"),
+    "dib_conv_head": _BETAS,
+    "greedy_dib_augmented": _BETAS,
+    "greedy_dib_momentum": _BETAS,
+    "momentum": ("head.decay=0.99", "head.decay=0.999"),
+    "predsim": ("objective.beta=0.9", "objective.beta=0.99"),
+    "infopro_contrastive": (
+        "objective.reconstruct=(5.0, 0.2)",
+        "objective.reconstruct=(1.0, 0.0)",
+    ),
+    "infopro_softmax": (
+        "objective.reconstruct=(5.0, 0.2)",
+        "objective.reconstruct=(1.0, 0.0)",
+    ),
+    "hsic_bottleneck": ("objective.balance=50.0", "objective.balance=500.0"),
+    "plausible_hsic": ("objective.gamma=1.0", "objective.gamma=2.0"),
+    "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
+}
+_WEIGHT_DECAYS = ("optimizer.weight_decay=5e-4", "optimizer.weight_decay=2e-3")
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """The comparison; `arg` may be "quick"."""
-    if arg not in ("", "quick"):
-        raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
+    """The comparison; `arg` may be "quick" or "search"."""
+    if arg not in ("", "quick", "search"):
+        raise ValueError(f'unknown variant {arg!r}: use ":quick", ":search" or none')
+    quick = arg == "quick"
     config = ml_collections.ConfigDict()
-    config.base = "configs/digits_cnn.py" + (":quick" if arg else "")
+    config.base = "configs/digits_cnn.py" + (":quick" if quick else "")
     residual = ("model.name=resnet", "model.depth=14", "model.width=8")
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=2e-3")
     methods = {
@@ -98,10 +130,25 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.methods = {
         name: overrides
         for name, overrides in methods.items()
-        if not arg or name in _QUICK
+        if not quick or name in _QUICK
     }
+    if arg == "search":
+        config.search = {
+            name: tuple(
+                itertools.product(
+                    ("optimizer.learning_rate=1e-3", "optimizer.learning_rate=4e-3")
+                    if set(adam) <= set(overrides)
+                    else (
+                        "optimizer.learning_rate=0.02",
+                        "optimizer.learning_rate=0.1",
+                    ),
+                    _OWN.get(name, _WEIGHT_DECAYS),
+                )
+            )
+            for name, overrides in methods.items()
+        }
     # Probes of the information would take as long as the short runs themselves.
-    config.datasets = {"digits": ("analysis.every_epochs=0",) if arg else ()}
-    config.seeds = (0, 1) if arg else (0, 1, 2)
+    config.datasets = {"digits": ("analysis.every_epochs=0",) if quick else ()}
+    config.seeds = (0, 1) if quick else (0, 1, 2)
     config.reference = "end_to_end"
     return config
