@@ -32,6 +32,8 @@ COMPARISONS = [
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",
+    "penalty.py:digits",
+    "penalty.py:fashion_mnist",
     "traffic_signs.py:gtsrb_cnn",
     "traffic_signs.py:gtsrb_detection",
     "traffic_signs.py:roadsign_detection",

@@ -1,0 +1,53 @@
+"""What it changes to measure the information term on less: samples, steps, order.
+
+The term with the default weight and with ten times as much, measured on the whole batch
+of 128 at every step, on half of it, at every 4th step, on both, and with α = 2, which
+needs no eigendecomposition.
+
+Command:  python -m experiments.compare --config=configs/compare/penalty.py:NAME
+    with NAME digits, or fashion_mnist (10,000 pictures; with --data_dir=DIR)
+What it costs:  python -m experiments.benchmark overhead
+"""
+
+import ml_collections
+
+_WAYS = {
+    "all": (),
+    "half": ("objective.samples=64",),
+    "every4": ("objective.every=4",),
+    "half_every4": ("objective.samples=64", "objective.every=4"),
+    "alpha2": ("objective.alpha=2.0",),
+}
+
+
+def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
+    """The comparison; `arg` is digits or fashion_mnist."""
+    if arg not in ("digits", "fashion_mnist"):
+        raise ValueError(f"unknown variant {arg!r}: use digits or fashion_mnist")
+    config = ml_collections.ConfigDict()
+    config.base = "configs/digits_cnn.py"
+    config.methods = {
+        "all": (),
+        "none": ("objective.beta=0",),
+        **{name: way for name, way in _WAYS.items() if way},
+        **{
+            f"{name}_strong": ("objective.beta=0.1", *way)
+            for name, way in _WAYS.items()
+        },
+    }
+    fashion = (
+        "dataset.name=fashion_mnist",
+        "dataset.samples=10000",
+        "model.widths=16,32,64",
+        "epochs=4",
+    )
+    config.datasets = {
+        arg: (
+            "batch_size=128",
+            "analysis.every_epochs=0",
+            *(fashion if arg == "fashion_mnist" else ()),
+        )
+    }
+    config.seeds = (0, 1, 2)
+    config.reference = "all"
+    return config
