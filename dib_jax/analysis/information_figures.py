@@ -401,7 +401,8 @@ def _same_limits(panels: Sequence[Axes], *, ticks: int) -> None:
     for get, put in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
         limits = np.array([getattr(axes, get)() for axes in panels])
         low, high = limits[:, 0].min(), limits[:, 1].max()
-        missing = max(0.0, 0.1 - (high - low)) / 2
+        # Room for the marks at the ends, which are larger than the lines.
+        missing = max(0.06 * (high - low), (0.1 - (high - low)) / 2)
         for axes in panels:
             getattr(axes, put)(low - missing, high + missing)
             axes.locator_params(nbins=ticks)
