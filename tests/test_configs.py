@@ -29,6 +29,7 @@ COMPARISONS = [
     "fashion_mnist.py:search",
     "cifar10.py",
     "cifar10.py:search",
+    "cifar10.py:full",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",

@@ -1,21 +1,50 @@
-"""The methods of digits.py on 10,000 pictures of CIFAR-10, for two cores.
+"""Layer-wise methods and back-propagation on CIFAR-10, for two cores.
 
 Command:  python -m experiments.compare --config=configs/compare/cifar10.py
-    --data_dir=DIR      (or cifar10.py:search, with four settings of every method)
+    --data_dir=DIR      (or cifar10.py:search, with four settings of every method,
+                         or cifar10.py:full)
 
-Widths of 16 to 64 and three epochs a stage keep 25 methods of three seeds near 90
-minutes of one core, by an estimate: one epoch of back-propagation took 30 seconds of
-CPU time, start and compilation included.
+The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
+keep 25 methods of three seeds near 90 minutes of one core, by an estimate: one epoch of
+back-propagation took 30 seconds of CPU time, start and compilation included. :full has
+six methods on all pictures with one seed, eight epochs a stage, on
+configs/cifar10_cnn.py: some half an hour a method, by the time of that config.
 """
 
 import ml_collections
 
+_CROSS_ENTROPY = "objective.name=cross_entropy"
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """The comparison; `arg` may be "search"."""
-    if arg not in ("", "search"):
-        raise ValueError(f'unknown variant {arg!r}: use ":search" or none')
+    """The comparison; `arg` may be "search" or "full"."""
+    if arg not in ("", "search", "full"):
+        raise ValueError(f'unknown variant {arg!r}: use ":search", ":full" or none')
     config = ml_collections.ConfigDict()
+    if arg == "full":
+        config.base = "configs/cifar10_cnn.py"
+        config.methods = {
+            "end_to_end": ("schedule.name=end_to_end",),
+            "greedy_dib": (),
+            "cross_entropy_k1": (_CROSS_ENTROPY, "head.name=linear"),
+            "cross_entropy_k2": (_CROSS_ENTROPY, "head.layers=1"),
+            "auglocal": (
+                _CROSS_ENTROPY,
+                "head.name=augmented",
+                "schedule.name=parallel",
+            ),
+            "predsim": (
+                "objective.name=similarity",
+                "head.name=linear",
+                "schedule.name=parallel",
+                "optimizer.name=adamw",
+                "optimizer.learning_rate=2e-3",
+            ),
+        }
+        config.datasets = {"cifar10": ("epochs=8", "analysis.every_epochs=0")}
+        config.seeds = (0,)
+        config.reference = "end_to_end"
+        return config
     config.like = "configs/compare/digits.py" + (":search" if arg else "")
     config.datasets = {
         "cifar10": (
