@@ -166,6 +166,12 @@ def _terms(material: Material) -> Section | None:
     names = figures.terms(material.rows)
     if len(names) < 2:
         return None  # the task's loss alone is among the training curves
+    caption = (
+        "Terms of the local loss, averages over each epoch’s training batches. "
+        "Information is that of a batch, in bits."
+    )
+    if "local_gradient" in names:
+        caption += " Gradients are with respect to the stage’s features."
     drawn = save_figure(
         material,
         "terms",
@@ -181,9 +187,7 @@ def _terms(material: Material) -> Section | None:
         )
         + ".",
         vector=len(_trained(material)) <= MANY,
-        caption="Terms of the local loss, averages over each epoch’s training batches. "
-        "Information is that of a batch, in bits. A gradient is that of a batch’s loss "
-        "with respect to the stage’s features.",
+        caption=caption,
     )
     last = {
         row["stage"]: row
