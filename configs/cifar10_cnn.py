@@ -32,6 +32,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         widths=(8, 16, 32) if quick else (32, 64, 128),
         convolutions=2,
         pools=3,
+        pool_after="first",
     )
     config.head = dict(name="conv", layers=2, width=0, pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)

@@ -23,7 +23,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         samples=0,
         placement="auto",
     )
-    config.model = dict(name="cnn", widths=(32, 64, 128), convolutions=1, pools=2)
+    config.model = dict(
+        name="cnn", widths=(32, 64, 128), convolutions=1, pools=2, pool_after="first"
+    )
     config.head = dict(name="linear", pool=2)
     config.task = dict(name="classification", label_smoothing=0.0)
     config.objective = dict(

@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         widths=(8, 16, 32) if quick else (32, 64, 128),
         convolutions=1 if quick else 2,
         pools=3,
+        pool_after="first",
     )
     config.head = dict(name="conv", layers=2, width=0, pool=4)
     config.task = dict(

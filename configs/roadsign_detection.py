@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         widths=(4, 8, 16, 32) if quick else (12, 24, 48, 96),
         convolutions=1 if quick else 2,
         pools=4,
+        pool_after="first",
     )
     config.head = dict(name="grid", places=16, layers=1, width=0)
     config.task = dict(

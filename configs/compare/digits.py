@@ -8,8 +8,6 @@ four settings of every method on the validation split: two learning rates times 
 values of what is the method's own, or of the weight decay where it has nothing else.
 """
 
-import itertools
-
 import ml_collections
 
 # What :quick compares.
@@ -49,6 +47,8 @@ _OWN = {
     "plausible_hsic": ("objective.gamma=1.0", "objective.gamma=2.0"),
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
 }
+_RATES = ("optimizer.learning_rate=0.02", "optimizer.learning_rate=0.1")
+_SLOW_RATES = ("optimizer.learning_rate=1e-3", "optimizer.learning_rate=4e-3")  # AdamW
 _WEIGHT_DECAYS = ("optimizer.weight_decay=5e-4", "optimizer.weight_decay=2e-3")
 
 
@@ -135,15 +135,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg == "search":
         config.search = {
             name: tuple(
-                itertools.product(
-                    ("optimizer.learning_rate=1e-3", "optimizer.learning_rate=4e-3")
-                    if set(adam) <= set(overrides)
-                    else (
-                        "optimizer.learning_rate=0.02",
-                        "optimizer.learning_rate=0.1",
-                    ),
-                    _OWN.get(name, _WEIGHT_DECAYS),
-                )
+                (rate, own)
+                for rate in (_SLOW_RATES if set(adam) <= set(overrides) else _RATES)
+                for own in _OWN.get(name, _WEIGHT_DECAYS)
             )
             for name, overrides in methods.items()
         }
