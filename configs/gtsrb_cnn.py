@@ -2,8 +2,8 @@
 
 Command:  python -m experiments.run --config=configs/gtsrb_cnn.py (or :quick)
 
-Test accuracy 0.9737 ± 0.0025, all heads together 0.9776 ± 0.0011, end to end 0.9782 ±
-0.0021 (three seeds, results/traffic_signs.md).
+Test accuracy with seed 0: the last stage 0.9813, all heads together 0.9852, end to end
+0.9872. That, and three seeds of an earlier network, in results/traffic_signs.md.
 """
 
 import ml_collections
