@@ -2,6 +2,9 @@
 
 import os
 
+# Read when NumPy is loaded; the workers' threads would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import pytest
 
