@@ -494,14 +494,16 @@ def _curves_drawn(
     }
     drawn: dict[str, tuple[str, Callable[..., Figure]]] = {}
     everything = []
+    found = planned(plan, workdir)
     for dataset in plan.datasets if plan.curves else ():
-        runs: dict[str, list[curves.Measured]] = {}
-        for (name, method), own in planned(plan, workdir).items():
-            for run in own:
-                if name == dataset and finished(run.workdir):
-                    results = read_results(run.workdir)
-                    one = curves.measured(run.workdir, results)
-                    runs.setdefault(method, []).append(one)
+        runs = {
+            method: [
+                curves.measured(run.workdir, read_results(run.workdir))
+                for run in found[dataset, method]
+                if finished(run.workdir)
+            ]
+            for method in plan.methods
+        }
         points = curves.table(plan.curves, runs)
         everything += [{"dataset": dataset, **point} for point in points]
         last = {row.method: row for row in table if row.dataset == dataset}

@@ -70,10 +70,9 @@ def _pull(rows: figures.Rows, stage: int) -> float | None:
 
 
 def _kept(workdir: pathlib.Path) -> tuple[float, ...]:
-    try:
-        information = read_information(workdir)
-    except ValueError:
+    if not (workdir / "information.npz").is_file():
         return ()  # the run was not probed
+    information = read_information(workdir)
     for split in reversed(SPLITS):
         if f"{split}/input_stage" in information:
             return tuple(map(float, information[f"{split}/input_stage"][-1]))
