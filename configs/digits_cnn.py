@@ -34,8 +34,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         beta=0.01,
         compress="input",
         bandwidth="mean",
-        samples=0,
-        every=1,
+        samples=64,
+        every=4,
         course="constant",
     )
     config.schedule = dict(

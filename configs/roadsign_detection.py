@@ -53,8 +53,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         beta=0.01,
         compress="input",
         bandwidth="mean",
-        samples=0,
-        every=1 if quick else 4,
+        samples=64,
+        every=4,
         course="constant",
     )
     # At 256 × 256 the frozen stages and the Gram of the pictures are a third of a step.

@@ -6,7 +6,8 @@ stay, so they run inside `jit` and `lax.scan`.
 
 import difflib
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ _CONTRAST = 0.3
 _SATURATION = 0.5
 _SHIFT = 1 / 8  # of a side
 _HOLE = 1 / 4  # of a side
+
+_MIRRORED = {"left": "right", "right": "left"}
 
 Batch = dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, Batch], Batch]
@@ -62,6 +65,30 @@ def augment(spec: str) -> Augmentation:
         return batch
 
     return apply
+
+
+def check_mirrored(spec: str, class_names: Sequence[str]) -> None:
+    """Refuse `flip` where a mirrored picture belongs to another class.
+
+    Such are classes whose names differ by left and right: keep left, keep right.
+
+    Args:
+        spec: as of `augment`.
+        class_names: of the labels.
+
+    Raises:
+        ValueError: `spec` has a flip and two classes are each other's mirror image.
+    """
+    if "flip" not in (name.strip() for name in spec.split(",")):
+        return
+    numbers = {name.casefold(): label for label, name in enumerate(class_names)}
+    for name, label in numbers.items():
+        mirrored = re.sub("left|right", lambda side: _MIRRORED[side.group()], name)
+        if numbers.get(mirrored, label) != label:
+            raise ValueError(
+                f"flip makes class {label}, {class_names[label]!r}, look like class "
+                f"{numbers[mirrored]}, {class_names[numbers[mirrored]]!r}; leave it out"
+            )
 
 
 def _named(text: str, spec: str) -> Augmentation:

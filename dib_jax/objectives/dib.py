@@ -35,8 +35,8 @@ def dib(
     beta: float | tuple[float, ...] = 0.01,
     compress: str = "input",
     bandwidth: str = "mean",
-    samples: int = 0,
-    every: int = 1,
+    samples: int = 64,
+    every: int = 4,
     course: str = "constant",
 ) -> Objective:
     """Task loss plus β times the information that the stage's features hold.
@@ -52,8 +52,8 @@ def dib(
             knn, quantile or scott; or the width itself, a number > 0.
         samples: of each batch, the first ones, that R is measured on; 0 for all. R of
             fewer samples is smaller: it is at most log2 of their number.
-        every: steps from one measurement of R to the next. Its weight is then every · β
-            at these steps and 0 at the others: β in the mean.
+        every: steps from one measurement of R to the next; 1 for each. Its weight is
+            then every · β at these steps and 0 at the others: β in the mean.
         course: of β over the stage's training: constant, rising (from 0, linearly) or
             falling (to 0).
 

@@ -18,15 +18,16 @@ from experiments.benchmarks.training import (
     steps_of,
 )
 
-# Ways to measure the information, as options of the objective; the first is its own.
+# Ways to measure the information, as options of the objective; the first is its own:
+# at most 64 samples, at every 4th step.
 _TERMS: dict[str, dict[str, Any]] = {
     "as it is by default": {},
-    "α = 2": {"alpha": 2.0},
-    "half of the batch": {"samples": 64},
-    "every 4th step": {"every": 4},
-    "every 8th step": {"every": 8},
-    "half of the batch, every 4th step": {"samples": 64, "every": 4},
-    "α = 2, every 4th step": {"alpha": 2.0, "every": 4},
+    "whole batch, every step": {"samples": 0, "every": 1},
+    "half of the batch": {"samples": 64, "every": 1},
+    "every 4th step": {"samples": 0, "every": 4},
+    "every 8th step": {"samples": 0, "every": 8},
+    "α = 2": {"alpha": 2.0, "samples": 0, "every": 1},
+    "α = 2, every 4th step": {"alpha": 2.0, "samples": 0, "every": 4},
 }
 _WITHOUT = "without the term"
 # A multiple of all m of every m-th step, so that each run has its share of them.

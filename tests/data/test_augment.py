@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dib_jax.data.augment import augment
+from dib_jax.data.augment import augment, check_mirrored
 
 
 @functools.cache
@@ -150,6 +150,15 @@ def test_cutout_sets_one_rectangle_to_zero():
     assert (sizes[0].max(), sizes[1].max()) == (4, 6)
     assert hole.any(axis=0).all()  # each pixel is hit by some
     assert sizes[0].min() >= 2
+
+
+def test_a_flip_is_refused_where_it_makes_one_class_of_another():
+    signs = ("Stop", "Keep right", "Double curve", "Keep left")
+    with pytest.raises(ValueError, match="class 1, 'Keep right', .* class 3, 'Keep le"):
+        check_mirrored("crop, flip", signs)
+    check_mirrored("crop,affine", signs)
+    # Nothing is the mirror image of a right-of-way.
+    check_mirrored("flip", ("Stop", "Right-of-way", "Bright light", "Left-handed"))
 
 
 @pytest.mark.parametrize("spec", ["crop", "flip,crop"])

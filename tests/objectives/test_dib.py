@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,8 @@ from dib_jax.objectives.cross_entropy import cross_entropy
 from dib_jax.objectives.dib import dib
 
 pytestmark = pytest.mark.once
+
+exact = functools.partial(dib, samples=0, every=1)
 
 
 def signals(features=None, stage=0):
@@ -63,7 +67,7 @@ def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
     compress, term, measure, alpha
 ):
     given = signals()
-    loss, terms = dib(alpha=alpha, beta=0.5, compress=compress)(given)
+    loss, terms = exact(alpha=alpha, beta=0.5, compress=compress)(given)
     want = measure(given, alpha)
     assert float(want) > 0.1
     np.testing.assert_allclose(terms[term], want, rtol=1e-6)
@@ -74,10 +78,10 @@ def test_beta_zero_is_cross_entropy_and_a_negative_beta_keeps_information():
     given = signals()
     plain, terms = cross_entropy()(given)
     assert terms == {}
-    assert dib(beta=0.0)(given)[0] == plain == given.task_loss
+    assert exact(beta=0.0)(given)[0] == plain == given.task_loss
 
     def loss(x, beta):
-        return dib(beta=beta, compress="entropy", bandwidth="1.0")(signals(x))[0]
+        return exact(beta=beta, compress="entropy", bandwidth="1.0")(signals(x))[0]
 
     x = given.features
     step = jax.grad(loss)(x, -1.0)
@@ -92,17 +96,17 @@ def test_beta_may_be_one_number_for_each_stage():
     betas = (0.1, 0.0, -0.2)
     for stage, beta in enumerate(betas):
         given = signals(stage=stage)
-        one, each = dib(beta=beta)(given)[0], dib(beta=betas)(given)[0]
+        one, each = exact(beta=beta)(given)[0], exact(beta=betas)(given)[0]
         assert one == each
     with pytest.raises(ValueError, match="beta has 3 numbers, none for stage 3"):
-        dib(beta=betas)(signals(stage=3))
+        exact(beta=betas)(signals(stage=3))
 
 
 def test_the_penalty_of_a_rule_does_not_change_with_the_scale_of_the_features():
     x = signals().features
-    one, thousand = dib()(signals(x))[0], dib()(signals(1000 * x))[0]
+    one, thousand = exact()(signals(x))[0], exact()(signals(1000 * x))[0]
     np.testing.assert_allclose(one, thousand, rtol=1e-5)
-    fixed = dib(bandwidth="1.0")
+    fixed = exact(bandwidth="1.0")
     assert abs(fixed(signals(x))[0] - fixed(signals(1000 * x))[0]) > 1e-4
 
 
@@ -112,7 +116,7 @@ def test_collapsed_features_hold_no_information_and_have_finite_gradients(
     compress, features
 ):
     def loss(x):
-        return dib(beta=1.0, compress=compress)(signals(x))[0]
+        return exact(beta=1.0, compress=compress)(signals(x))[0]
 
     value, gradient = jax.value_and_grad(loss)(features)
     np.testing.assert_allclose(value, 1.25, atol=1e-3)
@@ -121,7 +125,7 @@ def test_collapsed_features_hold_no_information_and_have_finite_gradients(
 
 def test_bfloat16_features_are_measured_in_float32():
     x = signals().features.astype(jnp.bfloat16)
-    loss, terms = dib()(signals(x))
+    loss, terms = exact()(signals(x))
     assert {loss.dtype, terms["input_information"].dtype} == {jnp.dtype("float32")}
 
 
@@ -130,13 +134,13 @@ def test_on_a_part_of_the_batch_the_information_is_that_of_its_first_samples():
     part = given._replace(
         network_input=given.network_input[:8], features=given.features[:8]
     )
-    loss, terms = dib(beta=0.5, samples=8)(given)
-    want, exact = dib(beta=0.5)(part)
+    loss, terms = exact(beta=0.5, samples=8)(given)
+    want, wanted = exact(beta=0.5)(part)
     np.testing.assert_allclose(loss, want, rtol=1e-6)
-    np.testing.assert_allclose(terms["sigma"], exact["sigma"], rtol=1e-6)
-    assert abs(float(loss - dib(beta=0.5)(given)[0])) > 1e-2
-    more = dib(beta=0.5, samples=64)(given)[0]  # than there are: all
-    assert more == dib(beta=0.5)(given)[0]
+    np.testing.assert_allclose(terms["sigma"], wanted["sigma"], rtol=1e-6)
+    assert abs(float(loss - exact(beta=0.5)(given)[0])) > 1e-2
+    more = exact(beta=0.5, samples=64)(given)[0]  # than there are: all
+    assert more == exact(beta=0.5)(given)[0]
 
 
 def test_every_third_step_carries_the_penalty_of_three():
@@ -145,12 +149,12 @@ def test_every_third_step_carries_the_penalty_of_three():
     @jax.jit
     def step(x, number):
         def loss(x):
-            return dib(beta=0.5, every=3)(signals(x)._replace(step=number))
+            return exact(beta=0.5, every=3)(signals(x)._replace(step=number))
 
         (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(x)
         return value, gradient, terms["input_information"], terms["sigma"]
 
-    every = jax.value_and_grad(lambda x: dib(beta=0.5)(signals(x))[0])(x)
+    every = jax.value_and_grad(lambda x: exact(beta=0.5)(signals(x))[0])(x)
     for number in range(7):
         value, gradient, information, sigma = step(x, number)
         assert bool(information.measured) is bool(sigma.measured) is (number % 3 == 0)
@@ -162,15 +166,26 @@ def test_every_third_step_carries_the_penalty_of_three():
             np.testing.assert_array_equal(gradient, 0)
 
 
+def test_by_default_at_most_64_samples_are_measured_at_every_fourth_step():
+    x = jax.random.normal(jax.random.key(3), (128, 7))
+    pictures = jax.random.normal(jax.random.key(4), (128, 6, 6, 1))
+    given = signals(x)._replace(network_input=pictures)
+    part = given._replace(network_input=pictures[:64], features=x[:64])
+    for step in range(6):
+        loss, _ = dib(beta=0.5)(given._replace(step=step))
+        want = 4 * (exact(beta=0.5)(part)[0] - 1.25) if step % 4 == 0 else 0.0
+        np.testing.assert_allclose(loss - 1.25, want, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("course", "weights"),
     [("constant", (1, 1, 1)), ("rising", (0, 0.25, 0.9)), ("falling", (1, 0.75, 0.1))],
 )
 def test_beta_may_rise_or_fall_over_the_training(course, weights):
-    full = dib(beta=0.5)(signals())[0] - 1.25
+    full = exact(beta=0.5)(signals())[0] - 1.25
     for progress, weight in zip((0.0, 0.25, 0.9), weights, strict=True):
         now = signals()._replace(progress=progress)
-        loss = dib(beta=0.5, course=course)(now)[0]
+        loss = exact(beta=0.5, course=course)(now)[0]
         np.testing.assert_allclose(loss - 1.25, weight * full, rtol=1e-5, atol=1e-6)
 
 

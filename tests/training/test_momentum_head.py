@@ -34,7 +34,7 @@ def blocks_of(stages, **options):
             head=momentum(num_outputs=3, stage=index, stages=stages, **options),
             stage=index,
             task=classification(num_classes=3),
-            objective=dib(alpha=2.0, beta=0.1),
+            objective=dib(alpha=2.0, beta=0.1, every=1),
             optimizer=optax.sgd(0.1, momentum=0.9),
             prepare=lambda images: images.astype(jnp.float32) / 255,
             augment=None,

@@ -39,7 +39,7 @@ def block_at(first, size=1, **changes):
         "head": linear(num_outputs=3),
         "stage": first + size - 1,
         "task": classification(num_classes=3),
-        "objective": dib(alpha=1.01, beta=0.1, compress="input"),
+        "objective": dib(alpha=1.01, beta=0.1, compress="input", every=1),
         "optimizer": optax.sgd(0.1, momentum=0.9),
         "prepare": lambda images: images.astype(jnp.float32) / 255,
         "augment": augment(""),
