@@ -101,12 +101,14 @@ def dib(
             loss = signals.task_loss + weight * information
             return loss, {_TERMS[compress]: information, "sigma": sigma}
 
-        def nothing() -> tuple[jax.Array, jax.Array]:
-            information, sigma = jax.eval_shape(lambda: measure(signals))
-            return jnp.zeros((), information.dtype), jnp.zeros((), sigma.dtype)
-
         measured = jnp.asarray(signals.step) % every == 0
-        information, sigma = jax.lax.cond(measured, lambda: measure(signals), nothing)
+        dtype = jnp.promote_types(signals.features.dtype, jnp.float32)
+        nothing = jnp.zeros((), dtype)
+        information, sigma = jax.lax.cond(
+            measured,
+            lambda: jax.tree.map(lambda x: x.astype(dtype), measure(signals)),
+            lambda: (nothing, nothing),
+        )
         loss = signals.task_loss + every * weight * information
         return loss, {
             _TERMS[compress]: Occasional(information, measured),
