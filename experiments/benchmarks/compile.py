@@ -1,12 +1,19 @@
 """What the compiler for a described TPU makes of the train steps; no TPU is needed."""
 
 import functools
+import hashlib
+import importlib.metadata
+import importlib.util
 import itertools
+import json
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+from experiments.run import keep_programs
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 # Random pictures stand in for a data set: its name → their shape, classes, and boxes
@@ -19,13 +26,12 @@ _PICTURES: dict[str, tuple[tuple[int, int, int], int, int | None]] = {
     "roadsign": ((64, 64, 3), 4, 2),
 }
 _SAMPLES = 1000
-# Networks by every schedule: name → config and what differs from it. Without
-# augmentation, so that a stage's input is what was cached.
+# Networks by every schedule, on one chip: name → config and what differs from it.
+# Without augmentation, so that a stage's input is what was cached.
 _NETWORKS = {
     "vgg11": ("cifar10_vgg", {"model.depth": "11"}),
     "resnet18": ("cifar10_resnet", {"model.depth": "18"}),
     "resnet34": ("cifar10_resnet", {"model.depth": "34"}),
-    "resnet110": ("cifar10_resnet", {"model.depth": "110", "model.width": "16"}),
 }
 _SCHEDULES = {
     "end to end": {"schedule.name": "end_to_end"},
@@ -70,18 +76,18 @@ def compile_ahead(
             is unknown.
     """
     names = [path.stem for path in sorted(_CONFIGS.glob("*.py"))]
-    known = [*_NETWORKS, "information", *names]
+    known = [*names, "information", *_NETWORKS]
     wanted = only.split(",") if only else known
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(
             f"--only: got {unknown[0]!r}; must be some of {', '.join(known)}"
         )
-    return _rows([name for name in known if name in wanted], _chips(topology))
+    chips = _chips(topology)
+    keep_programs()
+    return _rows([name for name in known if name in wanted], chips)
 
 
 def _chips(topology: str) -> Sequence[Any]:
-    import importlib.util
-
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             "the benchmark compile needs libtpu, which compiles for a TPU on any Linux "
@@ -112,49 +118,49 @@ def _chips(topology: str) -> Sequence[Any]:
 def _rows(names: list[str], chips: Sequence[Any]) -> Iterator[list[dict[str, Any]]]:
     from dib_jax.training.devices import mesh_of
 
-    seen: dict[str, dict[str, Any]] = {}
     meshes = [mesh_of(chips[:count]) for count in dict.fromkeys((1, len(chips)))]
     with tempfile.TemporaryDirectory() as folder:
         _write_pictures(pathlib.Path(folder))
         for name, mesh in itertools.product(names, meshes):
             if name == "information":
                 for what, program in _measures().items():
-                    yield [_row(name, what, [program], mesh, seen)]
+                    yield [_row(name, what, [program], mesh)]
             elif name in _NETWORKS:
-                yield from _compared(name, mesh, folder, seen)
+                if mesh.size == 1:
+                    yield from _compared(name, mesh, folder)
             else:
                 config = _config(name, {}, folder)
                 about = f"{config.schedule.name}, batch {config.batch_size}"
-                yield [_row(name, about, _steps(config, mesh), mesh, seen)]
+                yield [_row(name, about, _steps(config, mesh), mesh)]
 
 
-def _compared(
-    name: str, mesh: Any, folder: str, seen: dict[str, Any]
-) -> Iterator[list[dict[str, Any]]]:
+def _compared(name: str, mesh: Any, folder: str) -> Iterator[list[dict[str, Any]]]:
     """A network by every schedule, against end to end, which comes first."""
     config, options = _NETWORKS[name]
     base = None
     for schedule, more in _SCHEDULES.items():
         changes = {**options, **more, "dataset.augment": ""}
         steps = _steps(_config(config, changes, folder), mesh)
-        row = _row(name, schedule, steps, mesh, seen)
+        row = _row(name, schedule, steps, mesh)
         base = base or row["peak MiB"]
         row["× end to end"] = row["peak MiB"] / base
         yield [row]
 
 
-def _row(
-    name: str, about: str, programs: list[_Program], mesh: Any, seen: dict[str, Any]
-) -> dict[str, Any]:
+def _row(name: str, about: str, programs: list[_Program], mesh: Any) -> dict[str, Any]:
     """Programs in turn: the largest peak of one chip, the work of all of them."""
-    compiled = [_figures(program, mesh, seen) for program in programs]
+    compiled = []
+    for number, program in enumerate(programs, start=1):
+        place = f"{name}, {about}, {mesh.size} chip(s)"
+        print(f"{place}: program {number} of {len(programs)}", file=sys.stderr)
+        compiled.append(_figures(program, mesh))
     peaks = [figures["peak_bytes"] / 2**20 for _, figures in compiled]
     return {
         "what": name,
         "how": about,
         "chips": mesh.size,
         "programs": len(compiled),
-        "different": len({text for text, _ in compiled}),
+        "different": len({digest for digest, _ in compiled}),
         "peak MiB": max(peaks),
         "× end to end": None,
         "of program": peaks.index(max(peaks)),
@@ -162,14 +168,17 @@ def _row(
     }
 
 
-def _figures(
-    program: _Program, mesh: Any, seen: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """The compiler's figures, of programs that are equal only once; and the program."""
+def _figures(program: _Program, mesh: Any) -> tuple[str, dict[str, Any]]:
+    """A digest of the program, and the compiler's figures for it.
+
+    They are kept beside compiled programs in the user's cache folder: a program takes a
+    minute of a core, and JAX does not read programs for a described chip back.
+    """
     import jax
 
     from dib_jax.training.compilation import compiler_figures
     from dib_jax.training.devices import by_sample, replicated
+    from dib_jax.training.workdir import write_json
 
     lowered = jax.jit(
         program.function,
@@ -177,10 +186,20 @@ def _figures(
         out_shardings=replicated(mesh),
         donate_argnums=0,
     ).lower(program.states, program.whole, program.batch)
-    text = lowered.as_text()
-    if text not in seen:
-        seen[text] = compiler_figures(lowered.compile())
-    return text, seen[text]
+    facts = [
+        lowered.as_text(),
+        mesh.devices.flat[0].device_kind,
+        *(importlib.metadata.version(name) for name in ("jaxlib", "libtpu")),
+        *(os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")),
+        str(jax.config.read("jax_disable_most_optimizations")),
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    folder = pathlib.Path(jax.config.jax_compilation_cache_dir) / "described"
+    path = folder / f"{digest}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, compiler_figures(lowered.compile()))
+    return digest, json.loads(path.read_text(encoding="utf-8"))
 
 
 def _config(name: str, changes: dict[str, str], folder: str) -> Any:

@@ -87,7 +87,7 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
         (["scaling", "--quick=1"], "--quick: got '1'; must be True or False"),
         (["overhead", "--seconds=x"], "--seconds: got 'x'; must be a number from 0"),
         (["gpu"], "the benchmark gpu needs a GPU, and jax runs on 'cpu' here"),
-        (["compile", "--only=vgg11,vgg12"], "--only: got 'vgg12'; must be some of vgg"),
+        (["compile", "--only=vgg11,vgg12"], "--only: got 'vgg12'; must be some of cif"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
