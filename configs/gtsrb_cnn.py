@@ -2,8 +2,8 @@
 
 Command:  python -m experiments.run --config=configs/gtsrb_cnn.py (or :quick)
 
-Test accuracy: all heads together 0.9864 ± 0.0008, the last stage 0.9825 ± 0.0019, end to
-end 0.9853 ± 0.0021 (three seeds). What that costs is in results/traffic_signs.md.
+Test accuracy: all heads together 0.9864 ± 0.0008, the last stage 0.9825 ± 0.0019, end
+to end 0.9853 ± 0.0021 (three seeds). What that costs: results/traffic_signs.md.
 """
 
 import ml_collections

@@ -1,0 +1,36 @@
+"""What it changes to train on kept augmented copies instead of new augmentation.
+
+Stages in turn on new augmentation at every step, for which the frozen stages run
+forward again (schedule.copies=0), and on 1, 2, 4 and 8 augmented copies whose outputs
+are kept, on 10,000 pictures of CIFAR-10; and end to end.
+
+Command:  python -m experiments.compare --config=configs/compare/copies.py
+    --data_dir=DIR
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The comparison."""
+    config = ml_collections.ConfigDict()
+    config.base = "configs/digits_cnn.py"
+    config.methods = {
+        "end_to_end": ("schedule.name=end_to_end",),
+        "new_at_every_step": (),
+        **{f"copies_{count}": (f"schedule.copies={count}",) for count in (1, 2, 4, 8)},
+    }
+    config.datasets = {
+        "cifar10": (
+            "dataset.name=cifar10",
+            "dataset.samples=10000",
+            "dataset.augment=crop,flip",
+            "model.widths=(16, 32, 64, 64)",
+            "epochs=8",
+            "batch_size=128",
+            "analysis.every_epochs=0",
+        )
+    }
+    config.seeds = (0, 1, 2)
+    config.reference = "new_at_every_step"
+    return config
