@@ -30,6 +30,7 @@ COMPARISONS = [
     "cifar10.py",
     "cifar10.py:search",
     "cifar10.py:full",
+    "copies.py",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",

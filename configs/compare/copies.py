@@ -11,8 +11,10 @@ Command:  python -m experiments.compare --config=configs/compare/copies.py
 import ml_collections
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The comparison."""
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The comparison; it has no variants."""
+    if arg:
+        raise ValueError(f"unknown variant {arg!r}: there is none")
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py"
     config.methods = {

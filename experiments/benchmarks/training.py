@@ -333,7 +333,7 @@ def run_steps(
 
 
 def plot_ratios(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Temporaries, and times where there are any, of each schedule over the networks.
+    """Temporaries, and times where there are any, of each schedule × end to end.
 
     Args:
         path: of the picture.
@@ -341,20 +341,36 @@ def plot_ratios(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """
     from matplotlib.figure import Figure
 
-    columns = [name for name in ("temp MiB", "ms") if name in rows[0]]
-    sizes = list(dict.fromkeys(row["batch"] for row in rows))
+    columns = {"× temp MiB": "temporaries", "× time": "time of a step"}
+    columns = {name: what for name, what in columns.items() if name in rows[0]}
+    runs = list(dict.fromkeys((row["network"], row["batch"]) for row in rows))
+    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
     figure = Figure(
-        figsize=(3.6 * len(sizes) + 2.4, 3.2 * len(columns)), layout="constrained"
+        figsize=(1.8 * len(runs) + 3.4, 2.8 * len(columns)), layout="constrained"
     )
-    panels = figure.subplots(len(columns), len(sizes), sharey="row", squeeze=False)
-    for across, column in zip(panels, columns, strict=True):
-        for axes, size in zip(across, sizes, strict=True):
-            own = [row for row in rows if row["batch"] == size]
-            draw(axes, own, "network", column)
-            axes.set(title=f"batch {size}", yscale="log")
-            axes.tick_params("x", rotation=60)
-        across[0].set_ylabel(column)
-    legend(figure, panels[0][0])
+    panels = figure.subplots(len(columns), 1, squeeze=False)[:, 0]
+    width = 0.8 / len(schedules)
+    for axes, (column, what) in zip(panels, columns.items(), strict=True):
+        for index, schedule in enumerate(schedules):
+            own = [row for row in rows if row["schedule"] == schedule]
+            bars = axes.bar(
+                [
+                    runs.index((row["network"], row["batch"]))
+                    + (index - (len(schedules) - 1) / 2) * width
+                    for row in own
+                ],
+                [row[column] or 0 for row in own],
+                width,
+                color=f"C{index}",
+                label=schedule.replace("_", " "),
+            )
+            axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=1)
+        names = [f"{network}, batch {size}" for network, size in runs]
+        axes.set_xticks(range(len(runs)), names)
+        axes.axhline(1, color="grey", lw=0.8)
+        axes.set_ylabel(f"{what}, × end to end")
+        axes.margins(y=0.1)
+    legend(figure, panels[0])
     figure.savefig(path, dpi=90)
 
 
