@@ -291,6 +291,7 @@ def read_zip(archive: zipfile.ZipFile, member: str) -> bytes:
         return archive.read(member)
     except KeyError:
         raise ValueError(f"{archive.filename}: there is no {member} in it") from None
+    # zipfile raises NotImplementedError for a compression that it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError(
             f"{archive.filename}: {member} is damaged ({error})"
