@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         course="constant",
     )
     config.schedule = dict(
-        name="sequential", blocks=1, cache="auto", copies=0, remat=False
+        name="sequential", blocks=1, cache="auto", copies=0, renew=0, remat=False
     )
     config.optimizer = dict(
         name="sgd",

@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         relative=deep,
     )
     config.schedule = dict(
-        name="parallel_readout", blocks=1, cache="auto", copies=0, remat=False
+        name="parallel_readout", blocks=1, cache="auto", copies=0, renew=0, remat=False
     )
     config.optimizer = dict(
         name="adamw",

@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         smoothing=1.0,
     )
     config.schedule = dict(
-        name="parallel", blocks=1, cache="auto", copies=0, remat=False
+        name="parallel", blocks=1, cache="auto", copies=0, renew=0, remat=False
     )
     config.optimizer = dict(
         name="adamw",

@@ -59,7 +59,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     # At 256 × 256 the frozen stages and the Gram of the pictures are a third of a step.
     config.schedule = dict(
-        name="sequential", blocks=1, cache="auto", copies=0 if quick else 4, remat=False
+        name="sequential",
+        blocks=1,
+        cache="auto",
+        copies=0 if quick else 4,
+        renew=0,
+        remat=False,
     )
     config.optimizer = dict(
         name="adamw",

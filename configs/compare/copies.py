@@ -1,8 +1,9 @@
 """What it changes to train on kept augmented copies instead of new augmentation.
 
 Stages in turn on new augmentation at every step, for which the frozen stages run
-forward again (schedule.copies=0), and on 1, 2, 4 and 8 augmented copies whose outputs
-are kept, on 10,000 pictures of CIFAR-10; and end to end.
+forward again (schedule.copies=0); on one augmented copy and on one for each of eight
+epochs, whose outputs are kept; and on one that is renewed after 1, 2 and 4 epochs. On
+10,000 pictures of CIFAR-10; and end to end.
 
 Command:  python -m experiments.compare --config=configs/compare/copies.py
     --data_dir=DIR
@@ -20,7 +21,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.methods = {
         "end_to_end": ("schedule.name=end_to_end",),
         "new_at_every_step": (),
-        **{f"copies_{count}": (f"schedule.copies={count}",) for count in (1, 2, 4, 8)},
+        **{
+            f"renewed_{epochs}": ("schedule.copies=1", f"schedule.renew={epochs}")
+            for epochs in (1, 2, 4)
+        },
+        "copies_1": ("schedule.copies=1",),
+        "copies_8": ("schedule.copies=8",),
     }
     config.datasets = {
         "cifar10": (

@@ -106,7 +106,7 @@ def keep(
     augment = jax.jit(block.augment) if block.augment else None
     prepare, split = jax.jit(block.prepare), jax.jit(block.split)
     whole = replicated(mesh)
-    gather = jax.jit(lambda batch: batch, out_shardings=whole)
+    gather = jax.jit(_as_it_is, out_shardings=whole)
 
     def outputs(batch: Batch, key: jax.Array, *, done: int) -> Batch:
         """The trunk's output for a batch that holds that of so many stages of it."""
@@ -200,10 +200,6 @@ def _fill(
 ) -> dict[str, Any]:
     count = len(data["images"])
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def put(array: jax.Array, rows: jax.Array, start: Any) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(array, rows, start, 0)
-
     for copy in range(copies):
         copy_key = jax.random.fold_in(key, copy)
         for first in range(0, count, batch_size):
@@ -215,10 +211,19 @@ def _fill(
             at = copy * count + start
             for name, rows in batch.items():
                 if isinstance(arrays[name], jax.Array):
-                    arrays[name] = put(arrays[name], rows, at)
+                    arrays[name] = _put(arrays[name], rows, at)
                 else:
                     arrays[name][at : at + batch_size] = np.asarray(rows)
     return arrays
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(array: jax.Array, rows: jax.Array, start: Any) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(array, rows, start, 0)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _storage(

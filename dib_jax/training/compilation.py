@@ -40,7 +40,8 @@ def compile_epoch(
 ) -> tuple[Callable[..., Any], dict[str, int | None], float]:
     """The compiled epoch, the compiler's figures for one step, and seconds it took.
 
-    The epoch is one `lax.scan`, or one for each chunk where data come from the host.
+    The epoch is one `lax.scan`, or one for each chunk where data come from the host. It
+    takes states, trunk, what is kept (as here, or drawn anew) and keys.
     """
     start = time.monotonic()
     whole = replicated(mesh)
@@ -92,7 +93,7 @@ def compile_epoch(
         }
         figures = compiler_figures(compiled_step.result())
 
-    def epoch(states: Any, trunk: Any, keys: Any) -> Any:
+    def epoch(states: Any, trunk: Any, kept: Kept, keys: Any) -> Any:
         terms: list[Any] = []
         rows = np.asarray(rows_of(keys[0], states[0].step))
         read = stream(kept.streamed, rows, steps=chunk) if kept.streamed else [{}]

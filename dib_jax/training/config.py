@@ -171,6 +171,14 @@ def _training_fields() -> dict[str, Field]:
             allowed="an integer from 0",
             holds=lambda value: value >= 0,
         ),
+        "schedule.renew": Field(
+            int,
+            "with schedule.copies: epochs after which the kept copies are drawn anew "
+            "and pass through the frozen stages again; 0 for never",
+            default=0,
+            allowed="an integer from 0",
+            holds=lambda value: value >= 0,
+        ),
         "schedule.remat": Field(
             bool,
             "whether the backward pass recomputes each stage from its input: less "
@@ -446,6 +454,11 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         importlib.import_module("dib_jax.data.augment").augment(full["dataset.augment"])
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
+    if full["schedule.renew"] and not full["schedule.copies"]:
+        raise ValueError(
+            f"schedule.renew: got {full['schedule.renew']}, but schedule.copies = 0 "
+            "keeps no copies that could be renewed; use schedule.copies=1, or renew=0"
+        )
     built: dict[str, Any] = {}
     for section, package in FACTORIES.items():
         factory = build.find(package, full[f"{section}.name"])

@@ -57,6 +57,7 @@ class Experiment(NamedTuple):
         objective: name of what the blocks train on; "task_loss" for the task's own.
         cache: where the output of frozen stages is kept, `schedule.cache`.
         copies: augmented copies of the training split that are kept with it.
+        renew: epochs after which these are drawn anew; 0 for never.
         streams: whether the pictures stay on the host and are read batch by batch.
         mesh: the devices, over which batches are split.
     """
@@ -70,6 +71,7 @@ class Experiment(NamedTuple):
     objective: str
     cache: str
     copies: int
+    renew: int
     streams: bool
     mesh: jax.sharding.Mesh
 
@@ -231,6 +233,7 @@ def _experiment(
         objective=config.objective.name if schedule.local else "task_loss",
         cache=config.schedule.cache,
         copies=config.schedule.copies,
+        renew=config.schedule.renew,
         streams=_streams(config.dataset.placement, dataset),
         mesh=mesh,
     )

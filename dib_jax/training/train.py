@@ -250,36 +250,31 @@ def restore(
 
 
 def _keep(
-    workdir: pathlib.Path,
+    folder: pathlib.Path,
     experiment: Experiment,
-    data: Split,
-    validation: Split,
-    position: Position,
-    network: Network,
-    previous: Caches,
-) -> tuple[Kept, Kept]:
-    """Both splits as the blocks of the present phase read them."""
-    first = experiment.phases[position.phase][0]
-    key = jax.random.split(block_keys(experiment, first)[1], 3)[2]
-    kept, held_out = (
-        keep(
-            block,
-            network.stages,
-            split,
-            choice=experiment.cache,
-            copies=experiment.copies,
-            folder=_cache_folder(workdir) / name,
-            key=key,
-            mesh=experiment.mesh,
-            previous=before,
-        )
-        for name, block, split, before in (
-            ("train", first, data, previous[0]),
-            # Pictures are validated as they are, never augmented.
-            ("validation", first._replace(augment=None), validation, previous[1]),
-        )
+    block: Block,
+    split: Split,
+    trunk: tuple[Variables, ...],
+    previous: Kept | None,
+    *,
+    epoch: int = 0,
+    choice: str = "",
+) -> Kept:
+    """A split as the blocks of a phase read it, after so many epochs of the phase."""
+    key = jax.random.split(block_keys(experiment, block)[1], 3)[2]
+    if experiment.renew:
+        key = jax.random.fold_in(key, epoch // experiment.renew)
+    return keep(
+        block,
+        trunk,
+        split,
+        choice=choice or experiment.cache,
+        copies=experiment.copies,
+        folder=folder,
+        key=key,
+        mesh=experiment.mesh,
+        previous=previous,
     )
-    return kept, held_out
 
 
 def _train_phase(
@@ -306,8 +301,18 @@ def _train_phase(
     whole = replicated(mesh)
     training = put(training, whole)
     keys = tuple(put(block_keys(experiment, block)[1], whole) for block in blocks)
-    kept, held_out = _keep(
-        workdir, experiment, data, validation, position, network, caches
+    keep_training = functools.partial(
+        _keep, _cache_folder(workdir) / "train", experiment, blocks[0], data
+    )
+    kept = keep_training(network.stages, caches[0], epoch=position.epoch)
+    held_out = _keep(
+        _cache_folder(workdir) / "validation",
+        experiment,
+        # Pictures are validated as they are, never augmented.
+        blocks[0]._replace(augment=None),
+        validation,
+        network.stages,
+        caches[1],
     )
     if kept.line:
         where = held_out.place or "computed after every epoch"
@@ -324,11 +329,18 @@ def _train_phase(
         compile_seconds=position.compile_seconds + compile_seconds
     )
     saved, save_seconds = time.monotonic(), 0.0
+    begun = position.epoch
+    renew = experiment.renew if kept.place and blocks[0].augment else 0
     lines = workdir / "metrics.jsonl" if is_first() else pathlib.Path(os.devnull)
     with lines.open("ab") as record:
-        for epoch in range(position.epoch + 1, epochs + 1):
+        for epoch in range(begun + 1, epochs + 1):
             start = time.monotonic()
-            states, terms = run_epoch(training.states, network.stages, keys)
+            done = epoch - 1
+            if renew and done > begun and done % renew == 0:
+                kept = keep_training(
+                    network.stages, kept, epoch=done, choice=kept.place
+                )
+            states, terms = run_epoch(training.states, network.stages, kept, keys)
             metrics = [
                 {"train": _averages(own, block, epoch)}
                 for own, block in zip(terms, blocks, strict=True)

@@ -96,8 +96,8 @@ def two_epochs(kept, data, spec=""):
         (KEY,),
         mesh_of(jax.devices()[:1]),
     )
-    states, _ = run((state,), trunk, (KEY,))
-    states, terms = run(states, trunk, (KEY,))
+    states, _ = run((state,), trunk, kept, (KEY,))
+    states, terms = run(states, trunk, kept, (KEY,))
     return states, terms, figures
 
 

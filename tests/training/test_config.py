@@ -100,6 +100,7 @@ def example() -> dict:
             "blocks": 1,
             "cache": "auto",
             "copies": 0,
+            "renew": 0,
             "remat": False,
         },
         "optimizer": {

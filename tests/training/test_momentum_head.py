@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_train import stop_at_the_first_checkpoint
+from test_train import stop_at
 
 from dib_jax.models.cnn import cnn
 from dib_jax.models.heads.linear import linear
@@ -192,6 +192,6 @@ def test_with_blocks_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         shapes
     )
     assert whole.results["head"] == "momentum"
-    stop_at_the_first_checkpoint(config, tmp_path / "stopped", monkeypatch)
+    stop_at(1, config, tmp_path / "stopped", monkeypatch)
     resumed = train(config, tmp_path / "stopped", config_name="digits_cnn")
     chex.assert_trees_all_equal(resumed.network, whole.network)

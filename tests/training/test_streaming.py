@@ -82,7 +82,7 @@ def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     order = epoch_rows(blocks[0], key, states[0].step, samples=len(data["labels"]))
     kept = Kept({}, data, 1, "")
     run, _, _ = compile_epoch(blocks, states, (), kept, (key,), experiment.mesh)
-    _, seen = run(states, (), (key,))
+    _, seen = run(states, (), kept, (key,))
     np.testing.assert_array_equal(seen["rows"], order)
     np.testing.assert_array_equal(seen["labels"], data["labels"][order])
     np.testing.assert_array_equal(seen["images"], data["images"][order])

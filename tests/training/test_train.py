@@ -146,6 +146,25 @@ def test_another_seed_gives_another_network(run, tmp_path):
     assert other.results["validation"] != run[1].results["validation"]
 
 
+def stop_at(done, config, workdir, monkeypatch):
+    """A run that ends when so many epochs, of all its stages, have been saved."""
+    save = checkpoints.save
+
+    class Stop(Exception):
+        pass
+
+    def save_and_stop(folder, step, tree, metadata):
+        save(folder, step, tree, metadata)
+        if step == done:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))  # after each epoch
+        patch.setattr(checkpoints, "save", save_and_stop)
+        with pytest.raises(Stop):
+            train(config, workdir, config_name="digits_cnn")
+
+
 def test_later_stages_change_no_bit_of_earlier_ones(run, tmp_path):
     config = small()
     config.model.widths = (16, 12)
@@ -159,22 +178,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     run, tmp_path, at, monkeypatch
 ):
     """Stopped right after the checkpoint of (stage, epoch); a line too many is cut."""
-    save, workdir = checkpoints.save, tmp_path / "run"
-    done = 2 * at[0] + at[1]
-
-    class Stop(Exception):
-        pass
-
-    def stop_at(folder, step, tree, metadata):
-        save(folder, step, tree, metadata)
-        if step == done:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))  # after each epoch
-        patch.setattr(checkpoints, "save", stop_at)
-        with pytest.raises(Stop):
-            train(small(), workdir, config_name="digits_cnn")
+    workdir, done = tmp_path / "run", 2 * at[0] + at[1]
+    stop_at(done, small(), workdir, monkeypatch)
     assert len(lines(workdir)) == 2 * done
     with (workdir / "metrics.jsonl").open("a") as record:
         record.write('{"stage": 9, "cut off in the mid')
@@ -305,27 +310,9 @@ def test_the_first_stage_trained_at_once_is_that_of_the_sequential_schedule(
     assert len(of_first[0]) == 4
 
 
-def stop_at_the_first_checkpoint(config, workdir, monkeypatch):
-    """A run that ends when its first epoch has been saved."""
-    save = checkpoints.save
-
-    class Stop(Exception):
-        pass
-
-    def stop(*arguments):
-        save(*arguments)
-        raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
-        patch.setattr(checkpoints, "save", stop)
-        with pytest.raises(Stop):
-            train(config, workdir, config_name="digits_cnn")
-
-
 def test_stages_trained_at_once_go_on_to_the_same_bits(at_once, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
-    stop_at_the_first_checkpoint(in_parallel(), workdir, monkeypatch)
+    stop_at(1, in_parallel(), workdir, monkeypatch)
     assert len(lines(workdir)) == 6
     resumed = train(in_parallel(), workdir, config_name="digits_cnn")
     chex.assert_trees_all_equal(resumed.network, at_once[1].network)
@@ -422,6 +409,44 @@ def test_with_the_frozen_stages_in_files_the_bits_are_the_same(run, tmp_path, ca
     for stage in (1, 2):
         line = f"stage {stage}: the output of the stages before it is cached, place: fi"
         assert said.count(line) == 1
+
+
+def renewing(place):
+    config = small(epochs=4)
+    config.dataset.augment = "flip"
+    config.model.widths = (16, 12)
+    config.schedule.update(copies=1, renew=2, cache=place)
+    return config
+
+
+def renewals(monkeypatch):
+    """The training pictures of every copy from now on, as they are kept."""
+    seen, keep = [], engine.keep
+
+    def watched(block, *arguments, **options):
+        kept = keep(block, *arguments, **options)
+        if block.augment and block.trunk:
+            seen.append(np.array(kept.arrays["images"]))
+        return kept
+
+    monkeypatch.setattr(engine, "keep", watched)
+    return seen
+
+
+def test_copies_are_drawn_anew_after_so_many_epochs_and_the_run_goes_on_to_the_same(
+    tmp_path, monkeypatch
+):
+    drawn = renewals(monkeypatch)
+    whole = train(renewing("device"), tmp_path / "whole", config_name="digits_cnn")
+    assert len(drawn) == 2  # four epochs of the one stage that has others before it
+    assert (drawn[0] != drawn[1]).any()
+    for done in (5, 6, 7):  # within a period, at its end, after the renewal
+        stop_at(done, renewing("file"), tmp_path / "run", monkeypatch)
+    drawn.clear()
+    resumed = train(renewing("file"), tmp_path / "run", config_name="digits_cnn")
+    assert len(drawn) == 1
+    chex.assert_trees_all_equal(resumed.network, whole.network)
+    assert not (tmp_path / "run" / "cache").exists()
 
 
 def test_a_term_that_is_measured_now_and_then_is_averaged_where_it_was():
