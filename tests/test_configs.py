@@ -31,6 +31,7 @@ COMPARISONS = [
     "cifar10.py:search",
     "cifar10.py:full",
     "copies.py",
+    "greedy.py",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",
