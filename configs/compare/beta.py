@@ -2,9 +2,9 @@
 
 β from −1 (keep information) over 0 (none) to 1 (compress), for each quantity that the
 term may weigh and α = 1.01 and 2. On 10,000 pictures of CIFAR-10 for two of them, at
-every stage, at the first one alone, and falling to 0 over a stage's training. Figures
-and curves.csv show the accuracy after every stage, how strong the term pulls beside the
-task's loss, and I(X;T) at the end.
+every stage, at the first or the last one alone, and falling to 0 over a stage's
+training. Figures and curves.csv show the accuracy after every stage, how strong the
+term pulls beside the task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
     with NAME digits, cifar10 (and --data_dir=DIR), or quick
@@ -26,7 +26,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     curves = []
 
     def add(name: str, label: str, sizes: tuple[float, ...], *more: str) -> None:
-        """A curve over ± sizes; `more` are overrides, {} in them stands for β."""
+        """A curve over ± sizes; in the overrides `more`, {} stands for β."""
         curves.append((label, "beta_0", 0.0))
         for beta in (sign * size for size in sizes for sign in (-1, 1)):
             # A name in a config holds no point.
@@ -36,16 +36,21 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             curves.append((label, method, beta))
 
     if arg == "cifar10":
-        first = "objective.beta=({}" + ", 0.0" * (_STAGES - 1) + ")"
+        others = (_STAGES - 1) * ("0.0",)
+        alone = {
+            "first": ((0.1, 1.0), ("{}", *others)),
+            "last": ((0.1,), (*others, "{}")),
+        }
         for compress in ("input", "entropy"):
             way = f"objective.compress={compress}"
             sizes = (0.01, 0.1, 1.0)
             add(compress, compress, sizes, way, "objective.beta={}")
-            label = f"{compress}, first stage alone"
-            add(f"{compress}_first", label, (0.1, 1.0), way, first)
-            label = f"{compress}, falling"
-            falling = "objective.course=falling"
-            add(f"{compress}_falling", label, (0.1,), way, "objective.beta={}", falling)
+            for stage, (own, weights) in alone.items():
+                label = f"{compress}, {stage} stage alone"
+                by_stage = f"objective.beta=({', '.join(weights)})"
+                add(f"{compress}_{stage}", label, own, way, by_stage)
+        falling = (way, "objective.beta={}", "objective.course=falling")
+        add("entropy_falling", "entropy, falling", (0.1,), *falling)
     else:
         quick = arg == "quick"
         for compress in ("input", "previous", "entropy"):
