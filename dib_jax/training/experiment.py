@@ -12,7 +12,7 @@ import numpy as np
 
 from dib_jax import data
 from dib_jax.data import Dataset
-from dib_jax.data.augment import augment, check_mirrored
+from dib_jax.data.augment import augment
 from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
 from dib_jax.training import devices
@@ -182,10 +182,6 @@ def _experiment(
     objective = _objective(config.objective, last + 1) if schedule.local else _task_loss
     wanted = config.dataset.augment
     augmentation = augment(wanted) if wanted.strip() else None
-    try:
-        check_mirrored(wanted, inputs.class_names)
-    except ValueError as error:
-        raise ValueError(f"dataset.augment: {error}") from None
 
     def block(group: tuple[int, ...], count_epochs: int) -> Block:
         own = objective if group[-1] <= last else _task_loss

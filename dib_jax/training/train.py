@@ -17,6 +17,7 @@ import numpy as np
 import threadpoolctl
 
 from dib_jax import checkpoints
+from dib_jax.data.augment import check_mirrored
 from dib_jax.objectives import Occasional, Terms
 from dib_jax.training.cache import Kept, keep
 from dib_jax.training.compilation import compile_epoch
@@ -158,6 +159,10 @@ def train(
     """
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, mesh=mesh))
+    try:
+        check_mirrored(config.dataset.augment, experiment.inputs.class_names)
+    except ValueError as error:
+        raise ValueError(f"dataset.augment: {error}") from None
     show = _showing(experiment, observer)
     from_first(lambda: claim(workdir, config))
     from_first(lambda: write_json(workdir / "inputs.json", experiment.inputs._asdict()))

@@ -398,6 +398,22 @@ def test_a_batch_larger_than_the_training_split_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_flip_that_makes_one_class_of_another_is_refused_for_training(tmp_path):
+    arrays = {
+        "images": np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), np.uint8),
+        "labels": np.arange(80) % 2,
+        "class_names": np.array(["keep left", "keep right"]),
+    }
+    (tmp_path / "signs").mkdir()
+    for split in ("train", "test"):
+        np.savez(tmp_path / "signs" / f"{split}.npz", **arrays)
+    config = small(epochs=1, batch_size=16)
+    config.dataset.update(name="signs", data_dir=str(tmp_path), augment="flip")
+    with pytest.raises(ValueError, match="dataset.augment: flip makes class 0, 'keep "):
+        train(config, tmp_path / "run", config_name="signs")
+    assert not (tmp_path / "run").exists()
+
+
 def test_with_the_frozen_stages_in_files_the_bits_are_the_same(run, tmp_path, capfd):
     config = small()
     config.schedule.cache = "file"
