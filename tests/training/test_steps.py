@@ -17,6 +17,7 @@ from dib_jax.tasks.classification import classification
 from dib_jax.training import steps
 from dib_jax.training.compilation import compiler_figures
 from dib_jax.training.steps import (
+    TRUNK_OUTPUT,
     Block,
     apply_frozen,
     epoch_rows,
@@ -193,6 +194,28 @@ def test_the_step_is_traced_once_for_all_epochs(data):
     for _ in range(3):
         state = run(state)
     assert int(state.step) == 12
+
+
+def test_stages_that_are_alike_are_one_program_for_the_compilation_cache(data):
+    stages = cnn(widths=(4, 4, 4, 5), convolutions=1, pools=0)
+    size = 8
+
+    def program(index):
+        block = block_at(0, stages=(stages[index],), stage=index, objective=dib())
+        images = jnp.zeros((size, 8, 8, 4), jnp.uint8)  # what the others put out
+        state = jax.eval_shape(
+            functools.partial(initial_state, block), jax.random.key(0), images
+        )
+        batch = {
+            "images": data["images"][:size],
+            "labels": data["labels"][:size],
+            TRUNK_OUTPUT: jnp.zeros((size, 8, 8, 4)),
+        }
+        run = jax.jit(functools.partial(step_of, block))
+        return run.lower(state, (), batch, key=jax.random.key(index)).as_text()
+
+    assert program(1) == program(2)
+    assert program(2) != program(3)
 
 
 def test_predictions_of_a_split_do_not_depend_on_the_batch_size(data):
