@@ -27,8 +27,8 @@ import concurrent.futures
 import csv
 import functools
 import io
-import itertools
 import json
+import math
 import os
 import pathlib
 import queue
@@ -45,7 +45,7 @@ from experiments import command_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dib_jax.analysis.comparison import Entry, Row
+    from dib_jax.analysis.comparison import Contrasts, Entry, Row
 
 _FIELDS = (
     "like", "base", "methods", "datasets", "seeds", "reference", "search", "curves",
@@ -412,7 +412,7 @@ def write_tables(
 
     table = comparison.rows(entries, reference=plan.reference)
     header, lines = _shown(table, plan.reference, chosen)
-    notes = _notes(entries, comparison.indistinct(entries), plan.reference)
+    notes = _notes(entries, comparison.told_apart(entries), plan.reference)
     words = {0, 1} | ({len(header) - 1} if chosen else set())
     markdown = [
         "| " + " | ".join(header) + " |",
@@ -588,9 +588,7 @@ def _percent(mean: float, std: float | None) -> str:
 
 
 def _notes(
-    entries: "Sequence[Entry]",
-    alike: Mapping[str, list[tuple[str, str]]],
-    reference: str,
+    entries: "Sequence[Entry]", found: Mapping[str, "Contrasts"], reference: str
 ) -> list[str]:
     results = entries[0].results
     notes = [
@@ -598,42 +596,30 @@ def _notes(
         "their intervals by Student's t. Temporaries are the compiler's figure for the "
         f"largest train step. {results['hardware']}; {_versions(results['versions'])}."
     ]
-    test = "paired t-tests at 5 %, Holm's correction"
-    for dataset, pairs in alike.items():
-        methods = dict.fromkeys(e.method for e in entries if e.dataset == dataset)
-        every = list(itertools.combinations(methods, 2))
-        apart = [pair for pair in every if pair not in pairs]
-        if not pairs:
-            notes.append(f"{dataset}: every pair of methods is told apart.")
-        elif not apart:
+    for dataset, (methods, seeds, least, pairs) in found.items():
+        if least is None:
             notes.append(
-                f"{dataset}: no two methods can be told apart by these seeds ({test})."
+                f"{dataset}: no two methods can be told apart: that takes two methods "
+                "with two seeds in common, and some spread between seeds."
             )
-        elif len(pairs) <= _MOST_PAIRS:
-            notes.append(
-                f"{dataset}: not told apart by these seeds ({test}): {_pairs(pairs)}."
-            )
-        elif len(apart) <= _MOST_PAIRS:
-            notes.append(
-                f"{dataset}: told apart by these seeds ({test}) are only "
-                f"{_pairs(apart)}."
-            )
-        else:
+            continue
+        note = (
+            f"{dataset}: by these seeds two methods are told apart where their means "
+            f"differ by {100 * least:.2f} points or more (Tukey's test at 5 % for all "
+            f"pairs of {len(methods)} methods together, {len(seeds)} seeds as blocks): "
+            f"{len(pairs) or 'none'} of {math.comb(len(methods), 2)} pairs"
+        )
+        if 0 < len(pairs) <= _MOST_PAIRS:
+            note += ", " + ", ".join(f"{one} and {other}" for one, other in pairs)
+        elif pairs:
             others = [
                 one if other == reference else other
-                for one, other in apart
+                for one, other in pairs
                 if reference in (one, other)
             ]
-            notes.append(
-                f"{dataset}: these seeds tell {len(apart)} of {len(every)} pairs of "
-                f"methods apart ({test}); from {reference}: "
-                f"{', '.join(others) or 'none'}."
-            )
+            note += f"; from {reference}: {', '.join(others) or 'none'}"
+        notes.append(f"{note}.")
     return notes
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{one} and {other}" for one, other in pairs)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ Differences are paired by seed: two runs of one seed share their validation spli
 order of batches and, where the networks agree, their initial weights.
 """
 
+import collections
 import itertools
 import math
 import statistics
@@ -19,6 +20,8 @@ from scipy import stats
 from dib_jax.analysis import figures
 
 _LEVEL = 0.95
+# Of metrics in float32.
+_ROUNDING = 1e-6
 
 
 class Entry(NamedTuple):
@@ -77,6 +80,23 @@ class Row(NamedTuple):
     others: dict[str, tuple[float, float | None]]
     ensemble: float | None
     ensemble_std: float | None
+
+
+class Contrasts(NamedTuple):
+    """Which methods can be told apart on a data set.
+
+    Attributes:
+        methods: those that were compared.
+        seeds: of their runs.
+        least: difference of two means, in the metric's unit, from which on they are;
+            None where there is one method, one seed, or no spread between the seeds.
+        pairs: of those methods that are, in their order of appearance.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    least: float | None
+    pairs: tuple[tuple[str, str], ...]
 
 
 def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
@@ -197,54 +217,54 @@ def paired_difference(
     return mean, mean - half, mean + half
 
 
-def indistinct(entries: Sequence[Entry]) -> dict[str, list[tuple[str, str]]]:
-    """The pairs of methods that the seeds cannot tell apart, for each data set.
+def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
+    """Which methods differ by more than chance, for each data set.
 
-    Two methods are told apart where a paired t-test of their common seeds, corrected
-    for the number of pairs by Holm's method, gives p < 0.05.
+    Tukey's test of all pairs together at 5 %, with the seeds as blocks: the spread is
+    what is left of the metric after each method's and each seed's own mean, one for all
+    methods. Those with the set of seeds that most of them have take part.
 
     Args:
         entries: finished runs.
 
     Returns:
-        For each data set the pairs that are not told apart, in order of appearance.
+        The contrasts by name of the data set.
+
+    Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for dataset in dict.fromkeys(entry.dataset for entry in entries):
-        runs: dict[str, dict[int, float]] = {}
-        for entry in entries:
-            if entry.dataset == dataset:
-                value = entry.results["test"][entry.results["metric"]]
-                runs.setdefault(entry.method, {})[entry.seed] = value
-        pairs = list(itertools.combinations(runs, 2))
-        chances = [_chance(runs[one], runs[other]) for one, other in pairs]
-        apart = _holm(chances)
-        found[dataset] = [
-            pair for pair, is_apart in zip(pairs, apart, strict=True) if not is_apart
-        ]
-    return found
+    return {
+        dataset: _contrasts([own for own in entries if own.dataset == dataset])
+        for dataset in dict.fromkeys(entry.dataset for entry in entries)
+    }
 
 
-def _chance(one: Mapping[int, float], other: Mapping[int, float]) -> float:
-    """The p value of a paired t-test; 1 where there are too few pairs."""
-    differences = np.array([one[seed] - other[seed] for seed in one if seed in other])
-    if len(differences) < 2:
-        return 1.0
-    if np.ptp(differences) < 1e-9:
-        # Alike to rounding, which a metric that counts pictures makes by chance; the
-        # t-test would be certain of it. The sign test is not.
-        none = abs(differences[0]) < 1e-9
-        return 1.0 if none else 2 * 0.5 ** len(differences)
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
-def _holm(chances: Sequence[float], *, level: float = 1 - _LEVEL) -> list[bool]:
-    rejected = [False] * len(chances)
-    for rank, index in enumerate(np.argsort(chances)):
-        if chances[index] >= level / (len(chances) - rank):
-            break
-        rejected[index] = True
-    return rejected
+def _contrasts(entries: Sequence[Entry]) -> Contrasts:
+    runs: dict[str, dict[int, float]] = {}
+    for entry in entries:
+        value = entry.results["test"][entry.results["metric"]]
+        runs.setdefault(entry.method, {})[entry.seed] = value
+    sets = collections.Counter(tuple(sorted(own)) for own in runs.values())
+    seeds = max(sets, key=lambda own: (sets[own], len(own)))
+    methods = tuple(name for name, own in runs.items() if own.keys() >= set(seeds))
+    nothing = Contrasts(methods, seeds, None, ())
+    if min(len(methods), len(seeds)) < 2:
+        return nothing
+    values = np.array([[runs[name][seed] for seed in seeds] for name in methods])
+    means = values.mean(axis=1)
+    rest = values - means[:, None] - values.mean(axis=0) + values.mean()
+    freedom = (len(methods) - 1) * (len(seeds) - 1)
+    spread = math.sqrt((rest**2).sum() / freedom)
+    # A metric that counts pictures may by chance differ by the same in all seeds.
+    if spread < _ROUNDING:
+        return nothing
+    range_of_means = float(stats.studentized_range.ppf(_LEVEL, len(methods), freedom))
+    least = range_of_means * spread / math.sqrt(len(seeds))
+    pairs = tuple(
+        (methods[one], methods[other])
+        for one, other in itertools.combinations(range(len(methods)), 2)
+        if abs(means[one] - means[other]) >= least
+    )
+    return Contrasts(methods, seeds, least, pairs)
 
 
 def methods_figure(

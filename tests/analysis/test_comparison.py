@@ -66,33 +66,50 @@ def test_two_runs_of_one_seed_are_refused():
         comparison.rows([*ENTRIES, entry("base", 0, 0.5)], reference="base")
 
 
-def test_methods_are_told_apart_only_where_the_seeds_allow_it():
-    clear = [
-        *(entry("low", seed, 0.80 + 0.01 * seed) for seed in range(4)),
-        *(entry("high", seed, 0.90 + 0.0101 * seed) for seed in range(4)),
-        *(
-            entry("near", seed, 0.80 + 0.01 * seed + (-1) ** seed * 0.01)
-            for seed in range(4)
-        ),
+def entries_of(**values):
+    return [
+        entry(method, seed, value)
+        for method, own in values.items()
+        for seed, value in enumerate(own)
     ]
-    assert comparison.indistinct(clear)["digits"] == [("low", "near")]
-    once = [entry("low", 0, 0.1), entry("high", 0, 0.9)]
-    assert comparison.indistinct(once)["digits"] == [("low", "high")]
 
 
-def test_two_seeds_that_differ_by_the_same_few_pictures_prove_nothing():
-    alike = [
-        entry(method, seed, value + (0.01 if method == "one" else 0.0))
-        for method in ("one", "other")
-        for seed, value in enumerate((0.91, 0.93))
-    ]
-    assert comparison.indistinct(alike)["digits"] == [("one", "other")]
+def test_two_methods_are_told_apart_as_by_a_paired_t_test():
+    one, other = np.array([0.90, 0.92, 0.91]), np.array([0.93, 0.96, 0.94])
+    found = comparison.told_apart(entries_of(one=one, other=other))["digits"]
+    interval = stats.ttest_rel(other, one).confidence_interval(0.95)
+    np.testing.assert_allclose(found.least, (interval.high - interval.low) / 2)
+    assert found.pairs == (("one", "other"),)
 
 
-def test_holms_correction_stops_at_the_first_that_fails():
-    # By hand: 0.01 < 0.05/3, 0.03 > 0.05/2, and so 0.04 is not looked at.
-    assert comparison._holm([0.04, 0.01, 0.03]) == [False, True, False]
-    assert comparison._holm([0.01, 0.02, 0.04]) == [True, True, True]
+def test_of_several_methods_the_least_difference_is_tukeys():
+    values = {"a": (0.1, 0.2, 0.3), "b": (0.2, 0.3, 0.4), "c": (0.9, 1.0, 0.8)}
+    found = comparison.told_apart(entries_of(**values))["digits"]
+    # Without the means of seeds, a and b have -0.033, -0.033 and 0.067 left,
+    # c twice as much with the other sign: 0.04 by 4 degrees of freedom. The studentized
+    # range of three means has 5.04 as its 95 % quantile in every table.
+    np.testing.assert_allclose(found.least, 5.04 * 0.1 / 3**0.5, rtol=1e-3)
+    assert found.pairs == (("a", "c"), ("b", "c"))
+    assert found.seeds == (0, 1, 2)
+    # What all methods share in a seed is no spread.
+    shifted = {name: np.add(own, (0.0, 5.0, 9.0)) for name, own in values.items()}
+    same = comparison.told_apart(entries_of(**shifted))["digits"]
+    np.testing.assert_allclose(same.least, found.least)
+
+
+def test_seeds_that_differ_by_the_same_few_pictures_prove_nothing():
+    pictures = np.array([320, 328, 325])
+    one, other = ((pictures + own) / np.float32(359) for own in (0, 1))
+    found = comparison.told_apart(entries_of(one=one, other=other))["digits"]
+    assert (found.least, found.pairs) == (None, ())
+
+
+def test_who_lacks_a_seed_takes_no_part_and_one_seed_tells_nothing():
+    values = {"a": (0.1, 0.2), "b": (0.5, 0.61), "unfinished": (0.9,)}
+    found = comparison.told_apart(entries_of(**values))["digits"]
+    assert (found.methods, found.seeds) == (("a", "b"), (0, 1))
+    once = comparison.told_apart(entries_of(a=(0.1,), b=(0.9,)))["digits"]
+    assert (once.least, once.pairs) == (None, ())
 
 
 def test_figures_are_drawn_for_several_data_sets():
