@@ -20,7 +20,13 @@ import numpy as np
 
 from dib_jax.tasks import Batch
 from dib_jax.training.devices import from_first, replicated
-from dib_jax.training.steps import TRUNK_OUTPUT, Block, Variables, apply_frozen
+from dib_jax.training.steps import (
+    TRUNK_OUTPUT,
+    Block,
+    Variables,
+    apply_frozen,
+    as_it_is,
+)
 
 PLACES = ("device", "host", "file")
 CHOICES = ("auto", *PLACES, "none")
@@ -106,7 +112,7 @@ def keep(
     augment = jax.jit(block.augment) if block.augment else None
     prepare, split = jax.jit(block.prepare), jax.jit(block.split)
     whole = replicated(mesh)
-    gather = jax.jit(_as_it_is, out_shardings=whole)
+    gather = jax.jit(as_it_is, out_shardings=whole)
 
     def outputs(batch: Batch, key: jax.Array, *, done: int) -> Batch:
         """The trunk's output for a batch that holds that of so many stages of it."""
@@ -220,10 +226,6 @@ def _fill(
 @functools.partial(jax.jit, donate_argnums=0)
 def _put(array: jax.Array, rows: jax.Array, start: Any) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(array, rows, start, 0)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _storage(

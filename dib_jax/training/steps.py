@@ -53,7 +53,8 @@ class StageState(flax.struct.PyTreeNode):
     modules: Variables
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """A batch, unchanged."""
     return batch
 
 
@@ -95,7 +96,7 @@ class Block(NamedTuple):
     modules: Modules = types.MappingProxyType({})
     every_stage: bool = False
     steps: int = 0
-    split: Callable[[Any], Any] = _as_it_is
+    split: Callable[[Any], Any] = as_it_is
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:
