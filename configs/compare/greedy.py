@@ -1,7 +1,8 @@
 """What brings GreedyDIB up: heads, schedules, blocks, a smoothed target, early entropy.
 
 10,000 pictures of CIFAR-10 with flips, four stages, two seeds; every change alone, on
-top of heads that are made of the network's later stages.
+top of heads that are made of the network's later stages. Stages in turn see the data
+eight times each, 32 times in all; end to end is there with 8 and with 32 epochs.
 
 Command:  python -m experiments.compare --config=configs/compare/greedy.py
     --data_dir=DIR
@@ -23,6 +24,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.base = "configs/digits_cnn.py"
     config.methods = {
         "end_to_end": ("schedule.name=end_to_end",),
+        "end_to_end_32_epochs": ("schedule.name=end_to_end", "epochs=32"),
         "end_to_end_smoothed": ("schedule.name=end_to_end", _SMOOTHED),
         "linear": (),
         "linear_early_entropy": _EARLY,
@@ -35,6 +37,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "augmented_blocks": (_AUGMENTED, "schedule.blocks=2"),
         "augmented_smoothed": (_AUGMENTED, _SMOOTHED),
         "augmented_long_first": (_AUGMENTED, "epochs=(17, 5, 5, 5)"),
+        "augmented_long_last": (_AUGMENTED, "epochs=(5, 5, 5, 17)"),
         "momentum": ("head.name=momentum", "schedule.name=parallel"),
     }
     config.datasets = {
