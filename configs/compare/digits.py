@@ -30,7 +30,8 @@ _OWN = {
     "greedy_dib": _BETAS,
     "dib_compress_entropy": _BETAS,
     "dib_keep_input": ("objective.beta=-0.003", "objective.beta=-0.03"),
-    "dib_conv_head": _BETAS,
+    "greedy_dib_k2": _BETAS,
+    "greedy_dib_k3": _BETAS,
     "greedy_dib_augmented": _BETAS,
     "greedy_dib_momentum": _BETAS,
     "momentum": ("head.decay=0.99", "head.decay=0.999"),
@@ -60,15 +61,19 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py" + (":quick" if quick else "")
     residual = ("model.name=resnet", "model.depth=14", "model.width=8")
+    k3 = ("head.name=conv", "head.layers=2")
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=2e-3")
     methods = {
         "end_to_end": ("schedule.name=end_to_end",),
+        # The heads of k = 3 are two convolutions more than the network has.
+        "end_to_end_k3": ("schedule.name=end_to_end", *k3),
         "end_to_end_dib": ("schedule.name=end_to_end_penalized",),
         "greedy_dib": (),
         "dib_no_penalty": ("objective.beta=0",),
         "dib_compress_entropy": ("objective.compress=entropy",),
         "dib_keep_input": ("objective.beta=-0.01",),
-        "dib_conv_head": ("head.name=conv", "head.layers=1"),
+        "greedy_dib_k2": ("head.name=conv", "head.layers=1"),
+        "greedy_dib_k3": k3,
         "random_features": ("objective.name=random_features",),
         "cross_entropy_k1": ("objective.name=cross_entropy",),
         "cross_entropy_k2": (
@@ -76,11 +81,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "head.name=conv",
             "head.layers=1",
         ),
-        "cross_entropy_k3": (
-            "objective.name=cross_entropy",
-            "head.name=conv",
-            "head.layers=2",
-        ),
+        "cross_entropy_k3": ("objective.name=cross_entropy", *k3),
         "auglocal": (
             "objective.name=cross_entropy",
             "head.name=augmented",

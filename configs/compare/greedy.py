@@ -1,8 +1,8 @@
-"""What brings GreedyDIB up: heads, schedules, blocks, a smoothed target, early entropy.
+"""What brings GreedyDIB up: one change at a time, with heads of two convolutions.
 
-10,000 pictures of CIFAR-10 with flips, four stages, two seeds; every change alone, on
-top of heads that are made of the network's later stages. Stages in turn see the data
-eight times each, 32 times in all; end to end is there with 8 and with 32 epochs.
+The network and the 10,000 pictures of cifar10.py, where these heads (k = 3) were ahead
+of all others; two seeds. Stages in turn see the data three times each, nine times in
+all: end to end is there with three epochs and with nine, on the same network and head.
 
 Command:  python -m experiments.compare --config=configs/compare/greedy.py
     --data_dir=DIR
@@ -10,10 +10,9 @@ Command:  python -m experiments.compare --config=configs/compare/greedy.py
 
 import ml_collections
 
-_AUGMENTED = "head.name=augmented"
-_SMOOTHED = "task.label_smoothing=0.1"
+_K3 = ("head.name=conv", "head.layers=2")
 # The first stage is paid for entropy, the others for nothing.
-_EARLY = ("objective.compress=entropy", "objective.beta=(-0.1, 0.0, 0.0, 0.0)")
+_EARLY = ("objective.compress=entropy", "objective.beta=(-0.1, 0.0, 0.0)")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -23,36 +22,30 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py"
     config.methods = {
-        "end_to_end": ("schedule.name=end_to_end",),
-        "end_to_end_32_epochs": ("schedule.name=end_to_end", "epochs=32"),
-        "end_to_end_smoothed": ("schedule.name=end_to_end", _SMOOTHED),
-        "linear": (),
+        "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
+        "end_to_end_k3_nine_epochs": ("schedule.name=end_to_end", *_K3, "epochs=9"),
+        "k3": _K3,
+        "k3_no_term": (*_K3, "objective.beta=0"),
+        "k3_early_entropy": (*_K3, *_EARLY),
+        "k3_smoothed": (*_K3, "task.label_smoothing=0.1"),
+        "k3_wide_heads": (*_K3, "head.width=64"),
+        "k3_blocks": (*_K3, "schedule.blocks=2"),
+        "k3_at_once": (*_K3, "schedule.name=parallel"),
+        "k3_long_first": (*_K3, "epochs=(5, 2, 2)"),
+        "k3_long_last": (*_K3, "epochs=(2, 2, 5)"),
         "linear_early_entropy": _EARLY,
-        "conv": ("head.name=conv", "head.layers=1"),
-        "augmented": (_AUGMENTED,),
-        "augmented_no_term": (_AUGMENTED, "objective.beta=0"),
-        "augmented_early_entropy": (_AUGMENTED, *_EARLY),
-        "augmented_all_later": (_AUGMENTED, "head.depth=3"),
-        "augmented_at_once": (_AUGMENTED, "schedule.name=parallel"),
-        "augmented_blocks": (_AUGMENTED, "schedule.blocks=2"),
-        "augmented_smoothed": (_AUGMENTED, _SMOOTHED),
-        "augmented_long_first": (_AUGMENTED, "epochs=(17, 5, 5, 5)"),
-        "augmented_long_last": (_AUGMENTED, "epochs=(5, 5, 5, 17)"),
-        "momentum": ("head.name=momentum", "schedule.name=parallel"),
     }
     config.datasets = {
         "cifar10": (
             "dataset.name=cifar10",
             "dataset.samples=10000",
             "dataset.augment=flip",
-            "model.widths=(16, 32, 64, 64)",
-            "schedule.copies=1",
-            "schedule.renew=1",
-            "epochs=8",
+            "model.widths=16,32,64",
+            "epochs=3",
             "batch_size=128",
             "analysis.every_epochs=0",
         )
     }
     config.seeds = (0, 1)
-    config.reference = "end_to_end"
+    config.reference = "end_to_end_k3"
     return config
