@@ -56,8 +56,9 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         return Objects(labels, scores, jnp.ones(labels.shape, bool), None)
 
     def ensemble(outputs: Sequence[jax.Array]) -> jax.Array:
-        # Fixed weights, so that no split has to choose them.
-        weights = 2.0 ** jnp.arange(len(outputs))
+        # Fixed weights, so that no split has to choose them; at most 1, because 2 to
+        # the power 128 overflows.
+        weights = 2.0 ** jnp.arange(1 - len(outputs), 1)
         return jnp.tensordot(weights / weights.sum(), jnp.stack(outputs), axes=1)
 
     return Task(

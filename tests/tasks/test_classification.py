@@ -36,6 +36,13 @@ def test_in_the_ensemble_each_head_counts_as_twice_the_one_before():
     np.testing.assert_allclose(together, wanted, atol=1e-6)
 
 
+def test_two_hundred_heads_have_an_ensemble():
+    outputs = np.zeros((200, 3, 4), np.float32)
+    outputs[-1] = 2.0
+    together = classification(num_classes=4).ensemble(tuple(outputs))
+    np.testing.assert_allclose(together, np.ones((3, 4)), rtol=1e-6)
+
+
 def test_the_target_gram_is_that_of_the_labels():
     labels = jnp.array([0, 1, 0])
     task = classification(num_classes=2)
