@@ -119,6 +119,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "schedule.name=parallel",
             *adam,
         ),
+        "kernel_alignment": ("objective.name=kernel_alignment",),
         # Transport is for residual networks: its own network, and what to compare with.
         "resnet_trgl": ("objective.name=trgl", "schedule.name=parallel", *residual),
         "resnet_cross_entropy": (

@@ -1,0 +1,55 @@
+"""Pairwise learning with kernels on CIFAR-10: ResNet-18, stages in turn.
+
+From Duan, Yu & Príncipe (arXiv 2005.05541) and the authors' published settings: the
+alignment of pairs, 200 epochs of batches of 128, SGD at 0.1. Theirs are also two
+modules in place of nine stages, and an output module that is trained afterwards.
+
+Command:  python -m experiments.run --config=configs/cifar10_kernel_alignment.py
+    (or :quick)
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    if arg not in ("", "quick"):
+        raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
+    quick = arg == "quick"
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.workdir = ""
+    config.dataset = dict(
+        name="cifar10",
+        data_dir="",
+        val_fraction=0.05,
+        augment="crop,flip",
+        skip_bad_boxes=False,
+        skip_groups=(),
+        samples=0,
+        placement="auto",
+    )
+    config.model = dict(
+        name="resnet", depth=8 if quick else 18, width=8 if quick else 64
+    )
+    config.head = dict(name="linear", pool=2)
+    config.task = dict(name="classification", label_smoothing=0.0)
+    config.objective = dict(name="kernel_alignment")
+    config.schedule = dict(
+        name="sequential", blocks=1, cache="auto", copies=0, renew=0, remat=False
+    )
+    config.optimizer = dict(
+        name="sgd",
+        learning_rate=0.1,
+        weight_decay=2e-4,
+        momentum=0.9,
+        schedule="cosine",
+        warmup_epochs=1.0,
+    )
+    config.epochs = 1 if quick else 200  # per block of stages
+    config.batch_size = 128
+    config.precision = dict(compute="float32", information="float32")
+    config.analysis = dict(
+        every_epochs=1 if quick else 5, samples=256, alpha=1.01, bandwidth="mean"
+    )
+    return config
