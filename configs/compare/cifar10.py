@@ -6,7 +6,7 @@ Command:  python -m experiments.compare --config=configs/compare/cifar10.py
 
 The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
 keep 27 methods of three seeds near two hours of one core. :full has seven methods on
-all pictures with one seed, six epochs a stage, on the same network.
+all pictures with one seed, four epochs a stage, on the same network.
 """
 
 import ml_collections
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "head.name=linear",
                 "schedule.name=parallel",
                 "optimizer.name=adamw",
-                "optimizer.learning_rate=2e-3",
+                "optimizer.learning_rate=5e-3",
             ),
         }
         config.datasets = {
@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "model.convolutions=1",
                 "schedule.copies=1",
                 "schedule.renew=2",
-                "epochs=6",
+                "epochs=4",
                 "analysis.every_epochs=0",
             )
         }

@@ -49,7 +49,7 @@ _OWN = {
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
 }
 _RATES = ("optimizer.learning_rate=0.02", "optimizer.learning_rate=0.1")
-_SLOW_RATES = ("optimizer.learning_rate=1e-3", "optimizer.learning_rate=4e-3")  # AdamW
+_ADAM_RATES = ("optimizer.learning_rate=4e-3", "optimizer.learning_rate=2e-2")
 _WEIGHT_DECAYS = ("optimizer.weight_decay=5e-4", "optimizer.weight_decay=2e-3")
 
 
@@ -62,7 +62,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.base = "configs/digits_cnn.py" + (":quick" if quick else "")
     residual = ("model.name=resnet", "model.depth=14", "model.width=8")
     k3 = ("head.name=conv", "head.layers=2")
-    adam = ("optimizer.name=adamw", "optimizer.learning_rate=2e-3")
+    # 2e-3 instead is 8 to 10 points worse on the validation split of cifar10.py.
+    adam = ("optimizer.name=adamw", "optimizer.learning_rate=1e-2")
     methods = {
         "end_to_end": ("schedule.name=end_to_end",),
         # The heads of k = 3 are two convolutions more than the network has.
@@ -138,7 +139,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.search = {
             name: tuple(
                 (rate, own)
-                for rate in (_SLOW_RATES if set(adam) <= set(overrides) else _RATES)
+                for rate in (_ADAM_RATES if set(adam) <= set(overrides) else _RATES)
                 for own in _OWN.get(name, _WEIGHT_DECAYS)
             )
             for name, overrides in methods.items()
