@@ -5,7 +5,7 @@ Command:  python -m experiments.compare --config=configs/compare/cifar10.py
                          or cifar10.py:full)
 
 The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
-keep 27 methods of three seeds near two hours of one core. :full has seven methods on
+keep 27 methods of three seeds near two hours of one core. :full has six methods on
 all pictures with one seed, four epochs a stage, on the same network.
 """
 
@@ -24,7 +24,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.methods = {
             "end_to_end": ("schedule.name=end_to_end",),
             "greedy_dib": (),
-            "greedy_dib_augmented": ("head.name=augmented",),
             "cross_entropy_k1": (_CROSS_ENTROPY, "head.name=linear"),
             "cross_entropy_k2": (_CROSS_ENTROPY, "head.layers=1"),
             "auglocal": (
