@@ -5,7 +5,7 @@ Command:  python -m experiments.compare --config=configs/compare/cifar10.py
                          or cifar10.py:full)
 
 The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
-keep 27 methods of three seeds near two hours of one core. :full has six methods on
+keep 28 methods of three seeds near two hours of one core. :full has six methods on
 all pictures with one seed, four epochs a stage, on the same network.
 """
 
