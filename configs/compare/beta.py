@@ -2,9 +2,9 @@
 
 β from −1 (keep information) over 0 (none) to 1 (compress), for each quantity that the
 term may weigh and α = 1.01 and 2. On 10,000 pictures of CIFAR-10 for two of them, at
-every stage, at the first or the last one alone, and falling to 0 over a stage's
-training. Figures and curves.csv show the accuracy after every stage, how strong the
-term pulls beside the task's loss, and I(X;T) at the end.
+every stage, at the first or the last one alone, falling to 0 over a stage's training,
+and with a kernel of fixed width. Figures and curves.csv show the accuracy after every
+stage, how strong the term pulls beside the task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
     with NAME digits, cifar10 (and --data_dir=DIR), or quick
@@ -51,6 +51,9 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
                 add(f"{compress}_{stage}", label, own, way, by_stage)
         falling = (way, "objective.beta={}", "objective.course=falling")
         add("entropy_falling", "entropy, falling", (0.1,), *falling)
+        # A width that does not follow the features: near their mean distance at β = 0.
+        fixed = (way, "objective.beta={}", "objective.bandwidth=50")
+        add("entropy_fixed", "entropy, σ = 50", (0.1, 1.0), *fixed)
     else:
         quick = arg == "quick"
         for compress in ("input", "previous", "entropy"):
