@@ -61,6 +61,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.base = "configs/digits_cnn.py" + (":quick" if quick else "")
     residual = ("model.name=resnet", "model.depth=14", "model.width=8")
+    k2 = ("head.name=conv", "head.layers=1")
     k3 = ("head.name=conv", "head.layers=2")
     # 2e-3 instead is 8 to 10 points worse on the validation split of cifar10.py.
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=1e-2")
@@ -73,15 +74,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "dib_no_penalty": ("objective.beta=0",),
         "dib_compress_entropy": ("objective.compress=entropy",),
         "dib_keep_input": ("objective.beta=-0.01",),
-        "greedy_dib_k2": ("head.name=conv", "head.layers=1"),
+        "greedy_dib_k2": k2,
         "greedy_dib_k3": k3,
         "random_features": ("objective.name=random_features",),
         "cross_entropy_k1": ("objective.name=cross_entropy",),
-        "cross_entropy_k2": (
-            "objective.name=cross_entropy",
-            "head.name=conv",
-            "head.layers=1",
-        ),
+        "cross_entropy_k2": ("objective.name=cross_entropy", *k2),
         "cross_entropy_k3": ("objective.name=cross_entropy", *k3),
         "auglocal": (
             "objective.name=cross_entropy",

@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg:
         raise ValueError(f"unknown variant {arg!r}: there is none")
     config = ml_collections.ConfigDict()
-    config.base = "configs/digits_cnn.py"
+    config.like = "configs/compare/cifar10.py"
     config.methods = {
         "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
         "end_to_end_k3_nine_epochs": ("schedule.name=end_to_end", *_K3, "epochs=9"),
@@ -34,17 +34,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "k3_long_first": (*_K3, "epochs=(5, 2, 2)"),
         "k3_long_last": (*_K3, "epochs=(2, 2, 5)"),
         "linear_early_entropy": _EARLY,
-    }
-    config.datasets = {
-        "cifar10": (
-            "dataset.name=cifar10",
-            "dataset.samples=10000",
-            "dataset.augment=flip",
-            "model.widths=16,32,64",
-            "epochs=3",
-            "batch_size=128",
-            "analysis.every_epochs=0",
-        )
     }
     config.seeds = (0, 1)
     config.reference = "end_to_end_k3"
