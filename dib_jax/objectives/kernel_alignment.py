@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dib_jax.information import normalize_gram
 from dib_jax.objectives import Objective, Signals, Terms
@@ -29,16 +30,10 @@ def kernel_alignment() -> Objective:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         product = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
         pairs = jnp.triu_indices(len(x), k=1)
-        # The Grams' common factor 1/n drops out.
-        aligned = _cosine(normalize_gram(product)[pairs], signals.target_gram[pairs])
+        # The Grams' common factor 1/n drops out; the floor keeps norms of 0 finite.
+        aligned = optax.losses.cosine_similarity(
+            normalize_gram(product)[pairs], signals.target_gram[pairs], epsilon=1e-8
+        )
         return signals.head_loss - aligned, {"alignment": aligned}
 
     return objective
-
-
-def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    squares = jnp.sum(a**2) * jnp.sum(b**2)
-    varied = squares > 0
-    return jnp.where(
-        varied, jnp.sum(a * b) / jnp.sqrt(jnp.where(varied, squares, 1)), 0
-    )
