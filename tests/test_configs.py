@@ -21,6 +21,7 @@ CONFIGS = sorted(FOLDER.glob("*.py"))
 COMPARISONS = [
     "beta.py:digits",
     "beta.py:cifar10",
+    "beta.py:few",
     "beta.py:quick",
     "digits.py",
     "digits.py:quick",
@@ -32,6 +33,7 @@ COMPARISONS = [
     "cifar10.py:full",
     "copies.py",
     "greedy.py",
+    "greedy.py:long",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",

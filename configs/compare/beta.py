@@ -1,23 +1,24 @@
 """The β question: what the information term does, by its weight, form and order.
 
 β from −1 (keep information) over 0 (none) to 1 (compress), for each quantity that the
-term may weigh and α = 1.01 and 2. On 10,000 pictures of CIFAR-10 for two of them, at
+term may weigh and α = 1.01 and 2. For two of them on 10,000 pictures of CIFAR-10: at
 every stage, at the first or the last one alone, falling to 0 over a stage's training,
-and with a kernel of fixed width. Figures and curves.csv show the accuracy after every
-stage, how strong the term pulls beside the task's loss, and I(X;T) at the end.
+and with a kernel of fixed width; and at every stage on 1,000 pictures. Figures and
+curves.csv show the accuracy after every stage, how strong the term pulls beside the
+task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
-    with NAME digits, cifar10 (and --data_dir=DIR), or quick
+    with NAME digits, quick, or cifar10 or few, of its pictures (and --data_dir=DIR)
 """
 
 import ml_collections
 
-_NAMES = ("digits", "cifar10", "quick")
+_NAMES = ("digits", "cifar10", "few", "quick")
 _STAGES = 4  # of the network for CIFAR-10
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
-    """The comparison; `arg` is digits, cifar10 or quick."""
+    """The comparison; `arg` is digits, cifar10, few or quick."""
     if arg not in _NAMES:
         raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
     config = ml_collections.ConfigDict()
@@ -35,6 +36,10 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             methods[method] = tuple(override.format(beta) for override in more)
             curves.append((label, method, beta))
 
+    if arg in ("cifar10", "few"):
+        for compress in ("input", "entropy"):
+            way = f"objective.compress={compress}"
+            add(compress, compress, (0.01, 0.1, 1.0), way, "objective.beta={}")
     if arg == "cifar10":
         others = (_STAGES - 1) * ("0.0",)
         alone = {
@@ -43,19 +48,18 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         }
         for compress in ("input", "entropy"):
             way = f"objective.compress={compress}"
-            sizes = (0.01, 0.1, 1.0)
-            add(compress, compress, sizes, way, "objective.beta={}")
             for stage, (own, weights) in alone.items():
                 label = f"{compress}, {stage} stage alone"
                 by_stage = f"objective.beta=({', '.join(weights)})"
                 add(f"{compress}_{stage}", label, own, way, by_stage)
-        falling = (way, "objective.beta={}", "objective.course=falling")
+        entropy = ("objective.compress=entropy", "objective.beta={}")
+        falling = (*entropy, "objective.course=falling")
         add("entropy_falling", "entropy, falling", (0.1,), *falling)
         # A width that does not follow the features. Their mean distance is 48 to 67 in
         # the stages that cifar10.py trains by greedy_dib.
-        fixed = (way, "objective.beta={}", "objective.bandwidth=50")
+        fixed = (*entropy, "objective.bandwidth=50")
         add("entropy_fixed", "entropy, σ = 50", (0.1, 1.0), *fixed)
-    else:
+    if arg in ("digits", "quick"):
         quick = arg == "quick"
         for compress in ("input", "previous", "entropy"):
             for alpha in (2.0,) if quick else (1.01, 2.0):
@@ -70,19 +74,19 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"
+    pictures = (
+        "dataset.name=cifar10",
+        "model.widths=(16, 32, 64, 64)",
+        "batch_size=128",
+        "analysis.every_epochs=100",
+    )
     small = ("model.widths=(8, 16, 32)", "analysis.every_epochs=100")
     config.datasets = {
-        "cifar10": (
-            "dataset.name=cifar10",
-            "dataset.samples=10000",
-            "model.widths=(16, 32, 64, 64)",
-            "epochs=6",
-            "batch_size=128",
-            "analysis.every_epochs=100",
-        )
-    }
-    if arg != "cifar10":
-        config.datasets = {"digits": (*small, f"epochs={2 if arg == 'quick' else 6}")}
+        "digits": {"digits": (*small, "epochs=6")},
+        "quick": {"digits": (*small, "epochs=2")},
+        "cifar10": {"cifar10": (*pictures, "dataset.samples=10000", "epochs=6")},
+        "few": {"cifar10": (*pictures, "dataset.samples=1000", "epochs=20")},
+    }[arg]
     config.seeds = (0,) if arg == "quick" else (0, 1, 2)
     config.reference = "end_to_end"
     return config
