@@ -2,7 +2,8 @@
 
 The network and the 10,000 pictures of cifar10.py, where these heads (k = 3) were ahead
 of all others; two seeds. Stages in turn see the data three times each, nine times in
-all: end to end is there with three epochs and with nine, on the same network and head.
+all: end to end, on the same network and head, and stages at once are there with three
+epochs and with nine.
 :long gives every method 27 passes over the data, stages in turn nine each.
 
 Command:  python -m experiments.compare --config=configs/compare/greedy.py
@@ -54,6 +55,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "k3_wide_heads": (*_K3, "head.width=64"),
         "k3_blocks": (*_K3, "schedule.blocks=2"),
         "k3_at_once": (*_K3, "schedule.name=parallel"),
+        "k3_at_once_nine_epochs": (*_K3, "schedule.name=parallel", "epochs=9"),
         "k3_long_first": (*_K3, "epochs=(5, 2, 2)"),
         "k3_long_last": (*_K3, _LONG_LAST),
         "k3_long_last_entropy": (*_K3, *_ENTROPY, _LONG_LAST),
