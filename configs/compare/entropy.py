@@ -1,0 +1,32 @@
+"""Whether paying stages for entropy helps: with two kinds of heads, on three data sets.
+
+β = −0.1 on H(T), the best that beta.py:cifar10 found, beside no term and end to end.
+
+Command:  python -m experiments.compare --config=configs/compare/entropy.py:NAME
+    with NAME digits, or fashion_mnist or cifar10 (10,000 pictures; with --data_dir=DIR)
+"""
+
+import ml_collections
+
+_NAMES = ("digits", "fashion_mnist", "cifar10")
+_K3 = ("head.name=conv", "head.layers=2")
+_NO_TERM = "objective.beta=0"
+_ENTROPY = ("objective.compress=entropy", "objective.beta=-0.1")
+
+
+def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
+    """The comparison; `arg` is digits, fashion_mnist or cifar10."""
+    if arg not in _NAMES:
+        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
+    config = ml_collections.ConfigDict()
+    config.like = f"configs/compare/{arg}.py"
+    config.methods = {
+        "end_to_end": ("schedule.name=end_to_end",),
+        "linear_no_term": (_NO_TERM,),
+        "linear_entropy": _ENTROPY,
+        "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
+        "k3_no_term": (*_K3, _NO_TERM),
+        "k3_entropy": (*_K3, *_ENTROPY),
+    }
+    config.reference = "end_to_end_k3"
+    return config
