@@ -29,7 +29,7 @@ COMPARISONS = [
     "entropy.py:digits",
     "entropy.py:fashion_mnist",
     "entropy.py:cifar10",
-    "entropy.py:cifar10:full",
+    "entropy.py:cifar10_full",
     "fashion_mnist.py",
     "fashion_mnist.py:search",
     "cifar10.py",

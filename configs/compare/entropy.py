@@ -3,13 +3,13 @@
 β = −0.1 on H(T), the best that beta.py:cifar10 found, beside no term and end to end.
 
 Command:  python -m experiments.compare --config=configs/compare/entropy.py:NAME
-    with NAME digits, or fashion_mnist or cifar10 (10,000 pictures), or cifar10:full
+    with NAME digits, or fashion_mnist or cifar10 (10,000 pictures), or cifar10_full
     (all pictures, one seed); all but the digits with --data_dir=DIR
 """
 
 import ml_collections
 
-_NAMES = ("digits", "fashion_mnist", "cifar10", "cifar10:full")
+_NAMES = ("digits", "fashion_mnist", "cifar10", "cifar10_full")
 _LINEAR = "head.name=linear"
 _K3 = ("head.name=conv", "head.layers=2")
 _NO_TERM = "objective.beta=0"
@@ -21,7 +21,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     if arg not in _NAMES:
         raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
     config = ml_collections.ConfigDict()
-    config.like = "configs/compare/{}.py{}{}".format(*arg.partition(":"))
+    config.like = f"configs/compare/{arg}.py".replace("_full.py", ".py:full")
     config.methods = {
         "end_to_end": ("schedule.name=end_to_end", _LINEAR),
         "linear_no_term": (_LINEAR, _NO_TERM),
