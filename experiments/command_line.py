@@ -25,6 +25,8 @@ from dib_jax.training import values
 from dib_jax.training.build import nearest
 
 _HELP = "--help"
+# Where our own errors come from; what `python -m` runs is "__main__".
+_OWN = ("dib_jax", "experiments", "__main__")
 
 
 class Arguments(NamedTuple):
@@ -511,7 +513,7 @@ def main(
 
 
 def _status(error: Exception) -> int | None:
-    is_own = type(error).__module__.partition(".")[0] in ("dib_jax", "experiments")
+    is_own = type(error).__module__.partition(".")[0] in _OWN
     if isinstance(error, OSError):
         return 2
     if isinstance(error, ValueError):
@@ -534,7 +536,7 @@ def _raised_by_own_code(error: Exception) -> bool:
     if dis.opname[code.co_code[last.tb_lasti]] != "RAISE_VARARGS":
         return False
     module = last.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    if module in ("dib_jax", "experiments"):  # they may be installed, too
+    if module in _OWN:  # they may be installed, too
         return True
     paths = sysconfig.get_paths()
     libraries = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -528,11 +528,13 @@ def test_bad_input_is_one_line_and_status_2(capsys, error, line):
     assert run_main(capsys, raising(error)) == (2, f"experiments.run: {line}\n")
 
 
-def test_a_failure_of_our_own_is_one_line_and_status_1(capsys):
+# A module that is run by `python -m` goes by the name "__main__".
+@pytest.mark.parametrize("module", ["dib_jax.training.train", "__main__"])
+def test_a_failure_of_our_own_is_one_line_and_status_1(capsys, module):
     class NonFiniteError(ArithmeticError):
         pass
 
-    NonFiniteError.__module__ = "dib_jax.training.train"
+    NonFiniteError.__module__ = module
     error = NonFiniteError("stage 1, step 3: loss is nan")
     status, err = run_main(capsys, raising(error))
     assert (status, err) == (1, "experiments.run: stage 1, step 3: loss is nan\n")
@@ -591,12 +593,13 @@ def test_a_value_error_of_ours_below_a_jitted_function_is_bad_input(capsys):
     assert (status, err) == (2, "experiments.run: the picture is too small\n")
 
 
-def test_installed_the_package_is_still_our_own(capsys):
+@pytest.mark.parametrize("name", ["dib_jax.somewhere", "__main__"])
+def test_installed_the_package_is_still_our_own(capsys, name):
     # Installed, its files lie among the libraries; the module's name tells.
     code = compile(
         "def fail(given):\n    raise ValueError('mine')", os.__file__, "exec"
     )
-    module = types.ModuleType("dib_jax.somewhere")
+    module = types.ModuleType(name)
     exec(code, vars(module))
     assert run_main(capsys, module.fail) == (2, "experiments.run: mine\n")
     module.__name__ = "library.somewhere"
