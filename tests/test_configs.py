@@ -33,6 +33,7 @@ COMPARISONS = [
     "fashion_mnist.py:search",
     "cifar10.py",
     "cifar10.py:search",
+    "cifar10.py:rates",
     "cifar10.py:full",
     "copies.py",
     "greedy.py",

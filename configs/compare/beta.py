@@ -13,7 +13,7 @@ Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
 
 import ml_collections
 
-_NAMES = ("digits", "cifar10", "few", "quick")
+_NAMES = ("digits", "cifar10", "few", "scale", "quick")
 _STAGES = 4  # of the network for CIFAR-10
 
 
@@ -71,6 +71,18 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
                     f"objective.alpha={alpha}",
                     "objective.beta={}",
                 )
+    if arg == "scale":
+        rate = "optimizer.learning_rate=0.1"
+        methods["beta_0_rate0p1"] = ("objective.beta=0", rate)
+        methods["beta_0_rate0p2"] = ("objective.beta=0", "optimizer.learning_rate=0.2")
+        entropy = ("objective.compress=entropy", "objective.beta=-0.1")
+        methods["entropy_betaminus0p1"] = entropy
+        methods["entropy_betaminus0p1_rate0p1"] = (*entropy, rate)
+        methods["end_to_end_rate0p1"] = ("schedule.name=end_to_end", rate)
+        for compress in ("entropy", "input"):
+            way = (f"objective.compress={compress}", "objective.relative=True")
+            label = f"{compress}, relative"
+            add(f"{compress}_relative", label, (0.1, 1.0), *way, "objective.beta={}")
     config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"
@@ -85,8 +97,9 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         "digits": {"digits": (*small, "epochs=6")},
         "quick": {"digits": (*small, "epochs=2")},
         "cifar10": {"cifar10": (*pictures, "dataset.samples=10000", "epochs=6")},
+        "scale": {"cifar10": (*pictures, "dataset.samples=10000", "epochs=6")},
         "few": {"cifar10": (*pictures, "dataset.samples=1000", "epochs=20")},
     }[arg]
-    config.seeds = (0,) if arg == "quick" else (0, 1, 2)
+    config.seeds = (0, 1) if arg == "scale" else (0,) if arg == "quick" else (0, 1, 2)
     config.reference = "end_to_end"
     return config

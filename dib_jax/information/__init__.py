@@ -43,6 +43,7 @@ from dib_jax.information.gram import (
     quantile_bandwidth,
     scott_bandwidth,
     squared_distances,
+    unit_scale,
 )
 
 __all__ = [
@@ -78,4 +79,5 @@ __all__ = [
     "scott_bandwidth",
     "squared_distances",
     "total_correlation",
+    "unit_scale",
 ]

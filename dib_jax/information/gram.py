@@ -248,6 +248,35 @@ def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
     return jnp.asarray(rule, jnp.promote_types(jnp.asarray(x).dtype, jnp.float32))
 
 
+def unit_scale(x: jax.Array) -> jax.Array:
+    """x less its mean over samples, divided by the root mean square of that.
+
+    With it a kernel's width is in units of the features' own scale *and* the gradient
+    is that of a measure without a scale: the bandwidth rules pass no gradient, so that
+    through `gaussian_gram` alone the distances' common factor has one.
+
+    Args:
+        x: (n, …).
+
+    Returns:
+        (n, …), at least float32; 0 with gradient 0 where all samples are the same.
+
+    Raises:
+        ValueError: `x` has no sample axis.
+    """
+    x = _flat(x).reshape(jnp.shape(x))
+    size = jnp.max(jnp.abs(x), initial=0)
+    x = x - jnp.mean(x, axis=0)
+    largest = jnp.max(jnp.abs(x), initial=0)
+    # Deviations below the rounding of the mean are none.
+    varied = largest > 8 * jnp.finfo(x.dtype).eps * size
+    # Divided first, so that squares neither overflow nor underflow; the quotient below
+    # does not depend on it, so neither does its gradient.
+    scale = jax.lax.stop_gradient(jnp.where(varied, largest, 1))
+    x = jnp.where(varied, x, 0) / scale
+    return x / jnp.sqrt(jnp.where(varied, jnp.mean(x**2), 1))
+
+
 def check_widths(widths: Any, *, name: str = "sigma") -> None:
     """Refuse what is no width, as far as that is known without waiting for a device."""
     values = widths

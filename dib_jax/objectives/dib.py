@@ -12,6 +12,7 @@ from dib_jax.information import (
     mutual_information,
     named_bandwidth,
     renyi_entropy,
+    unit_scale,
 )
 from dib_jax.objectives import Objective, Occasional, Signals, Terms
 
@@ -35,6 +36,7 @@ def dib(
     beta: float | tuple[float, ...] = 0.01,
     compress: str = "input",
     bandwidth: str = "mean",
+    relative: bool = False,
     samples: int = 64,
     every: int = 4,
     course: str = "constant",
@@ -49,7 +51,11 @@ def dib(
         beta: weight of R, a number or one per stage; negative keeps information.
         compress: input, previous or entropy: the information that is weighted.
         bandwidth: how the Gaussian kernel gets its width from each batch: mean, median,
-            knn, quantile or scott; or the width itself, a number > 0.
+            knn, quantile or scott; or the width itself, a number > 0. It has no
+            gradient: the term moves the features' scale, and small ones can collapse.
+        relative: whether the features' widths are in units of their scale, the root
+            mean square of their deviations from the mean, with its gradient. Then the
+            term neither shrinks nor stretches them.
         samples: of each batch, the first ones, that R is measured on; 0 for all. R of
             fewer samples is smaller: it is at most log2 of their number.
         every: steps from one measurement of R to the next; 1 for each. Its weight is
@@ -84,6 +90,7 @@ def dib(
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = x[: samples or None]
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = unit_scale(x) if relative else x
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dib_jax.information import gaussian_gram, normalized_hsic
+from dib_jax.information import gaussian_gram, normalized_hsic, unit_scale
 from dib_jax.objectives import Objective, Signals, Terms
 
 
@@ -72,7 +72,7 @@ def hsic_bottleneck(
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
         with_input, with_target = [], []
         for features, width in parts(signals.features):
-            own = gram(_relative(features) if relative else features, width)
+            own = gram(unit_scale(features) if relative else features, width)
             source = gram(signals.network_input, width)
             with_input.append(normalized_hsic(own, source, epsilon=epsilon))
             with_target.append(
@@ -83,18 +83,3 @@ def hsic_bottleneck(
         return loss, {"nhsic_input": kept.mean(), "nhsic_target": told.mean()}
 
     return objective
-
-
-def _relative(x: jax.Array) -> jax.Array:
-    """x less its mean over samples, divided by the root mean square of that."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    size = jnp.max(jnp.abs(x))
-    x = x - jnp.mean(x, axis=0)
-    largest = jnp.max(jnp.abs(x))
-    # Deviations below the rounding of the mean are none.
-    varied = largest > 8 * jnp.finfo(x.dtype).eps * size
-    # Divided first, so that squares neither overflow nor underflow; the quotient below
-    # does not depend on it, so neither does its gradient.
-    scale = jax.lax.stop_gradient(jnp.where(varied, largest, 1))
-    x = jnp.where(varied, x, 0) / scale
-    return x / jnp.sqrt(jnp.where(varied, jnp.mean(x**2), 1))

@@ -42,6 +42,7 @@ def gram(x):
     return gaussian_gram(x, sigma=mean_bandwidth(x))
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("alpha", [0.8, 1.0, 1.01, 2.0])
 @pytest.mark.parametrize(
     ("compress", "term", "measure"),
@@ -64,14 +65,16 @@ def gram(x):
     ],
 )
 def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
-    compress, term, measure, alpha
+    compress, term, measure, alpha, relative
 ):
     given = signals()
-    loss, terms = exact(alpha=alpha, beta=0.5, compress=compress)(given)
+    options = {"alpha": alpha, "compress": compress, "relative": relative}
+    loss, terms = exact(beta=0.5, **options)(given)
+    # In units of their scale the features have the mean distance of that scale.
     want = measure(given, alpha)
     assert float(want) > 0.1
-    np.testing.assert_allclose(terms[term], want, rtol=1e-6)
-    np.testing.assert_allclose(loss, 1.25 + 0.5 * want, rtol=1e-6)
+    np.testing.assert_allclose(terms[term], want, rtol=1e-5 if relative else 1e-6)
+    np.testing.assert_allclose(loss, 1.25 + 0.5 * want, rtol=1e-5)
 
 
 def test_beta_zero_is_cross_entropy_and_a_negative_beta_keeps_information():
@@ -110,13 +113,29 @@ def test_the_penalty_of_a_rule_does_not_change_with_the_scale_of_the_features():
     assert abs(fixed(signals(x))[0] - fixed(signals(1000 * x))[0]) > 1e-4
 
 
+@pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
+def test_only_relative_widths_leave_the_scale_of_the_features_alone(compress):
+    def slope(**options):
+        objective = exact(beta=1.0, compress=compress, **options)
+        x = signals().features + 3
+        gradient = jax.grad(lambda x: objective(signals(x))[0])(x)
+        along = jnp.vdot(gradient, x - x.mean(axis=0))
+        return float(along / jnp.linalg.norm(gradient) / jnp.linalg.norm(x - x.mean(0)))
+
+    # The width passes no gradient: larger features would be more information.
+    assert slope() > 0.3
+    assert abs(slope(relative=True)) < 1e-4
+    assert abs(slope(relative=True, bandwidth="1.5")) < 1e-4
+
+
 @pytest.mark.parametrize("features", [jnp.zeros((20, 7)), jnp.ones((20, 7)) * 1e20])
 @pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
+@pytest.mark.parametrize("relative", [False, True])
 def test_collapsed_features_hold_no_information_and_have_finite_gradients(
-    compress, features
+    relative, compress, features
 ):
     def loss(x):
-        return exact(beta=1.0, compress=compress)(signals(x))[0]
+        return exact(beta=1.0, compress=compress, relative=relative)(signals(x))[0]
 
     value, gradient = jax.value_and_grad(loss)(features)
     np.testing.assert_allclose(value, 1.25, atol=1e-3)
