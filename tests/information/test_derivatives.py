@@ -40,6 +40,7 @@ MEASURES = {
     "hsic": lambda x, z: info.hsic(gram(x), gram(z)),
     "normalized_hsic": lambda x, z: info.normalized_hsic(gram(x), gram(z), epsilon=0.1),
     "cka": lambda x, z: info.cka(gram(x), gram(z)),
+    "unit_scale": lambda x, z: info.cka(gram(info.unit_scale(x)), gram(z)),
 }
 
 

@@ -74,3 +74,38 @@ def test_a_regularisation_below_the_resolution_leaves_normalized_hsic_finite(
     value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(x, jnp.float32))
     assert 0 <= value <= 63
     assert np.all(np.isfinite(slope))
+
+
+def test_unit_scale_takes_the_mean_away_and_makes_deviations_one():
+    x = np.float32(7 * FEATURES - 2)
+    found = np.asarray(info.unit_scale(x), np.float64)
+    centred = np.float64(x) - np.float64(x).mean(axis=0)
+    want = centred / np.sqrt(np.mean(centred**2))
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e15])
+def test_unit_scale_forgets_any_scale_and_so_does_its_gradient(scale):
+    def total(x):
+        return jnp.sum(info.unit_scale(x) ** 3)
+
+    slope = jax.grad(total)
+    np.testing.assert_allclose(
+        info.unit_scale(FEATURES * np.float32(scale)),
+        info.unit_scale(FEATURES),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    want = slope(FEATURES)
+    found = slope(FEATURES * np.float32(scale)) * np.float32(scale)
+    np.testing.assert_allclose(found, want, atol=1e-3 * float(jnp.abs(want).max()))
+    along = jnp.vdot(want, FEATURES - FEATURES.mean(axis=0))
+    assert abs(along) < 1e-4 * jnp.linalg.norm(want) * np.linalg.norm(FEATURES)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
+def test_samples_that_are_all_the_same_have_no_scale(value):
+    x = np.full((6, 3), value, np.float32)
+    assert np.all(info.unit_scale(x) == 0)
+    slope = jax.grad(lambda x: jnp.sum(info.unit_scale(x) ** 2))(x)
+    assert np.all(slope == 0)
