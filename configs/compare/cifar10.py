@@ -63,12 +63,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.methods = {
             "end_to_end": ("schedule.name=end_to_end",),
             "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
-            # As many passes over the data as three stages in turn.
+            # _long has as many passes over the data as three stages in turn.
             "end_to_end_k3_long": ("schedule.name=end_to_end", *_K3, "epochs=9"),
             "greedy_dib": (),
             "cross_entropy_k1": (_CROSS_ENTROPY,),
             "greedy_dib_k3": _K3,
             "cross_entropy_k3": (_CROSS_ENTROPY, *_K3),
+            "greedy_dib_k3_long": ("schedule.name=parallel", *_K3, "epochs=9"),
             "greedy_dib_augmented": ("head.name=augmented",),
             "auglocal": (
                 _CROSS_ENTROPY,
