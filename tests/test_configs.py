@@ -21,6 +21,7 @@ COMPARISONS = [
     "beta.py:digits",
     "beta.py:cifar10",
     "beta.py:few",
+    "beta.py:scale",
     "beta.py:quick",
     "digits.py",
     "digits.py:quick",

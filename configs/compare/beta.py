@@ -3,12 +3,13 @@
 β from −1 (keep information) over 0 (none) to 1 (compress), for each quantity that the
 term may weigh and α = 1.01 and 2. For two of them on 10,000 pictures of CIFAR-10: at
 every stage, at the first or the last one alone, falling to 0 over a stage's training,
-and with a kernel of fixed width; and at every stage on 1,000 pictures. Figures and
+and with a kernel of fixed width; at every stage on 1,000 pictures; and what becomes of
+it where widths are relative and where the learning rate is higher. Figures and
 curves.csv show the accuracy after every stage, how strong the term pulls beside the
 task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
-    with NAME digits, quick, or cifar10 or few, of its pictures (and --data_dir=DIR)
+    with NAME digits, quick, or cifar10, few or scale (and --data_dir=DIR)
 """
 
 import ml_collections
@@ -72,17 +73,22 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
                     "objective.beta={}",
                 )
     if arg == "scale":
-        rate = "optimizer.learning_rate=0.1"
-        methods["beta_0_rate0p1"] = ("objective.beta=0", rate)
-        methods["beta_0_rate0p2"] = ("objective.beta=0", "optimizer.learning_rate=0.2")
+        faster = "optimizer.learning_rate=0.1"
+        fastest = "optimizer.learning_rate=0.2"
         entropy = ("objective.compress=entropy", "objective.beta=-0.1")
+        methods["beta_0_rate0p1"] = ("objective.beta=0", faster)
+        methods["beta_0_rate0p2"] = ("objective.beta=0", fastest)
         methods["entropy_betaminus0p1"] = entropy
-        methods["entropy_betaminus0p1_rate0p1"] = (*entropy, rate)
-        methods["end_to_end_rate0p1"] = ("schedule.name=end_to_end", rate)
+        methods["entropy_betaminus0p1_rate0p1"] = (*entropy, faster)
+        methods["entropy_betaminus0p1_rate0p2"] = (*entropy, fastest)
+        methods["end_to_end_rate0p1"] = ("schedule.name=end_to_end", faster)
+        methods["end_to_end_rate0p2"] = ("schedule.name=end_to_end", fastest)
         for compress in ("entropy", "input"):
+            name = f"{compress}_relative"
             way = (f"objective.compress={compress}", "objective.relative=True")
-            label = f"{compress}, relative"
-            add(f"{compress}_relative", label, (0.1, 1.0), *way, "objective.beta={}")
+            add(name, f"{compress}, relative", (0.1, 1.0), *way, "objective.beta={}")
+            kept = (*way, "objective.beta=-1.0", fastest)
+            methods[f"{name}_betaminus1_rate0p2"] = kept
     config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"
