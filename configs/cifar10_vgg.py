@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         beta=0.01,
         compress="input",
         bandwidth="mean",
+        relative=True,
         samples=64,
         every=4,
         course="constant",

@@ -36,7 +36,7 @@ def dib(
     beta: float | tuple[float, ...] = 0.01,
     compress: str = "input",
     bandwidth: str = "mean",
-    relative: bool = False,
+    relative: bool = True,
     samples: int = 64,
     every: int = 4,
     course: str = "constant",
@@ -51,11 +51,11 @@ def dib(
         beta: weight of R, a number or one per stage; negative keeps information.
         compress: input, previous or entropy: the information that is weighted.
         bandwidth: how the Gaussian kernel gets its width from each batch: mean, median,
-            knn, quantile or scott; or the width itself, a number > 0. It has no
-            gradient: the term moves the features' scale, and small ones can collapse.
-        relative: whether the features' widths are in units of their scale, the root
-            mean square of their deviations from the mean, with its gradient. Then the
-            term neither shrinks nor stretches them.
+            knn, quantile or scott; or the width itself, a number > 0. No gradient
+            passes through it.
+        relative: whether widths are in units of the features' own scale, the root mean
+            square of their deviations from the mean. Otherwise the term shrinks or
+            stretches the features rather than changing what they hold.
         samples: of each batch, the first ones, that R is measured on; 0 for all. R of
             fewer samples is smaller: it is at most log2 of their number.
         every: steps from one measurement of R to the next; 1 for each. Its weight is

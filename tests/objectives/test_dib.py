@@ -105,11 +105,12 @@ def test_beta_may_be_one_number_for_each_stage():
         exact(beta=betas)(signals(stage=3))
 
 
-def test_the_penalty_of_a_rule_does_not_change_with_the_scale_of_the_features():
+def test_only_a_fixed_width_sees_the_scale_of_the_features():
     x = signals().features
-    one, thousand = exact()(signals(x))[0], exact()(signals(1000 * x))[0]
-    np.testing.assert_allclose(one, thousand, rtol=1e-5)
-    fixed = exact(bandwidth="1.0")
+    for rule in (exact(relative=False), exact(bandwidth="1.0")):
+        one, thousand = rule(signals(x))[0], rule(signals(1000 * x))[0]
+        np.testing.assert_allclose(one, thousand, rtol=1e-5)
+    fixed = exact(bandwidth="1.0", relative=False)
     assert abs(fixed(signals(x))[0] - fixed(signals(1000 * x))[0]) > 1e-4
 
 
@@ -123,9 +124,9 @@ def test_only_relative_widths_leave_the_scale_of_the_features_alone(compress):
         return float(along / jnp.linalg.norm(gradient) / jnp.linalg.norm(x - x.mean(0)))
 
     # The width passes no gradient: larger features would be more information.
-    assert slope() > 0.3
-    assert abs(slope(relative=True)) < 1e-4
-    assert abs(slope(relative=True, bandwidth="1.5")) < 1e-4
+    assert slope(relative=False) > 0.3
+    assert abs(slope()) < 1e-4
+    assert abs(slope(bandwidth="1.5")) < 1e-4
 
 
 @pytest.mark.parametrize("features", [jnp.zeros((20, 7)), jnp.ones((20, 7)) * 1e20])
