@@ -4,9 +4,9 @@
 term may weigh and α = 1.01 and 2. For two of them on 10,000 pictures of CIFAR-10: at
 every stage, at the first or the last one alone, falling to 0 over a stage's training,
 and with a kernel of fixed width; at every stage on 1,000 pictures; and what becomes of
-it where widths are relative and where the learning rate is higher. Figures and
-curves.csv show the accuracy after every stage, how strong the term pulls beside the
-task's loss, and I(X;T) at the end.
+it where widths are relative (elsewhere they are not) and where the learning rate is
+higher. Figures and curves.csv show the accuracy after every stage, how strong the term
+pulls beside the task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
     with NAME digits, quick, or cifar10, few or scale (and --data_dir=DIR)
@@ -95,10 +95,15 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     pictures = (
         "dataset.name=cifar10",
         "model.widths=(16, 32, 64, 64)",
+        "objective.relative=False",
         "batch_size=128",
         "analysis.every_epochs=100",
     )
-    small = ("model.widths=(8, 16, 32)", "analysis.every_epochs=100")
+    small = (
+        "model.widths=(8, 16, 32)",
+        "objective.relative=False",
+        "analysis.every_epochs=100",
+    )
     config.datasets = {
         "digits": {"digits": (*small, "epochs=6")},
         "quick": {"digits": (*small, "epochs=2")},

@@ -15,9 +15,10 @@ import ml_collections
 _K3 = ("head.name=conv", "head.layers=2")
 _AUGMENTED = "head.name=augmented"
 _NO_TERM = "objective.beta=0"
+_PLAIN = "objective.relative=False"
 # Stages are paid for entropy: all of them, or the first one only.
-_ENTROPY = ("objective.compress=entropy", "objective.beta=-0.1")
-_EARLY = ("objective.compress=entropy", "objective.beta=(-0.1, 0.0, 0.0)")
+_ENTROPY = ("objective.compress=entropy", "objective.beta=-0.1", _PLAIN)
+_EARLY = ("objective.compress=entropy", "objective.beta=(-0.1, 0.0, 0.0)", _PLAIN)
 _LONG_LAST = "epochs=(2, 2, 5)"
 
 
