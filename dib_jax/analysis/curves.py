@@ -189,7 +189,7 @@ def curves_figure(
             label if number % columns == 0 else "",
         )
         axes.set_title(f"stage {stages[number]}", fontsize=9.5, loc="left")
-        axes.tick_params(labelbottom=number + columns >= len(stages))
+        axes.tick_params("x", labelsize=7, labelbottom=number + columns >= len(stages))
     handles, labels = panels.flat[len(stages) - 1].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", frameon=False, fontsize=8,
@@ -201,13 +201,14 @@ def curves_figure(
 def _scale(axes: Axes, values: np.ndarray) -> None:
     sizes = np.abs(values[values != 0])
     if len(sizes) and sizes.max() > 20 * sizes.min():
-        axes.set_xscale("symlog", linthresh=sizes.min(), linscale=0.5)
+        axes.set_xscale("symlog", linthresh=sizes.min(), linscale=1)
         largest = 10.0 ** np.arange(
             np.ceil(np.log10(sizes.min())), np.floor(np.log10(sizes.max())) + 1
         )
         ticks = [-size for size in largest if -size >= values[0]]
         ticks += [0.0, *(size for size in largest if size <= values[-1])]
-        axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+        labels = [f"{tick:g}".replace("-", "−") for tick in ticks]
+        axes.set_xticks(ticks, labels)
         axes.minorticks_off()
 
 
