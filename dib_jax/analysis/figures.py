@@ -261,6 +261,8 @@ def loss_terms(
             continue
         layout.draw(axes, "train", (names[number],), solid=True)
         finish(axes, "", "")
+        # A common factor above the panel would lie on the stages' names.
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_title(
             term_label(names[number], loss_unit=loss_unit),
             fontsize=_TITLE,
