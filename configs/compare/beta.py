@@ -19,7 +19,7 @@ _STAGES = 4  # of the network for CIFAR-10
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
-    """The comparison; `arg` is digits, cifar10, few or quick."""
+    """The comparison; `arg` is digits, cifar10, few, scale or quick."""
     if arg not in _NAMES:
         raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
     config = ml_collections.ConfigDict()

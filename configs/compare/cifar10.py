@@ -13,12 +13,18 @@ methods on all pictures with one seed, four epochs a stage, on the same network.
 import ml_collections
 
 _CROSS_ENTROPY = "objective.name=cross_entropy"
+_AUGLOCAL = (_CROSS_ENTROPY, "head.name=augmented", "schedule.name=parallel")
+_PREDSIM = (
+    "objective.name=similarity",
+    "schedule.name=parallel",
+    "optimizer.name=adamw",
+)
 _K3 = ("head.name=conv", "head.layers=2")
 _RATES = {"sgd": (0.05, 0.1, 0.2, 0.4), "adamw": (5e-3, 1e-2, 2e-2, 4e-2)}
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """The comparison; `arg` may be "search" or "full"."""
+    """The comparison; `arg` may be "search", "rates" or "full"."""
     if arg not in ("", "search", "rates", "full"):
         raise ValueError(
             f'unknown variant {arg!r}: use ":search", ":rates", ":full" or none'
@@ -31,16 +37,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "greedy_dib": (),
             "cross_entropy_k1": (_CROSS_ENTROPY, "head.name=linear"),
             "cross_entropy_k2": (_CROSS_ENTROPY, "head.layers=1"),
-            "auglocal": (
-                _CROSS_ENTROPY,
-                "head.name=augmented",
-                "schedule.name=parallel",
-            ),
+            "auglocal": _AUGLOCAL,
             "predsim": (
-                "objective.name=similarity",
+                *_PREDSIM,
                 "head.name=linear",
-                "schedule.name=parallel",
-                "optimizer.name=adamw",
                 "optimizer.learning_rate=5e-3",
             ),
         }
@@ -71,16 +71,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "cross_entropy_k3": (_CROSS_ENTROPY, *_K3),
             "greedy_dib_k3_long": ("schedule.name=parallel", *_K3, "epochs=9"),
             "greedy_dib_augmented": ("head.name=augmented",),
-            "auglocal": (
-                _CROSS_ENTROPY,
-                "head.name=augmented",
-                "schedule.name=parallel",
-            ),
-            "predsim": (
-                "objective.name=similarity",
-                "schedule.name=parallel",
-                "optimizer.name=adamw",
-            ),
+            "auglocal": _AUGLOCAL,
+            "predsim": _PREDSIM,
         }
         config.search = {
             method: tuple(

@@ -73,8 +73,11 @@ def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
     # In units of their scale the features have the mean distance of that scale.
     want = measure(given, alpha)
     assert float(want) > 0.1
-    np.testing.assert_allclose(terms[term], want, rtol=1e-5 if relative else 1e-6)
-    np.testing.assert_allclose(loss, 1.25 + 0.5 * want, rtol=1e-5)
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=1e-5 if relative else 1e-6
+    )
+    close(terms[term], want)
+    close(loss, 1.25 + 0.5 * want)
 
 
 def test_beta_zero_is_cross_entropy_and_a_negative_beta_keeps_information():
