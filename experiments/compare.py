@@ -13,14 +13,15 @@ The config file's `get_config` returns
   reference the method that differences are taken to
   like      optional: another such file, whose fields it has where it sets none itself
   search    optional: method → alternatives, each a tuple of overrides; every method has
-            as many, and the best on the validation split with the first seed is run
+            as many, tried with the first seed; the best on the validation split is run
+            with the others
   curves    optional: triples of a curve's name, a method and the number by which it
             differs from the curve's others; what is measured is drawn against that
   axis      what that number is called, such as "β"
 
-Every run is one of `experiments.run`, in DIR/runs/DATASET-METHOD-seedSEED; the same
-command goes on where it stopped. Leaves DIR/table.md, .csv and .json, figures and
-report.html.
+Every run is one of `experiments.run`, in DIR/runs/DATASET-METHOD-seedSEED, those of a
+search in DIR/search; the same command goes on where it stopped. Leaves DIR/table.md,
+.csv and .json, figures and report.html.
 """
 
 import concurrent.futures
@@ -349,7 +350,8 @@ def searched(
         workdir: of the comparison.
 
     Returns:
-        The runs with the overrides that were chosen, and those as text.
+        The runs with the overrides that were chosen, the first seed's being the trial
+        itself, and those overrides as text.
 
     Raises:
         RunsFailedError: a run of the search failed.
@@ -376,8 +378,11 @@ def searched(
         best = max(range(len(scores)), key=lambda index: scores[index])
         alternative = plan.search[key[1]][best]
         chosen[key] = [
-            run._replace(overrides={**run.overrides, **alternative})
-            for run in found[key]
+            runs[best],
+            *(
+                run._replace(overrides={**run.overrides, **alternative})
+                for run in found[key][1:]
+            ),
         ]
         texts[key] = " ".join(
             f"{field}={value}" for field, value in alternative.items()
@@ -388,6 +393,7 @@ def searched(
 def write_tables(
     workdir: pathlib.Path,
     plan: Plan,
+    found: Mapping[tuple[str, str], Sequence[Run]],
     entries: "Sequence[Entry]",
     chosen: Mapping[tuple[str, str], str],
     *,
@@ -400,7 +406,8 @@ def write_tables(
     Args:
         workdir: of the comparison.
         plan: what was compared.
-        entries: the finished runs.
+        found: the runs by (data set, method).
+        entries: the finished ones.
         chosen: what a search has chosen; empty without one.
         command: that makes them.
 
@@ -448,7 +455,7 @@ def write_tables(
             functools.partial(comparison.stages_figure, table),
         ),
     }
-    drawn |= _curves_drawn(workdir, plan, table)
+    drawn |= _curves_drawn(workdir, plan, found, table)
     pictures = []
     (workdir / "figures").mkdir(exist_ok=True)
     for name, (caption, draw) in drawn.items():
@@ -480,7 +487,10 @@ def write_tables(
 
 
 def _curves_drawn(
-    workdir: pathlib.Path, plan: Plan, table: "Sequence[Row]"
+    workdir: pathlib.Path,
+    plan: Plan,
+    found: Mapping[tuple[str, str], Sequence[Run]],
+    table: "Sequence[Row]",
 ) -> "dict[str, tuple[str, Callable[..., Figure]]]":
     """Write curves.csv; captions and drawings of the curves by their name."""
     from dib_jax.analysis import curves
@@ -494,7 +504,6 @@ def _curves_drawn(
     }
     drawn: dict[str, tuple[str, Callable[..., Figure]]] = {}
     everything = []
-    found = planned(plan, workdir)
     for dataset in plan.datasets if plan.curves else ():
         runs = {
             method: [
@@ -675,7 +684,7 @@ def main(arguments: list[str]) -> int:
     if not entries:
         raise RunsFailedError(f"no run finished; the first: {failures[0]}")
     command = f"python -m experiments.compare {shlex.join(arguments)}"
-    report = write_tables(workdir, plan, entries, chosen, command=command)
+    report = write_tables(workdir, plan, found, entries, chosen, command=command)
     print((workdir / "table.md").read_text().partition("```")[0].strip())
     print(f"{len(entries)} of {len(everything)} runs, report {report}")
     if failures:

@@ -48,8 +48,8 @@ _OWN = {
     "plausible_hsic": ("objective.gamma=1.0", "objective.gamma=2.0"),
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
 }
-_RATES = ("optimizer.learning_rate=0.02", "optimizer.learning_rate=0.1")
-_ADAM_RATES = ("optimizer.learning_rate=4e-3", "optimizer.learning_rate=2e-2")
+_RATES = ("optimizer.learning_rate=0.1", "optimizer.learning_rate=0.3")
+_ADAM_RATES = ("optimizer.learning_rate=5e-3", "optimizer.learning_rate=2e-2")
 _WEIGHT_DECAYS = ("optimizer.weight_decay=5e-4", "optimizer.weight_decay=2e-3")
 
 

@@ -121,8 +121,10 @@ def _measure(
         targets = {name: own._replace(labels=None) for name, own in targets.items()}
 
     @jax.jit
-    def run(stages: Any, images: jax.Array, target: Target) -> dict[str, jax.Array]:
-        inputs = last.prepare(images)
+    def run(
+        prepare: Any, stages: Any, images: jax.Array, target: Target
+    ) -> dict[str, jax.Array]:
+        inputs = prepare(images)
         features = apply_frozen(
             modules, stages, inputs, compute_dtype=last.compute_dtype
         )
@@ -142,7 +144,7 @@ def _measure(
     def measure(stages: Any) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for name in splits:
-            values = run(stages, images[name], targets[name])
+            values = run(last.prepare, stages, images[name], targets[name])
             found |= {f"{name}/{key}": np.asarray(own) for key, own in values.items()}
             found[f"{name}/alpha"] = np.asarray(settings.alpha)
             found[f"{name}/epsilon"] = np.asarray(EPSILON)

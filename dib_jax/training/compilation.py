@@ -24,6 +24,7 @@ from dib_jax.training.steps import (
     epoch_rows,
     train_step,
     train_steps,
+    with_prepare,
 )
 
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
@@ -56,13 +57,11 @@ def compile_epoch(
     step_bytes = batch_size * sum(leaf[0].nbytes for leaf in kept.streamed.values())
     chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
 
-    def run_steps(
-        states: Any, trunk: Any, data: Any, rows: Any, streamed: Any, keys: Any
-    ) -> Any:
-        return train_steps(blocks, states, trunk, data, rows, streamed, keys=keys)
+    def run_steps(states: Any, prepare: Any, *others: Any, keys: Any) -> Any:
+        return train_steps(with_prepare(blocks, prepare), states, *others, keys=keys)
 
-    def step(states: Any, trunk: Any, batch: Any, keys: Any) -> Any:
-        return train_step(blocks, states, trunk, batch, keys=keys)
+    def step(states: Any, prepare: Any, *others: Any, keys: Any) -> Any:
+        return train_step(with_prepare(blocks, prepare), states, *others, keys=keys)
 
     def like(arrays: dict[str, Any], *shape: int) -> dict[str, Any]:
         split = by_sample(mesh, axis=len(shape) - 1)
@@ -73,20 +72,22 @@ def compile_epoch(
             for name, leaf in arrays.items()
         }
 
+    prepare = put(blocks[0].prepare, whole)
     batch = like(arrays, batch_size)
     jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-    lowered_step = jit(step).lower(states, trunk, batch, keys)
+    lowered_step = jit(step).lower(states, prepare, trunk, batch, keys=keys)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
         compiled = {
             size: jit(run_steps)
             .lower(
                 states,
+                prepare,
                 trunk,
                 kept.data,
                 jax.ShapeDtypeStruct((size, batch_size), jnp.int32, sharding=whole),
                 like(kept.streamed, size, batch_size),
-                keys,
+                keys=keys,
             )
             .compile()
             for size in {chunk, steps % chunk or chunk}
@@ -103,7 +104,7 @@ def compile_epoch(
             some = put(rows[first : first + chunk], whole)
             sent = put(sent, by_sample(mesh, axis=1))
             states, own = compiled[len(some)](
-                states, trunk, kept.data, some, sent, keys
+                states, prepare, trunk, kept.data, some, sent, keys=keys
             )
             terms.append(own)
         return states, jax.tree.map(lambda *parts: np.concatenate(parts), *terms)

@@ -19,6 +19,7 @@ from dib_jax.training.steps import (
     Block,
     Variables,
     predict,
+    with_prepare,
 )
 
 _EVALUATION_BATCH = 512
@@ -101,24 +102,33 @@ def predictor_of(
     Returns:
         The function; pictures on the host are read by it batch by batch.
     """
-    run = jax.jit(
-        functools.partial(
-            predict, blocks, batch_size=_EVALUATION_BATCH, trunk_done=trunk_done
-        ),
-        out_shardings=replicated(experiment.mesh),
-    )
+    prepare = blocks[0].prepare
+
+    @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
+    def run(prepare: Any, trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
+        return predict(
+            with_prepare(blocks, prepare),
+            trunk,
+            stages,
+            heads,
+            images,
+            batch_size=_EVALUATION_BATCH,
+            trunk_done=trunk_done,
+        )
 
     def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
         count = len(images)
         if isinstance(images, jax.Array) or count <= _EVALUATION_BATCH:
-            return run(trunk, stages, heads, images)
+            return run(prepare, trunk, stages, heads, images)
         # The last picture again and again up to whole batches, cut off at the end.
         rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
         order = rows.reshape(-1, _EVALUATION_BATCH)
         chunks = stream({"images": images}, order, steps=1)
         parts = [
             # Waited for: the device need not hold the pictures of all of them.
-            jax.block_until_ready(run(trunk, stages, heads, chunk["images"][0]))
+            jax.block_until_ready(
+                run(prepare, trunk, stages, heads, chunk["images"][0])
+            )
             for chunk in chunks
         ]
         return tuple(jnp.concatenate(own)[:count] for own in zip(*parts, strict=True))

@@ -174,7 +174,7 @@ def _experiment(
     if schedule.readout:
         stages, turns = (*stages, Unchanged()), (*turns, ((len(stages),),))
     epochs = _per_turn(config.epochs, schedule.turns(len(groups)))
-    prepare = functools.partial(
+    prepare = jax.tree_util.Partial(
         _standardize,
         mean=np.asarray(inputs.mean, np.float32),
         deviation=np.asarray(inputs.deviation, np.float32),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -84,9 +85,20 @@ def optimizer(
         steps_per_epoch: updates in an epoch.
 
     Returns:
-        An optax transformation.
+        An optax transformation. Its state's `hyperparams` hold the highest learning
+        rate and the weight decay, which a compiled step reads from there.
     """
     steps = epochs * steps_per_epoch
     warmup = min(round(warmup_epochs * steps_per_epoch), steps // 2)
-    rate = SCHEDULES[schedule](learning_rate, steps, warmup)
-    return OPTIMIZERS[name](rate, weight_decay, momentum)
+    course = SCHEDULES[schedule](1.0, steps, warmup)
+
+    def build(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
+        def rate(count: jax.typing.ArrayLike) -> jax.Array:
+            return learning_rate * jnp.asarray(course(count))
+
+        return OPTIMIZERS[name](rate, weight_decay, momentum)
+
+    # As constants of the program they would have it compiled anew in every search.
+    return optax.inject_hyperparams(build)(
+        learning_rate=learning_rate, weight_decay=weight_decay
+    )

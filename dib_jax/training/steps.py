@@ -69,7 +69,8 @@ class Block(NamedTuple):
         task: what is predicted.
         objective: the block's local loss.
         optimizer: of the block's and the head's parameters.
-        prepare: uint8 images → float32 network input.
+        prepare: uint8 images → float32 network input. With a `jax.tree_util.Partial`
+            what it holds is an argument of compiled programs and no part of them.
         augment: (key, batch) → batch; None where pictures stay as they are.
         compute_dtype: of activations and of the parameters as they are applied.
         batch_size: samples of one step.
@@ -97,6 +98,21 @@ class Block(NamedTuple):
     every_stage: bool = False
     steps: int = 0
     split: Callable[[Any], Any] = as_it_is
+
+
+def with_prepare(
+    blocks: Sequence[Block], prepare: Callable[[jax.Array], jax.Array]
+) -> tuple[Block, ...]:
+    """Blocks with another `prepare`, for a function that is compiled with it as input.
+
+    The pictures' statistics differ with the seed, which chooses the training split; as
+    constants of a program they would have it compiled anew for every seed.
+
+    Args:
+        blocks: as they are.
+        prepare: for all of them.
+    """
+    return tuple(block._replace(prepare=prepare) for block in blocks)
 
 
 def initial_state(block: Block, key: jax.Array, images: jax.Array) -> StageState:

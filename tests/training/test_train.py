@@ -146,6 +146,31 @@ def test_another_seed_gives_another_network(run, tmp_path):
     assert other.results["validation"] != run[1].results["validation"]
 
 
+def test_seeds_and_learning_rates_share_the_programs_of_their_epochs(
+    tmp_path, monkeypatch
+):
+    compile_program, compiled = jax.stages.Lowered.compile, []
+
+    def recorded(lowered, *args, **kwargs):
+        compiled.append(lowered.as_text())
+        return compile_program(lowered, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", recorded)
+
+    def programs(name, *, seed=0, batch_size=64, **rates):
+        compiled.clear()
+        config = small(epochs=1, seed=seed, batch_size=batch_size)
+        config.optimizer.update(rates)
+        train(config, tmp_path / name, config_name="digits_cnn")
+        return sorted(compiled)
+
+    first = programs("first", learning_rate=0.1)
+    assert first
+    other = programs("other", seed=1, learning_rate=0.3, weight_decay=0.01)
+    assert other == first
+    assert programs("smaller", batch_size=32) != first
+
+
 def stop_at(done, config, workdir, monkeypatch):
     """A run that ends when so many epochs, of all its stages, have been saved."""
     save = checkpoints.save
