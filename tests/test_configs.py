@@ -39,6 +39,7 @@ COMPARISONS = [
     "copies.py",
     "greedy.py",
     "greedy.py:long",
+    "methods.py",
     "information.py:fashion_mnist",
     "information.py:cifar10",
     "information.py:quick",

@@ -69,8 +69,8 @@ class Block(NamedTuple):
         task: what is predicted.
         objective: the block's local loss.
         optimizer: of the block's and the head's parameters.
-        prepare: uint8 images → float32 network input. With a `jax.tree_util.Partial`
-            what it holds is an argument of compiled programs and no part of them.
+        prepare: uint8 images → float32 network input; a `jax.tree_util.Partial`, so
+            that what it holds is an argument of compiled epochs and no part of them.
         augment: (key, batch) → batch; None where pictures stay as they are.
         compute_dtype: of activations and of the parameters as they are applied.
         batch_size: samples of one step.

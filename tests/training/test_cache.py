@@ -54,7 +54,7 @@ def block_at(stage, spec=""):
         task=classification(num_classes=3),
         objective=dib(alpha=2.0, beta=0.1, every=1),
         optimizer=optax.sgd(0.1, momentum=0.9),
-        prepare=lambda images: images.astype(jnp.float32) / 255,
+        prepare=jax.tree_util.Partial(lambda images: images.astype(jnp.float32) / 255),
         augment=augment(spec) if spec else None,
         compute_dtype=jnp.float32,
         batch_size=8,
