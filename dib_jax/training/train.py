@@ -461,8 +461,8 @@ def _cache_folder(workdir: pathlib.Path) -> pathlib.Path:
 def _collapse(block: Block, epoch: int) -> str:
     return (
         f"stage {block.stage}, epoch {epoch}: its features have collapsed, they are "
-        "the same for all samples; try a smaller weight of what compresses them, or a "
-        "kernel of fixed width"
+        "the same for all samples; try a smaller weight of what compresses them, or "
+        "kernel widths relative to their scale (objective.relative=True of dib)"
     )
 
 
