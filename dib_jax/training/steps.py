@@ -21,7 +21,8 @@ from dib_jax.tasks import Batch, Task
 Variables = dict[str, Any]
 Augmentation = Callable[[jax.Array, Batch], Batch]
 
-# The recorded share of features that differs between samples.
+# The recorded share of features that differs between samples, 0 where they are next to
+# nothing beside the input of their stage.
 SPREAD = "spread"
 # The recorded norms of the loss's gradient with respect to the features of a batch:
 # what comes through the head, and through all else in the local loss.
@@ -428,7 +429,7 @@ def _update(
             "task_loss": task_loss,
             **task_terms,
             **terms,
-            SPREAD: _spread(x),
+            SPREAD: _spread(x, stage_input),
         }
         return loss, (terms, head_stats, module_stats)
 
@@ -460,12 +461,20 @@ def _norm(gradient: jax.Array) -> jax.Array:
     return jnp.linalg.norm(gradient.astype(jnp.float32))
 
 
-def _spread(features: jax.Array) -> jax.Array:
-    """How much of the features' mean square is variance between samples, 0 to 1."""
-    x = jax.lax.stop_gradient(features).astype(jnp.float32)
-    largest = jnp.max(jnp.abs(x))
-    x = x / jnp.where(largest > 0, largest, 1)
-    square = jnp.mean(x**2)
+def _spread(features: jax.Array, stage_input: jax.Array) -> jax.Array:
+    """How much of the features' mean square is variance between samples, 0 to 1.
+
+    To theirs is added what features of a hundredth of the input's size would have: such
+    as have all but vanished count as the same for all samples.
+    """
+    x, before = (
+        jax.lax.stop_gradient(own).astype(jnp.float32)
+        for own in (features, stage_input)
+    )
+    largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(before)))
+    unit = jnp.where(largest > 0, largest, 1)
+    x, before = x / unit, before / unit
+    square = jnp.mean(x**2) + 1e-4 * jnp.mean(before**2)
     variance = jnp.mean(jnp.var(x, axis=0))
     return jnp.where(square > 0, variance / jnp.where(square > 0, square, 1), 0)
 

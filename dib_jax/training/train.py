@@ -67,7 +67,7 @@ from dib_jax.training.workdir import (
 )
 
 # Of the features' mean square, what has to be variance between samples: a stage whose
-# features differ by less than 1 % of their size has collapsed.
+# features differ by less than 1 % of their size, or have all but vanished, collapsed.
 _LEAST_SPREAD = 1e-4
 # Checkpoints between the ends of blocks are written as often as keeps their cost below
 # this share of the time.
@@ -461,8 +461,9 @@ def _cache_folder(workdir: pathlib.Path) -> pathlib.Path:
 def _collapse(block: Block, epoch: int) -> str:
     return (
         f"stage {block.stage}, epoch {epoch}: its features have collapsed, they are "
-        "the same for all samples; try a smaller weight of what compresses them, or "
-        "kernel widths relative to their scale (objective.relative=True of dib)"
+        "the same for all samples or next to 0; try a smaller weight of what "
+        "compresses them, or kernel widths relative to their scale "
+        "(objective.relative=True of dib)"
     )
 
 

@@ -535,8 +535,23 @@ def test_the_progress_of_a_training_runs_from_zero_to_its_last_step(data):
 def test_the_spread_is_the_share_of_features_that_differs_between_samples(scale):
     constant = jnp.broadcast_to(jnp.array([0.3, -2.0, 0.0]), (8, 3)) * scale
     signs = jnp.where(jnp.arange(8) % 2, 1.0, -1.0)[:, None] * jnp.ones(3) * scale
-    assert float(steps._spread(0 * constant)) == 0
-    assert float(steps._spread(constant)) < 1e-12
-    np.testing.assert_allclose(steps._spread(signs), 1.0, rtol=1e-6)
+    before = jnp.linspace(-1, 1, 16).reshape(8, 2)
+    assert float(steps._spread(0 * constant, before)) == 0
+    assert float(steps._spread(0 * constant, 0 * before)) == 0
+    assert float(steps._spread(constant, before)) < 1e-12
+    np.testing.assert_allclose(steps._spread(signs, before), 1.0, rtol=1e-4)
     half = jnp.concatenate([signs, jnp.ones((8, 3)) * scale], axis=1)
-    np.testing.assert_allclose(steps._spread(half), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(steps._spread(half, before), 0.5, rtol=1e-4)
+
+
+def test_features_that_are_next_to_nothing_beside_the_input_have_no_spread():
+    before = jax.random.normal(jax.random.key(0), (8, 5))
+    features = jax.random.normal(jax.random.key(1), (8, 3))
+    usual = float(steps._spread(features, before))
+    assert usual > 0.5
+    np.testing.assert_allclose(steps._spread(0.1 * features, before), usual, rtol=0.05)
+    assert float(steps._spread(3e-5 * features, before)) < 1e-4
+    # Small features of small features are as good as large ones of large ones.
+    np.testing.assert_allclose(
+        steps._spread(1e-6 * features, 1e-6 * before), usual, rtol=1e-3
+    )

@@ -113,8 +113,9 @@ def _what_was_run(material: Material) -> str:
     collapsed = [str(e["stage"]) for e in results["stages"] if e.get("collapsed")]
     if collapsed:
         html += (
-            '<p class="note">Collapsed at the end of their training, with the same '
-            f"features for all samples: stage {escape(', '.join(collapsed))}.</p>"
+            '<p class="note">Collapsed at the end of their training, with features '
+            "that are the same for all samples or next to 0: stage "
+            f"{escape(', '.join(collapsed))}.</p>"
         )
     other = material.baseline
     if other is None and not run.end_to_end:
