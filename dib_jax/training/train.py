@@ -462,8 +462,8 @@ def _collapse(block: Block, epoch: int) -> str:
     return (
         f"stage {block.stage}, epoch {epoch}: its features have collapsed, they are "
         "the same for all samples or next to 0; try a smaller weight of what "
-        "compresses them, or kernel widths relative to their scale "
-        "(objective.relative=True of dib)"
+        "compresses them, or kernel widths relative to their scale where the loss has "
+        "that (objective.relative=True)"
     )
 
 

@@ -158,7 +158,7 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     markdown = (out / "table.md").read_text()
     assert f"{100 * rows['greedy']['mean']:.2f}" in markdown
     assert "| ensemble of heads | chosen |" in markdown
-    assert f"| {100 * rows['greedy']['ensemble']:.2f} | " in markdown
+    assert f"| {100 * rows['greedy']['ensemble']:.2f} ± " in markdown
     assert rows["end_to_end"]["ensemble"] is None
     with (out / "curves.csv").open() as stream:
         points = list(csv.DictReader(stream))
