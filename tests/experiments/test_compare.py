@@ -162,13 +162,10 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     assert rows["end_to_end"]["ensemble"] is None
     with (out / "curves.csv").open() as stream:
         points = list(csv.DictReader(stream))
-    for stage, mean in enumerate(rows["greedy"]["stages"]):
-        drawn = [
-            float(point["metric"]) for point in points if point["stage"] == str(stage)
-        ]
-        assert len(drawn) == 2
-        assert mean == pytest.approx(sum(drawn) / 2)
-    assert {point["value"] for point in points} == {"0.5"}
+    drawn = [float(point["metric"]) for point in points]
+    assert drawn == pytest.approx(rows["greedy"]["stages"])
+    assert [point["value"] for point in points] == ["0.5", "0.5"]
+    assert [point["seeds"] for point in points] == ["2", "2"]
     figures = ["digits_kept", "digits_metric", "digits_pull", "methods", "stages"]
     assert sorted(path.stem for path in (out / "figures").glob("*.png")) == figures
     assert (out / "report.html").read_text().count("<figure") == len(figures)
