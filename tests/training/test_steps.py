@@ -539,9 +539,9 @@ def test_the_spread_is_the_share_of_features_that_differs_between_samples(scale)
     assert float(steps._spread(0 * constant, before)) == 0
     assert float(steps._spread(0 * constant, 0 * before)) == 0
     assert float(steps._spread(constant, before)) < 1e-12
-    np.testing.assert_allclose(steps._spread(signs, before), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(steps._spread(signs, 1e-3 * before), 1.0, rtol=1e-6)
     half = jnp.concatenate([signs, jnp.ones((8, 3)) * scale], axis=1)
-    np.testing.assert_allclose(steps._spread(half, before), 0.5, rtol=1e-4)
+    np.testing.assert_allclose(steps._spread(half, 1e-3 * before), 0.5, rtol=1e-6)
 
 
 def test_features_that_are_next_to_nothing_beside_the_input_have_no_spread():
