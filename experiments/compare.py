@@ -11,7 +11,8 @@ The config file's `get_config` returns
             or objective, a data set's options of that section do not apply
   seeds     whole numbers
   reference the method that differences are taken to
-  like      optional: another such file, whose fields it has where it sets none itself
+  like      optional: another such file, whose fields it has where it sets none itself;
+            of several, the fields of the last and the data sets of all
   search    optional: method → alternatives, each a tuple of overrides; every method has
             as many, tried with the first seed; the best on the validation split is run
             with the others
@@ -111,12 +112,7 @@ def read_plan(given: Mapping[str, Any]) -> Plan:
         ValueError: a field is unknown, missing or impossible.
         FileNotFoundError: it is like a file that is not there.
     """
-    for field in given:
-        if field not in _FIELDS:
-            raise ValueError(f"unknown field {field!r}; a comparison has {_FIELDS}")
-    if given.get("like"):
-        other = command_line.load_config(given["like"]).config.to_dict()
-        return read_plan({**other, **given, "like": other.get("like")})
+    given = _with_inherited(given)
     for field in ("base", "methods", "datasets", "seeds", "reference"):
         if not given.get(field):
             raise ValueError(f"a comparison needs the field {field!r}")
@@ -160,6 +156,20 @@ def read_plan(given: Mapping[str, Any]) -> Plan:
         curves=_curves(given.get("curves") or (), methods),
         axis=given.get("axis") or "setting",
     )
+
+
+def _with_inherited(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are given, and those of the files that it is like."""
+    for field in given:
+        if field not in _FIELDS:
+            raise ValueError(f"unknown field {field!r}; a comparison has {_FIELDS}")
+    like = given.get("like") or ()
+    inherited: dict[str, Any] = {}
+    for file in (like,) if isinstance(like, str) else like:
+        other = _with_inherited(command_line.load_config(file).config.to_dict())
+        datasets = {**inherited.get("datasets", {}), **other.get("datasets", {})}
+        inherited = {**inherited, **other, "datasets": datasets}
+    return {**inherited, **given}
 
 
 def _curves(

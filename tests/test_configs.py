@@ -159,17 +159,6 @@ def test_every_comparison_is_listed():
     assert named == {path.name for path in (FOLDER / "compare").glob("*.py")}
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "cifar10"])
-def test_the_table_of_all_methods_has_the_data_sets_of_each_alone(name, monkeypatch):
-    monkeypatch.chdir(FOLDER.parent)
-
-    def datasets(file):
-        given = load_config(f"configs/compare/{file}").config.to_dict()
-        return compare.read_plan(given).datasets
-
-    assert datasets("methods.py")[name] == datasets(f"{name}.py:search")[name]
-
-
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_every_run_of_every_comparison_is_accepted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(FOLDER.parent)

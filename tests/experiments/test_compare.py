@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import pathlib
 import re
 
 import pytest
@@ -97,6 +98,20 @@ def test_a_comparison_like_another_has_its_fields_but_for_its_own(tmp_path):
     assert compare.read_plan(of_the_other) == wanted._replace(reference="greedy")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
         compare.read_plan({"like": str(tmp_path / "nowhere.py")})
+
+
+def test_of_several_that_it_is_like_a_comparison_has_the_data_sets_of_all(tmp_path):
+    files = tuple(str(tmp_path / name) for name in ("first.py", "second.py"))
+    first, second = {"easy": ("epochs=1",)}, {"easy": ("epochs=9",), "hard": ()}
+    for file, datasets, seeds in zip(files, (first, second), ((1,), (2,)), strict=True):
+        plan = {**PLAN, "datasets": datasets, "seeds": seeds}
+        pathlib.Path(file).write_text(CONFIG.format(plan=plan))
+    read = compare.read_plan({"like": files})
+    assert read.seeds == (2,)
+    assert read.datasets == {"easy": {"epochs": "9"}, "hard": {}}
+    assert compare.read_plan({"like": files, "datasets": first}).datasets == {
+        "easy": {"epochs": "1"}
+    }
 
 
 def start(folder, plan, *more):
