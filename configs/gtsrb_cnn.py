@@ -46,6 +46,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         compress="input",
         bandwidth="mean",
         relative=True,
+        per_channel=False,
         samples=64,
         every=4,
         course="constant",

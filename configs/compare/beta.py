@@ -4,9 +4,9 @@
 term may weigh and α = 1.01 and 2. For two of them on 10,000 pictures of CIFAR-10: at
 every stage, at the first or the last one alone, falling to 0 over a stage's training,
 and with a kernel of fixed width; at every stage on 1,000 pictures; and what becomes of
-it where widths are relative (elsewhere they are not) and where the learning rate is
-higher. Figures and curves.csv show the accuracy after every stage, how strong the term
-pulls beside the task's loss, and I(X;T) at the end.
+it where widths are relative (elsewhere they are not), also to each channel's scale, and
+where the learning rate is higher. Figures and curves.csv show the accuracy after every
+stage, how strong the term pulls beside the task's loss, and I(X;T) at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
     with NAME digits, quick, or cifar10, few or scale (and --data_dir=DIR)
@@ -89,6 +89,9 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             add(name, f"{compress}, relative", (0.1, 1.0), *way, "objective.beta={}")
             kept = (*way, "objective.beta=-1.0", fastest)
             methods[f"{name}_betaminus1_rate0p2"] = kept
+            # The joint kernel of the channels, each in units of its own scale.
+            joint = (*way, "objective.per_channel=True", "objective.beta={}")
+            add(f"{compress}_joint", f"{compress}, joint", (0.1, 1.0), *joint)
     config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"

@@ -37,6 +37,7 @@ def dib(
     compress: str = "input",
     bandwidth: str = "mean",
     relative: bool = True,
+    per_channel: bool = False,
     samples: int = 64,
     every: int = 4,
     course: str = "constant",
@@ -56,6 +57,10 @@ def dib(
         relative: whether widths are in units of the features' own scale, the root mean
             square of their deviations from the mean. Otherwise the term shrinks or
             stretches the features rather than changing what they hold.
+        per_channel: whether that scale is each channel's own, or each unit's of flat
+            features. The kernel is then the joint one of the channels, the product of
+            their Gaussian kernels, with one width for all in these units; with a width
+            for each by the rule the product of many would tell all samples apart.
         samples: of each batch, the first ones, that R is measured on; 0 for all. R of
             fewer samples is smaller: it is at most log2 of their number.
         every: steps from one measurement of R to the next; 1 for each. Its weight is
@@ -68,18 +73,23 @@ def dib(
 
     Raises:
         ValueError: `alpha` ≤ 0, an unknown `compress`, `bandwidth` or `course`,
-            `samples` that is negative or 1, `every` below 1; when called, `beta` that
-            has no number for the stage.
+            `per_channel` without `relative`, `samples` that is negative or 1, `every`
+            below 1; when called, `beta` that has no number for the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
-    by Strouse & Schwab, arXiv 1604.00268.
+    by Strouse & Schwab, arXiv 1604.00268; the joint kernel of channels by Yu,
+    Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha!r}")
     if compress not in _TERMS:
         raise ValueError(f"compress must be one of {list(_TERMS)}, got {compress!r}")
     check_bandwidth(bandwidth)
+    if per_channel and not relative:
+        raise ValueError(
+            "per_channel=True scales each channel by its own; it needs relative=True"
+        )
     if samples < 0 or samples == 1:  # one sample holds no information
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
     if every < 1:
@@ -90,6 +100,8 @@ def dib(
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = x[: samples or None]
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if per_channel:
+            x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
         x = unit_scale(x) if relative else x
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma

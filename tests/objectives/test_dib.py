@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dib_jax.information import (
+    channel_gram,
     gaussian_gram,
     label_gram,
     mean_bandwidth,
@@ -132,6 +133,38 @@ def test_only_relative_widths_leave_the_scale_of_the_features_alone(compress):
     assert abs(slope(bandwidth="1.5")) < 1e-4
 
 
+def test_with_a_scale_for_each_channel_no_channel_outweighs_the_others():
+    key = jax.random.key(0)
+    features = jax.random.normal(key, (20, 3, 3, 5))
+    louder = features * jnp.asarray([1.0, 10.0, 0.1, 3.0, 1.0])
+
+    def entropy(features, **options):
+        objective = exact(compress="entropy", **options)
+        return objective(signals(features))[1]["entropy"]
+
+    alone = entropy(features, per_channel=True)
+    np.testing.assert_allclose(entropy(louder, per_channel=True), alone, rtol=1e-5)
+    assert abs(entropy(louder) - alone) > 0.1
+    # The product of the channels' Gaussian kernels, each with its own width.
+    scales = jnp.std(features - features.mean(0), axis=(0, 1, 2))
+    width = mean_bandwidth(features / scales)
+    product = channel_gram(features, sigma=width * scales)
+    np.testing.assert_allclose(alone, renyi_entropy(product, alpha=1.01), rtol=1e-5)
+
+
+def test_a_dead_channel_has_no_part_in_the_joint_kernel():
+    features = jax.random.normal(jax.random.key(0), (20, 3, 3, 5))
+    dead = jnp.concatenate([features, jnp.full((20, 3, 3, 1), 7.0)], axis=-1)
+
+    def loss(features):
+        return exact(compress="entropy", per_channel=True)(signals(features))[0]
+
+    np.testing.assert_allclose(loss(dead), loss(features), rtol=1e-6)
+    slopes = jax.grad(loss)(dead)
+    assert jnp.all(jnp.isfinite(slopes))
+    np.testing.assert_array_equal(slopes[..., 5], 0)
+
+
 @pytest.mark.parametrize("features", [jnp.zeros((20, 7)), jnp.ones((20, 7)) * 1e20])
 @pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
 @pytest.mark.parametrize("relative", [False, True])
@@ -220,6 +253,10 @@ def test_beta_may_rise_or_fall_over_the_training(course, weights):
         ({"compress": "output"}, r"compress must be .*'previous'.*got 'output'"),
         ({"bandwidth": "medium"}, r"median.*got 'medium'"),
         ({"bandwidth": "-1"}, "got '-1'"),
+        (
+            {"per_channel": True, "relative": False},
+            "per_channel=True .* needs relative=True",
+        ),
         ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
         ({"every": 0}, "every must be ≥ 1, got 0"),
         ({"course": "up"}, r"course must be .*'rising'.*got 'up'"),
