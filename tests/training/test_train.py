@@ -160,6 +160,7 @@ def test_seeds_and_learning_rates_share_the_programs_of_their_epochs(
     def programs(name, *, seed=0, batch_size=64, **rates):
         compiled.clear()
         config = small(epochs=1, seed=seed, batch_size=batch_size)
+        config.model.widths = (4, 4)
         config.optimizer.update(rates)
         train(config, tmp_path / name, config_name="digits_cnn")
         return sorted(compiled)
