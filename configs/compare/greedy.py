@@ -16,6 +16,7 @@ _K3 = ("head.name=conv", "head.layers=2")
 _AUGMENTED = "head.name=augmented"
 _AT_ONCE = "schedule.name=parallel"
 _BLOCKS = "schedule.blocks=2"
+_SMOOTHED = "task.label_smoothing=0.1"
 # Stages are paid for entropy.
 _ENTROPY = (
     "objective.compress=entropy",
@@ -30,12 +31,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg not in ("", "long"):
         raise ValueError(f'unknown variant {arg!r}: use ":long" or none')
     passes = 27 if arg else 9
+    end_to_end = ("schedule.name=end_to_end", *_K3, f"epochs={passes}")
     at_once = (_AT_ONCE, f"epochs={passes}")
     in_turn = (f"epochs={passes // 3}",)
     config = ml_collections.ConfigDict()
     config.like = "configs/compare/cifar10.py"
     config.methods = {
-        "end_to_end_k3": ("schedule.name=end_to_end", *_K3, f"epochs={passes}"),
+        "end_to_end_k3": end_to_end,
         "at_once": (*_K3, *at_once),
         "at_once_blocks": (*_K3, _BLOCKS, *at_once),
         "at_once_augmented": (_AUGMENTED, *at_once),
@@ -47,7 +49,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             {
                 "at_once_no_term": (*_K3, "objective.beta=0", *at_once),
                 "at_once_entropy": (*_K3, *_ENTROPY, *at_once),
-                "at_once_smoothed": (*_K3, "task.label_smoothing=0.1", *at_once),
+                "at_once_smoothed": (*_K3, _SMOOTHED, *at_once),
+                "at_once_smoothed_blocks": (*_K3, _SMOOTHED, _BLOCKS, *at_once),
+                "end_to_end_k3_smoothed": (*end_to_end, _SMOOTHED),
                 "in_turn_entropy": (*_K3, *_ENTROPY, *in_turn),
                 "in_turn_blocks": (*_K3, _BLOCKS, "epochs=(4, 5)"),
                 "in_turn_long_last": (*_K3, "epochs=(2, 2, 5)"),
