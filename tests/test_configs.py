@@ -22,6 +22,7 @@ COMPARISONS = [
     "beta.py:cifar10",
     "beta.py:few",
     "beta.py:scale",
+    "beta.py:joint",
     "beta.py:quick",
     "digits.py",
     "digits.py:quick",

@@ -3,23 +3,24 @@
 β from −1 (keep information) over 0 (none) to 1 (compress), for each quantity that the
 term may weigh and α = 1.01 and 2. For two of them on 10,000 pictures of CIFAR-10: at
 every stage, at the first or the last one alone, falling to 0 over a stage's training,
-and with a kernel of fixed width; what becomes of it where widths are relative, also to
-each channel's scale, and where the learning rate is higher; and on 1,000 pictures, with
-relative widths, at the higher rate. Figures and curves.csv show the accuracy after
-every stage, how strong the term pulls beside the task's loss, and I(X;T) at the end.
+and with a kernel of fixed width; what becomes of it where widths are relative and where
+the learning rate is higher; with the joint kernel of the channels; and on 1,000
+pictures, with relative widths, at the higher rate. Figures and curves.csv show the
+accuracy after every stage, how strong the term pulls beside the task's loss, and I(X;T)
+at the end.
 
 Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
-    with NAME digits, quick, or cifar10, few or scale (and --data_dir=DIR)
+    with NAME digits, quick, or cifar10, few, scale or joint (and --data_dir=DIR)
 """
 
 import ml_collections
 
-_NAMES = ("digits", "cifar10", "few", "scale", "quick")
+_NAMES = ("digits", "cifar10", "few", "scale", "joint", "quick")
 _STAGES = 4  # of the network for CIFAR-10
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
-    """The comparison; `arg` is digits, cifar10, few, scale or quick."""
+    """The comparison; `arg` is digits, cifar10, few, scale, joint or quick."""
     if arg not in _NAMES:
         raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
     config = ml_collections.ConfigDict()
@@ -89,9 +90,27 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             add(name, f"{compress}, relative", (0.1, 1.0), *way, "objective.beta={}")
             kept = (*way, "objective.beta=-1.0", fastest)
             methods[f"{name}_betaminus1_rate0p2"] = kept
-            # The joint kernel of the channels, each in units of its own scale.
-            joint = (*way, "objective.per_channel=True", "objective.beta={}")
-            add(f"{compress}_joint", f"{compress}, joint", (0.1, 1.0), *joint)
+    if arg == "joint":
+        # The joint kernel of the channels, each in units of its own scale.
+        scale, joint = "objective.relative=True", "objective.per_channel=True"
+        rates = {
+            name: f"optimizer.learning_rate={rate}"
+            for name, rate in {"rate0p2": 0.2, "rate0p4": 0.4}.items()
+        }
+        kept = ("objective.compress=entropy", scale, "objective.beta=-1.0")
+        for name, rate in rates.items():
+            methods[f"beta_0_{name}"] = ("objective.beta=0", rate)
+            methods[f"entropy_relative_betaminus1_{name}"] = (*kept, rate)
+            methods[f"entropy_joint_betaminus1_{name}"] = (*kept, joint, rate)
+        for compress in ("entropy", "input"):
+            way = (f"objective.compress={compress}", scale, joint)
+            name, label = f"{compress}_joint", f"{compress}, joint"
+            add(name, label, (0.1, 1.0), *way, "objective.beta={}")
+            methods[f"{name}_betaminus1_rate0p2"] = (
+                *way,
+                "objective.beta=-1.0",
+                rates["rate0p2"],
+            )
     config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"
@@ -109,6 +128,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         "quick": {"digits": (*small, "epochs=2")},
         "cifar10": {"cifar10": part},
         "scale": {"cifar10": part},
+        "joint": {"cifar10": part},
         "few": {
             "cifar10": (
                 *pictures,
