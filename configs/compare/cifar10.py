@@ -7,7 +7,7 @@ Command:  python -m experiments.compare --config=configs/compare/cifar10.py
 The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
 keep 28 methods of three seeds near two hours of one core. :rates has some of them, each
 at the best of four learning rates on the validation split, near an hour. :full has
-eleven methods on all pictures with one seed, on the same network: four epochs for each
+twelve methods on all pictures with one seed, on the same network: four epochs for each
 stage in turn and twelve for others, so that all but end_to_end_short pass over the data
 as often, each at the rate that the 10,000 pictures chose for it; two hours of one core.
 """
@@ -57,6 +57,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "cross_entropy_k1": (_CROSS_ENTROPY, linear, _rate(0.4)),
             "cross_entropy_k2": (_CROSS_ENTROPY, "head.layers=1", _rate(0.3)),
             "cross_entropy_k3": (_CROSS_ENTROPY, _rate(0.4)),
+            "cross_entropy_k3_at_once": (
+                _CROSS_ENTROPY,
+                at_once,
+                "epochs=12",
+                _rate(0.2),
+            ),
             "auglocal": (*_AUGLOCAL, "epochs=12", _rate(0.4)),
             "predsim": (
                 *_PREDSIM,
