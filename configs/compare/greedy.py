@@ -23,6 +23,12 @@ _ENTROPY = (
     "objective.beta=-0.1",
     "objective.relative=False",
 )
+# The same by the joint kernel of the channels, each in units of its own scale.
+_JOINT = (
+    "objective.compress=entropy",
+    "objective.beta=-1",
+    "objective.per_channel=True",
+)
 _RATES = ("optimizer.learning_rate=0.2", "optimizer.learning_rate=0.4")
 
 
@@ -49,6 +55,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             {
                 "at_once_no_term": (*_K3, "objective.beta=0", *at_once),
                 "at_once_entropy": (*_K3, *_ENTROPY, *at_once),
+                "at_once_joint_entropy": (*_K3, *_JOINT, *at_once),
                 "at_once_smoothed": (*_K3, _SMOOTHED, *at_once),
                 "at_once_smoothed_blocks": (*_K3, _SMOOTHED, _BLOCKS, *at_once),
                 "end_to_end_k3_smoothed": (*end_to_end, _SMOOTHED),
