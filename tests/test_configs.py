@@ -111,15 +111,12 @@ def take_steps(config):
         for block in blocks
     ]
     stages, heads = zip(*(frozen(state) for state in states), strict=True)
-    # Of many, those between the first, the middle and the last are like one of them.
-    for index in {0, len(blocks) // 2, len(blocks) - 1}:
+    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
         (new,), (terms,) = jax.eval_shape(
-            functools.partial(
-                train_step, (blocks[index],), keys=(jax.random.key(0),)
-            ),
-            (states[index],), sum(stages[:index], ()), batch,
+            functools.partial(train_step, (block,), keys=(jax.random.key(0),)),
+            (state,), sum(stages[:index], ()), batch,
         )  # fmt: skip
-        assert new == states[index]
+        assert new == state
         assert all(leaf.shape == () for leaf in jax.tree.leaves(terms))
     outputs = jax.eval_shape(
         functools.partial(predict, blocks, batch_size=100),
