@@ -113,6 +113,22 @@ def by_sample(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
 
 
+def split_evenly(mesh: Mesh, tree: Any) -> Any:
+    """A batch whose samples are split over the devices, within a compiled program.
+
+    Args:
+        mesh: the devices.
+        tree: arrays (n, …).
+    """
+    # On one device there is nothing to split, and no trace of it in the program. What
+    # cannot be split evenly, some samples to predict, is done whole by every device.
+    count = mesh.devices.size
+    sizes = {len(leaf) for leaf in jax.tree.leaves(tree)}
+    if count == 1 or any(size % count for size in sizes):
+        return tree
+    return jax.lax.with_sharding_constraint(tree, by_sample(mesh))
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Arrays that every process has whole, laid out over the devices.
 
