@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from dib_jax import data
 from dib_jax.commands import registry, values
@@ -211,7 +211,7 @@ _SECTIONS: dict[str, Any] = {
 }
 
 
-def schema(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, Option]:
+def schema(config: ConfigDict | Mapping[str, Any]) -> dict[str, Option]:
     """Every field that a config of these names has, dotted, in the order of a config.
 
     Args:
@@ -248,10 +248,10 @@ def _factory(section: str, chosen: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def complete(
-    config: ml_collections.ConfigDict | Mapping[str, Any] | None = None,
+    config: ConfigDict | Mapping[str, Any] | None = None,
     /,
     **sections: Any,
-) -> ml_collections.ConfigDict:
+) -> ConfigDict:
     """A checked copy of a config, in which every field is there.
 
     Fields that are missing get their default, lists become tuples, and integers become
@@ -286,7 +286,7 @@ def complete(
         for dotted, field in fields.items()
     }
     _try_out(full, fields)
-    return ml_collections.ConfigDict(_nest(full))
+    return ConfigDict(_nest(full))
 
 
 def variant(arg: str, *names: str) -> str:
@@ -435,7 +435,7 @@ def _check_stages(
             )
 
 
-def describe(config: ml_collections.ConfigDict, *, width: int | None = None) -> str:
+def describe(config: ConfigDict, *, width: int | None = None) -> str:
     """Every field of a config with its value and its meaning, in columns.
 
     Args:
@@ -484,7 +484,7 @@ def _shown(value: Any) -> str:
 def default_workdir(
     config_name: str,
     variant: str,
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     *,
     usual_algorithm: str = "",
 ) -> pathlib.Path:
@@ -517,10 +517,10 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_dict(
-    config: ml_collections.ConfigDict | Mapping[str, Any],
+    config: ConfigDict | Mapping[str, Any],
 ) -> dict[str, Any]:
     if isinstance(config, Mapping):
-        config = ml_collections.ConfigDict(dict(config))
-    if isinstance(config, ml_collections.ConfigDict):
+        config = ConfigDict(dict(config))
+    if isinstance(config, ConfigDict):
         return config.to_dict()
     raise ValueError(f"got {config!r}; a config must be an ml_collections.ConfigDict")
