@@ -99,6 +99,16 @@ def epoch_rows(
     return rows.astype(jnp.int32)
 
 
+def batch_size(experiment: Experiment, stored: Stored) -> int:
+    """Samples of a step: the config's, or all that a phase has left.
+
+    Args:
+        experiment: the experiment.
+        stored: the training split as the phase reads it.
+    """
+    return min(experiment.batch_size, stored.count)
+
+
 class Epoch(NamedTuple):
     """A compiled epoch.
 
@@ -130,13 +140,11 @@ def compile_epoch(
         stored: the training split; another one of the same shapes can be run, too.
     """
     start = time.monotonic()
-    whole, size = replicated(experiment.mesh), experiment.batch_size
+    whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     keys = put(keys_of(experiment, experiment.phases[index]), whole)
-    steps = len(stored) // size
-    row_bytes = sum(leaf[0].nbytes for leaf in stored.on_host.values())
-    chunk = (
-        min(max(1, _CHUNK_BYTES // (size * row_bytes)), steps) if row_bytes else steps
-    )
+    steps = stored.count // size
+    step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
+    chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
     step = functools.partial(one_step, experiment, index, stored)
 
     def run_steps(
@@ -169,7 +177,7 @@ def compile_epoch(
         figures = compiler_figures(compiled_step.result())
     rows_of = jax.jit(
         functools.partial(
-            epoch_rows, samples=len(stored), batch_size=size, copies=stored.copies
+            epoch_rows, samples=stored.count, batch_size=size, copies=stored.copies
         ),
         out_shardings=whole,
     )
@@ -177,7 +185,7 @@ def compile_epoch(
     def run(state: Any, network: Any, stored: Stored, made: int) -> tuple[Any, Any]:
         terms: list[Any] = []
         rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
-        read = stream(stored.on_host, rows, steps=chunk) if row_bytes else [{}]
+        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
         for first, sent in zip(range(0, steps, chunk), read, strict=True):
             # One chunk at work and one that waits: the device need not hold them all.
             jax.block_until_ready(terms[-2:-1])
@@ -206,7 +214,7 @@ def lower_step(
         network: what is trained before, or the shapes of its arrays.
     """
     whole = replicated(experiment.mesh)
-    batch = _like(experiment, stored.leaves, experiment.batch_size)
+    batch = _like(experiment, stored.leaves, batch_size(experiment, stored))
     key = put(keys_of(experiment, experiment.phases[index]).step, whole)
     step = functools.partial(one_step, experiment, index, stored)
     return jax.jit(step, donate_argnums=0, out_shardings=whole).lower(

@@ -175,7 +175,7 @@ def validate(
         network: as far as it is trained.
         stored: the validation split.
     """
-    if not len(stored):
+    if not stored.count:
         return []
     samples, given = stored.samples, stored.given
     outputs = predict(network, stored.common, contents(experiment, samples), given)

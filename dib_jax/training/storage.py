@@ -52,7 +52,8 @@ class Stored(NamedTuple):
     place: str = ""
     done: int = 0
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """Samples of one copy."""
         return len(next(iter(self.leaves.values()))) // self.copies
 
