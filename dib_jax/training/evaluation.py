@@ -19,6 +19,8 @@ from dib_jax.training.storage import Stored, chain, passed
 _BATCH = 512
 
 Outputs = tuple[jax.Array, ...]
+# (network, common, samples, given) → outputs of some exits for all samples.
+Predictor = Callable[..., Outputs]
 
 
 def place(experiment: Experiment, split: Split) -> Data:
@@ -36,7 +38,7 @@ def place(experiment: Experiment, split: Split) -> Data:
 
 def predictor(
     experiment: Experiment, function: Callable[[Any, Batch], Outputs]
-) -> Callable[..., Outputs]:
+) -> Predictor:
     """A function of batches, compiled for whole splits.
 
     Args:
@@ -76,7 +78,7 @@ def predictor(
             # Waited for: the device need not hold the samples of all of them.
             parts.append(jax.block_until_ready(run(network, common, *batch)))
         joined = zip(*parts, strict=True)
-        return tuple(jnp.concatenate(own)[:count] for own in joined)
+        return tuple(jnp.concatenate(part)[:count] for part in joined)
 
     return outputs
 
@@ -163,7 +165,7 @@ def evaluate(
 
 def validate(
     experiment: Experiment,
-    predict: Callable[..., Outputs],
+    predict: Predictor,
     network: Any,
     stored: Stored,
 ) -> list[dict[str, float]]:

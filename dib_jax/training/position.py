@@ -15,6 +15,9 @@ from dib_jax.training.experiment import Experiment
 from dib_jax.training.progress import Progress
 from dib_jax.training.workdir import finished
 
+# Any pytree of arrays, as the algorithm has it.
+Network = Any
+
 
 class Training(NamedTuple):
     """A phase in training.
@@ -53,7 +56,7 @@ class Position(NamedTuple):
     entries: tuple[dict[str, Any], ...] = ()
 
 
-def learnt(phase: Phase, state: Any, network: Any) -> list[jax.Array]:
+def learnt(phase: Phase, state: Any, network: Network) -> list[jax.Array]:
     """The arrays of a network that a phase has brought into it.
 
     Args:
@@ -66,7 +69,7 @@ def learnt(phase: Phase, state: Any, network: Any) -> list[jax.Array]:
     return [leaf for leaf in whole if id(leaf) not in before]
 
 
-def with_learnt(phase: Phase, state: Any, network: Any, arrays: list[Any]) -> Any:
+def with_learnt(phase: Phase, state: Any, network: Network, arrays: list[Any]) -> Any:
     """The network after a phase, with arrays as `learnt` lists them.
 
     Args:
@@ -81,7 +84,7 @@ def with_learnt(phase: Phase, state: Any, network: Any, arrays: list[Any]) -> An
     return tree.unflatten(leaf if id(leaf) in before else next(new) for leaf in leaves)
 
 
-def initial_state(experiment: Experiment, phase: Phase, network: Any) -> Any:
+def initial_state(experiment: Experiment, phase: Phase, network: Network) -> Any:
     """The state of a phase before its first step.
 
     Args:
@@ -92,7 +95,7 @@ def initial_state(experiment: Experiment, phase: Phase, network: Any) -> Any:
     return jax.jit(phase.init)(experiment.key, network, experiment.example())
 
 
-def begin(experiment: Experiment, phase: Phase, network: Any) -> Training:
+def begin(experiment: Experiment, phase: Phase, network: Network) -> Training:
     """A phase before its first step.
 
     Args:
@@ -108,7 +111,7 @@ def save_position(
     workdir: pathlib.Path,
     experiment: Experiment,
     position: Position,
-    network: Any,
+    network: Network,
     training: Training | None,
 ) -> None:
     """Write a checkpoint of where the run stands; the first process alone does.
@@ -129,7 +132,7 @@ def save_position(
 
 def resume(
     workdir: pathlib.Path, experiment: Experiment, progress: Progress
-) -> tuple[Position, Any, Training | None]:
+) -> tuple[Position, Network, Training | None]:
     """Position, network and phase in training of the newest sound checkpoint.
 
     Args:
