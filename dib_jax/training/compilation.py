@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Phase
+from dib_jax.algorithms import Network, Phase, State
 from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
 from dib_jax.training.devices import by_sample, put, replicated, split_evenly
@@ -45,13 +45,13 @@ def one_step(
     experiment: Experiment,
     index: int,
     stored: Stored,
-    state: Any,
-    network: Any,
+    state: State,
+    network: Network,
     common: Any,
     leaves: dict[str, Any],
     key: jax.Array,
     step: jax.Array,
-) -> tuple[Any, Any]:
+) -> tuple[State, Any]:
     """One step of a phase, from rows of a split to the new state and its terms.
 
     Args:
@@ -106,7 +106,7 @@ def batch_size(experiment: Experiment, stored: Stored) -> int:
         experiment: the experiment.
         stored: the training split as the phase reads it.
     """
-    return min(experiment.batch_size, stored.count)
+    return min(experiment.batch_size, stored.length)
 
 
 class Epoch(NamedTuple):
@@ -119,14 +119,14 @@ class Epoch(NamedTuple):
         seconds: that compilation took.
     """
 
-    run: Callable[[Any, Any, Stored, int], tuple[Any, Any]]
+    run: Callable[[State, Network, Stored, int], tuple[State, Any]]
     steps: int
     figures: dict[str, int | None]
     seconds: float
 
 
 def compile_epoch(
-    experiment: Experiment, index: int, state: Any, network: Any, stored: Stored
+    experiment: Experiment, index: int, state: State, network: Network, stored: Stored
 ) -> Epoch:
     """Compile the epoch of a phase.
 
@@ -142,16 +142,71 @@ def compile_epoch(
     start = time.monotonic()
     whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     keys = put(keys_of(experiment, experiment.phases[index]), whole)
-    steps = stored.count // size
+    steps = stored.length // size
     step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
     chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
+    lowered_step = lower_step(experiment, index, stored, state, network)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        compiled_step = beside.submit(lowered_step.compile)
+        compiled = {
+            count: _lower_steps(
+                experiment, index, stored, state, network, count
+            ).compile()
+            for count in {chunk, steps % chunk or chunk}
+        }
+        figures = compiler_figures(compiled_step.result())
+    rows_of = jax.jit(
+        functools.partial(
+            epoch_rows, samples=stored.length, batch_size=size, copies=stored.copies
+        ),
+        out_shardings=whole,
+    )
+
+    def run(
+        state: State, network: Network, stored: Stored, made: int
+    ) -> tuple[State, Any]:
+        recorded: list[Any] = []
+        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
+        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
+        for first, sent in zip(range(0, steps, chunk), read, strict=True):
+            # One chunk at work and one that waits: the device need not hold them all.
+            jax.block_until_ready(recorded[-2:-1])
+            some = put(rows[first : first + chunk], whole)
+            sent = put(sent, by_sample(experiment.mesh, size, axis=1))
+            number = put(np.int32(made + first), whole)
+            state, terms = compiled[len(some)](
+                state, network, stored.common, stored.on_device, some, sent,
+                keys.step, number,
+            )  # fmt: skip
+            recorded.append(terms)
+        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
+
+    return Epoch(run, steps, figures, time.monotonic() - start)
+
+
+def _lower_steps(
+    experiment: Experiment,
+    index: int,
+    stored: Stored,
+    state: State,
+    network: Network,
+    count: int,
+) -> jax.stages.Lowered:
+    """So many steps of a phase as a program."""
+    whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     step = functools.partial(one_step, experiment, index, stored)
 
     def run_steps(
-        state: Any, network: Any, common: Any, data: Any, rows: Any, sent: Any,
-        key: jax.Array, first: jax.Array,
-    ) -> Any:  # fmt: skip
-        def body(state: Any, now: tuple[jax.Array, Any, jax.Array]) -> Any:
+        state: State,
+        network: Network,
+        common: Any,
+        data: Any,
+        rows: jax.Array,
+        sent: Any,
+        key: jax.Array,
+        first: jax.Array,
+    ) -> tuple[State, Any]:
+        def body(state: State, now: tuple[jax.Array, Any, jax.Array]) -> Any:
             rows, sent, number = now
             leaves = {name: leaf[rows] for name, leaf in data.items()} | sent
             return step(state, network, common, leaves, key, number)
@@ -159,50 +214,20 @@ def compile_epoch(
         numbers = first + jnp.arange(len(rows), dtype=jnp.int32)
         return jax.lax.scan(body, state, (rows, sent, numbers))
 
-    zero = put(np.int32(0), whole)
-    jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-    lowered = lower_step(experiment, index, stored, state, network)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        compiled_step = beside.submit(lowered.compile)
-        compiled = {
-            count: jit(run_steps)
-            .lower(
-                state, network, stored.common, stored.on_device,
-                jax.ShapeDtypeStruct((count, size), jnp.int32, sharding=whole),
-                _like(experiment, stored.on_host, count, size), keys.step, zero,
-            )
-            .compile()
-            for count in {chunk, steps % chunk or chunk}
-        }  # fmt: skip
-        figures = compiler_figures(compiled_step.result())
-    rows_of = jax.jit(
-        functools.partial(
-            epoch_rows, samples=stored.count, batch_size=size, copies=stored.copies
-        ),
-        out_shardings=whole,
+    return jax.jit(run_steps, donate_argnums=0, out_shardings=whole).lower(
+        state,
+        network,
+        stored.common,
+        stored.on_device,
+        jax.ShapeDtypeStruct((count, size), jnp.int32, sharding=whole),
+        _like(experiment, stored.on_host, count, size),
+        put(keys_of(experiment, experiment.phases[index]).step, whole),
+        put(np.int32(0), whole),
     )
-
-    def run(state: Any, network: Any, stored: Stored, made: int) -> tuple[Any, Any]:
-        terms: list[Any] = []
-        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
-        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
-        for first, sent in zip(range(0, steps, chunk), read, strict=True):
-            # One chunk at work and one that waits: the device need not hold them all.
-            jax.block_until_ready(terms[-2:-1])
-            some = put(rows[first : first + chunk], whole)
-            state, recorded = compiled[len(some)](
-                state, network, stored.common, stored.on_device, some,
-                put(sent, by_sample(experiment.mesh, axis=1)), keys.step,
-                put(np.int32(made + first), whole),
-            )  # fmt: skip
-            terms.append(recorded)
-        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
-
-    return Epoch(run, steps, figures, time.monotonic() - start)
 
 
 def lower_step(
-    experiment: Experiment, index: int, stored: Stored, state: Any, network: Any
+    experiment: Experiment, index: int, stored: Stored, state: State, network: Network
 ) -> jax.stages.Lowered:
     """One step of a phase as a program, for the compiler's figures.
 
@@ -223,7 +248,7 @@ def lower_step(
 
 
 def _like(experiment: Experiment, leaves: dict[str, Any], *shape: int) -> Any:
-    sharding = by_sample(experiment.mesh, axis=len(shape) - 1)
+    sharding = by_sample(experiment.mesh, shape[-1], axis=len(shape) - 1)
     return {
         name: jax.ShapeDtypeStruct(
             (*shape, *leaf.shape[1:]), leaf.dtype, sharding=sharding

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Data
+from dib_jax.algorithms import Batch, Data, Network
 from dib_jax.training.devices import from_first, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.records import LABEL
@@ -27,7 +27,7 @@ PLACES = ("device", "host", "file")
 # Of the room that a place has, the share that is taken.
 _SHARE = 0.5
 
-Given = Callable[[Any, Batch], Any]
+Given = Callable[[Network, Batch], Any]
 
 
 class Stored(NamedTuple):
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
     done: int = 0
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """Samples of one copy."""
         return len(next(iter(self.leaves.values()))) // self.copies
 
@@ -102,7 +102,7 @@ def chain(experiment: Experiment, phase: int, *, done: int = 0) -> list[Given]:
     return [p.given for p in experiment.phases[done : phase + 1] if p.given]
 
 
-def passed(functions: list[Given], network: Any, batch: Batch) -> Batch:
+def passed(functions: list[Given], network: Network, batch: Batch) -> Batch:
     """A batch with what frozen parts make of it.
 
     Args:
@@ -118,7 +118,7 @@ def passed(functions: list[Given], network: Any, batch: Batch) -> Batch:
 def store(
     experiment: Experiment,
     phase: int,
-    network: Any,
+    network: Network,
     data: Data,
     *,
     augment: Callable[[jax.Array, Any], Any] | None,
@@ -205,7 +205,7 @@ def store(
 def _maker(
     experiment: Experiment,
     phase: int,
-    network: Any,
+    network: Network,
     source: Stored,
     augment: Callable[[jax.Array, Any], Any] | None,
     done: int,
