@@ -362,7 +362,8 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
     from dib_jax.training.optimizers import optimizer
 
     try:
-        augment(full["dataset.augment"])
+        # Samples of somebody's own data set may be no pictures.
+        augment("" if ":" in full["dataset.name"] else full["dataset.augment"])
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
     if full["cache.renew"] and not full["cache.copies"]:
