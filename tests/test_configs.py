@@ -88,7 +88,10 @@ def data_dir(tmp_path_factory):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_phase_of_every_config_can_take_a_step(path, data_dir):
     """Shapes and types fit together from the samples to each phase's next state."""
-    trace(load_config(str(path)).config, data_dir)
+    config = load_config(str(path)).config
+    if config.model.get("depth") == 32:
+        config.model.depth = 14  # the same kinds of blocks, fewer of each
+    trace(config, data_dir)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
