@@ -86,7 +86,14 @@ class Stored(NamedTuple):
         return self.joined(self.leaves)[1]
 
 
-def _stored(samples: Any, given: Any, common: Any) -> Stored:
+def asas_stored(samples: Any, given: Any, common: Any) -> Stored:
+    """A split as it is.
+
+    Args:
+        samples: arrays of one length n.
+        given: what frozen parts made of them, (n, …); None for nothing.
+        common: what all samples share.
+    """
     leaves, tree = jax.tree.flatten((samples, given))
     return Stored({str(i): leaf for i, leaf in enumerate(leaves)}, tree, common)
 
@@ -153,7 +160,7 @@ def store(
     if previous and not done:
         _forget(previous, folder)
         previous = None
-    plain = _stored(data.samples, None, data.common)
+    plain = as_stored(data.samples, None, data.common)
     if not chain(experiment, phase) or not len(data):
         return plain
     if previous and not chain(experiment, phase, done=done):
@@ -197,7 +204,7 @@ def store(
     if done:
         line += f", made from that of {LABEL} {experiment.phases[done - 1].exits[-1]}"
     samples, given = arrays if augment else (data.samples, arrays)
-    return _stored(samples, given, data.common)._replace(
+    return as_stored(samples, given, data.common)._replace(
         copies=copies, line=line, place=chosen.place, done=phase + 1
     )
 
