@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from experiments.benchmarks.timing import compared, paired
+from dib_jax.commands.benchmarks.timing import compared, paired
 
 _ALPHAS = (1.01, 2.0)
 _SIZES = (64, 128, 256, 512, 1024, 2048)
@@ -95,20 +95,15 @@ def _labels() -> list[dict[str, Any]]:
         return lambda: jax.block_until_ready(compiled(gram, labels))
 
     dense = next(iter(ways))
-    times = paired({name: ready(way) for name, way in ways.items()})
-    rows = compared(times, dense, {"n": n, "alpha": 1.01})
-    return [
-        {
-            "n": n,
-            "alpha": 1.01,
-            "what": f"{row['what']} (ratio to dense)",
-            "ms": row["ms"],
-            "least ms": row["least ms"],
-            "× bare eigh": row[f"× {dense}"],
-            "rounds": row["rounds"],
-        }
-        for row in rows
-    ]
+    rows = compared(
+        paired({name: ready(way) for name, way in ways.items()}),
+        dense,
+        {"n": n, "alpha": 1.01},
+    )
+    for row in rows:
+        row["what"] += " (ratio to dense)"
+        row["× bare eigh"] = row.pop(f"× {dense}")
+    return rows
 
 
 def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Callable[[], Any]]:

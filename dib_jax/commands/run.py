@@ -1,0 +1,237 @@
+"""Train, evaluate and report one experiment, its data set downloaded where it can be.
+
+python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
+    [--devices=N | --distributed] [--config.FIELD=VALUE …]
+"""
+
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+from typing import TYPE_CHECKING
+
+import ml_collections
+import numpy as np
+
+from dib_jax.commands import command_line
+from dib_jax.commands.config import complete
+from dib_jax.commands.prepare import prepare
+
+if TYPE_CHECKING:
+    from dib_jax.analysis.report import Predictions
+    from dib_jax.training.experiment import Experiment
+    from dib_jax.training.train import Trained
+
+_PURPOSE = (
+    "Trains the network of a config stage by stage, evaluates it on the test split and "
+    "writes a report. The same command goes on where it stopped."
+)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    config_name: str,
+    command: str = "",
+    devices: int | None = None,
+) -> pathlib.Path:
+    """Everything that the command does, for a notebook too.
+
+    Args:
+        config: a config, as its file's `get_config` returns it.
+        workdir: a new or empty folder, or that of an earlier start of the same config.
+        config_name: of the experiment, for results.json and the report.
+        command: that makes the run, for the report; one is composed where it is empty.
+        devices: how many of this process's devices share each batch; None for all
+            devices of all processes.
+
+    Returns:
+        The path of the report.
+    """
+    # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.analysis.findings import find, read_run, write_findings
+    from dib_jax.analysis.recording import write_information
+    from dib_jax.analysis.report import write_report
+    from dib_jax.training.devices import from_first
+    from dib_jax.training.workdir import finished
+
+    if from_first(lambda: finished(workdir)):
+        trained = load_run(workdir)
+    else:
+        trained = train_run(config, workdir, config_name=config_name, devices=devices)
+
+    def report() -> str:
+        if write_information(workdir):
+            write_findings(workdir, find([read_run(workdir)]))
+        return str(write_report(workdir, predictions(trained), command=command))
+
+    return pathlib.Path(from_first(report))
+
+
+def train_run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    config_name: str,
+    devices: int | None = None,
+) -> "Trained":
+    """Train the experiment of a config with its probes, and write no report.
+
+    Args:
+        config: as for `run`.
+        workdir: as for `run`.
+        config_name: as for `run`.
+        devices: as for `run`.
+
+    Returns:
+        The finished run.
+    """
+    from dib_jax.analysis.recording import recorder
+    from dib_jax.commands.assemble import assemble
+    from dib_jax.training.devices import choose, in_turn, together
+    from dib_jax.training.train import train
+
+    config = complete(config)
+    # Not at once: they may share a disk, and then the first one does it for all.
+    in_turn(lambda: _prepare_missing(config))
+    mesh = choose(devices, batch_size=config.batch_size)
+    experiment = together(lambda: assemble(config, mesh=mesh))
+    about = {"config_name": config_name, **experiment.about}
+    observer = recorder(workdir, config)
+    return train(experiment._replace(about=about), workdir, observer=observer)
+
+
+def load_run(workdir: pathlib.Path) -> "Trained":
+    """A finished run, its test outputs computed anew.
+
+    Args:
+        workdir: of the run.
+
+    Raises:
+        ValueError: there is no finished run.
+        FileNotFoundError: the data set is not there any more.
+        dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
+    """
+    from dib_jax.training.train import load_trained
+
+    return load_trained(saved_experiment(workdir), workdir)
+
+
+def saved_experiment(workdir: pathlib.Path, *, data: bool = True) -> "Experiment":
+    """The experiment of a finished run, by the files in its folder.
+
+    Args:
+        workdir: of the run.
+        data: whether the data set is loaded; without it the network can predict, and
+            not be evaluated.
+
+    Raises:
+        ValueError: there is no finished run.
+        FileNotFoundError: the data set is needed and not there any more.
+    """
+    from dib_jax.commands.assemble import assemble, without_data
+    from dib_jax.training.devices import from_first, together
+    from dib_jax.training.workdir import read_config, read_inputs, read_results
+
+    from_first(lambda: read_results(workdir))
+    config = complete(from_first(lambda: read_config(workdir)))
+    inputs = None if data else read_inputs(workdir)
+    return together(
+        lambda: without_data(config, inputs) if inputs else assemble(config)
+    )
+
+
+def _prepare_missing(config: ml_collections.ConfigDict) -> None:
+    """Download the data set of a config, if it is one that can be and is not there."""
+    from dib_jax import data
+    from dib_jax.data.preparation import is_downloadable, is_prepared
+
+    name, root = config.dataset.name, data.data_root(config.dataset.data_dir)
+    if is_downloadable(name) and not is_prepared(name, root):
+        print(f"contact sheet: {prepare(name, data_dir=str(root))}")
+
+
+def predictions(trained: "Trained") -> "Predictions":
+    """What the last stage says of the test split, as the report wants it.
+
+    Args:
+        trained: a finished run.
+    """
+    import jax
+
+    from dib_jax.analysis.report import Predictions
+    from dib_jax.tasks.detection import largest_found
+    from dib_jax.tasks.worth import gather
+
+    task, dataset = trained.experiment.task, trained.experiment.dataset
+    said = jax.tree.map(np.asarray, jax.jit(task.objects)(trained.outputs))
+    labels, scores, boxes = said.labels[:, 0], said.scores[:, 0], None
+    if task.uses_boxes:
+        labels, scores = map(np.asarray, largest_found(said)[:2])
+        boxes = gather(said, dataset.test, dataset.train)
+    return Predictions(
+        images=dataset.test["images"],
+        labels=dataset.test["labels"],
+        predicted=labels,
+        confidence=scores,
+        class_names=dataset.class_names,
+        boxes=boxes,
+    )
+
+
+def keep_programs() -> None:
+    """Have JAX keep compiled programs for the next run; unless it is told where to.
+
+    In the user's cache folder, apart for each kind of processor: a home may be shared,
+    and what is compiled for one need not run on another.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir:
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    facts, about = [platform.machine(), platform.processor()], "/proc/cpuinfo"
+    if os.path.exists(about):
+        with open(about, encoding="utf-8") as lines:
+            facts += [line for line in lines if line.startswith(("flags", "Features"))]
+    digest = hashlib.sha256("".join(facts[:3]).encode()).hexdigest()[:12]
+    folder = pathlib.Path(base) / "dib_jax" / f"programs-{digest}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    name = command_line.called("run")
+    request = command_line.read_request(arguments, command=name, purpose=_PURPOSE)
+    keep_programs()
+    from dib_jax.training.devices import from_first, initialize, is_first
+    from dib_jax.training.workdir import finished, read_results
+
+    if request.distributed:
+        initialize()
+    workdir = request.workdir
+    report = workdir / "report.html"
+    already = from_first(lambda: finished(workdir) and report.is_file())
+    if not already:
+        report = run(
+            request.config,
+            workdir,
+            config_name=request.config_name,
+            command=f"python -m {name} {shlex.join(arguments)}",
+            devices=request.devices,
+        )
+    if not is_first():
+        return
+    results = read_results(workdir)
+    metric = results["metric"]
+    print(
+        f"{'already finished: ' if already else ''}test {metric} "
+        f"{results['test'][metric]:.4f}, report {report}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.start("run")
