@@ -51,9 +51,6 @@ def run(
         The path of the report.
     """
     # Late, so that a mistake on the command line is answered at once.
-    from dib_jax.analysis.findings import find, read_run, write_findings
-    from dib_jax.analysis.recording import write_information
-    from dib_jax.analysis.report import write_report
     from dib_jax.training.devices import from_first
     from dib_jax.training.workdir import finished
 
@@ -61,13 +58,29 @@ def run(
         trained = load_run(workdir)
     else:
         trained = train_run(config, workdir, config_name=config_name, devices=devices)
+    report = from_first(lambda: str(write_report(workdir, trained, command=command)))
+    return pathlib.Path(report)
 
-    def report() -> str:
-        if write_information(workdir):
-            write_findings(workdir, find([read_run(workdir)]))
-        return str(write_report(workdir, predictions(trained), command=command))
 
-    return pathlib.Path(from_first(report))
+def write_report(
+    workdir: pathlib.Path, trained: "Trained", *, command: str = ""
+) -> pathlib.Path:
+    """Write what the probes of a finished run show, and its report.
+
+    Args:
+        workdir: of the run.
+        trained: the run.
+        command: that makes it; one is composed where it is empty.
+
+    Returns:
+        The path of the report.
+    """
+    from dib_jax.analysis import findings, recording, report
+
+    if recording.write_information(workdir):
+        found = findings.find([findings.read_run(workdir)])
+        findings.write_findings(workdir, found)
+    return report.write_report(workdir, predictions(trained), command=command)
 
 
 def train_run(
