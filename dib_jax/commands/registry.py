@@ -8,20 +8,24 @@ and what it means off the `Args:` section of its docstring.
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import pathlib
-import pkgutil
 import re
-from collections.abc import Callable, Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
-    """One keyword of a factory that a config may set."""
+    """What a config may set: a field of the engine's, or a keyword of a factory.
 
-    name: str
-    type: Any  # the annotation; typing.Any where there is none
+    Attributes:
+        type: the annotation; `typing.Any` where there is none.
+        default: what a config without it means.
+        meaning: for `--help`; "" where its docstring does not say.
+    """
+
+    type: Any
     default: Any
     meaning: str
 
@@ -63,50 +67,41 @@ def known(package: str, *, root: str = "dib_jax") -> list[str]:
         root: as for `find`.
     """
     home = importlib.import_module(f"{root}.{package}")
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(home.__path__)
-        if _defines_itself(home.__path__, module.name)
+    files = (
+        path for folder in home.__path__ for path in pathlib.Path(folder).glob("*.py")
     )
+    return sorted({path.stem for path in files if _defines_itself(path)})
 
 
-def _defines_itself(folders: Iterable[str], name: str) -> bool:
+def _defines_itself(path: pathlib.Path) -> bool:
     # Read, not imported: somebody's unfinished module beside the others does no harm.
-    for folder in folders:
-        path = pathlib.Path(folder, f"{name}.py")
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            return (
-                re.search(rf"^(?:def|class) {name}\b", text, re.MULTILINE) is not None
-            )
-    return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return bool(re.search(rf"^(?:def|class) {path.stem}\b", text, re.MULTILINE))
 
 
 def _find_elsewhere(kind: str, name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
+    wrong = f"unknown {kind} {name!r}; "
     form = 'one of your own is named "module:attribute"'
     if not (attribute.isidentifier() and module_name.replace(".", "_").isidentifier()):
-        raise ValueError(f"unknown {kind} {name!r}; {form}")
+        raise ValueError(f"{wrong}{form}")
     try:
-        importable = importlib.util.find_spec(module_name) is not None
-    except ModuleNotFoundError:  # a parent package is missing
-        importable = False
-    if not importable:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports what is not
         raise ValueError(
-            f"unknown {kind} {name!r}; {form}, and there is no module "
-            f"{module_name!r} in the current folder or installed"
-        )
-    module = importlib.import_module(module_name)
+            f"{wrong}{form}, and there is no module {module_name!r} in the current "
+            "folder or installed"
+        ) from None
     factory = getattr(module, attribute, None)
-    if not callable(factory):
-        names = sorted(
-            n for n, v in vars(module).items() if callable(v) and not n.startswith("_")
-        )
-        raise ValueError(
-            f"unknown {kind} {name!r}; the module has {', '.join(names) or 'none'}"
-            f"{nearest(attribute, names)}"
-        )
-    return factory
+    if callable(factory):
+        return factory
+    names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
+    raise ValueError(
+        f"{wrong}the module has {', '.join(sorted(names)) or 'none'}"
+        f"{nearest(attribute, names)}"
+    )
 
 
 def nearest(given: str, known: Iterable[str], *, form: str = "{!r}") -> str:
@@ -122,6 +117,29 @@ def nearest(given: str, known: Iterable[str], *, form: str = "{!r}") -> str:
     return f"; did you mean {form.format(spelt[close[0]])}?" if close else ""
 
 
+def build(package: str, settings: Mapping[str, Any], **known: Any) -> Any:
+    """What the factory that a section of a config names makes of its options.
+
+    Args:
+        package: as for `find`.
+        settings: the name of the factory, and its options.
+        known: what the engine can tell; a factory gets what it asks for.
+
+    Raises:
+        ValueError: there is no such factory, it refuses an option, or it asks for what
+            is not known.
+    """
+    factory = find(package, settings["name"])
+    wanted = supplied(factory)
+    if missing := [name for name in wanted if name not in known]:
+        raise ValueError(
+            f"{settings['name']} asks for {', '.join(missing)}; what it can be told is "
+            f"{', '.join(known) or 'nothing'}; all else must have a default"
+        )
+    chosen = {name: value for name, value in settings.items() if name != "name"}
+    return factory(**chosen, **{name: known[name] for name in wanted})
+
+
 def options(factory: Callable[..., Any]) -> dict[str, Option]:
     """What a config may set of a factory: its keywords that have a default.
 
@@ -129,80 +147,61 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     whoever calls the factory passes them.
 
     Args:
-        factory: a function with annotated keyword-only parameters and a docstring with
-            an `Args:` section.
+        factory: a function or named tuple with annotated parameters and a docstring
+            with a section `Args:` or `Attributes:`.
 
     Returns:
         Option by name, in the order of the signature.
     """
     meanings = _meanings(inspect.getdoc(factory) or "")
     return {
-        parameter.name: Option(
-            name=parameter.name,
-            type=Any if parameter.annotation is parameter.empty else annotation,
-            default=parameter.default,
-            meaning=meanings.get(parameter.name, ""),
+        name: Option(
+            Any if parameter.annotation is parameter.empty else parameter.annotation,
+            parameter.default,
+            meanings.get(name, ""),
         )
-        for parameter, annotation in _keywords(factory)
+        for name, parameter in _keywords(factory).items()
         if parameter.default is not parameter.empty
     }
 
 
 def supplied(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of what the engine passes: keywords without a default.
+    """The annotations of what the engine passes: parameters without a default.
 
     Args:
         factory: as for `options`.
     """
     return {
-        parameter.name: annotation
-        for parameter, annotation in _keywords(factory)
+        name: parameter.annotation
+        for name, parameter in _keywords(factory).items()
         if parameter.default is parameter.empty
     }
 
 
-def _keywords(factory: Callable[..., Any]) -> list[tuple[inspect.Parameter, Any]]:
+def _keywords(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         signature = inspect.signature(factory, eval_str=True)
     except NameError:  # an annotation that only a type checker can resolve
         signature = inspect.signature(factory)
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [
-        (parameter, parameter.annotation)
-        for parameter in signature.parameters.values()
-        if parameter.kind in named
-    ]
+    return {n: p for n, p in signature.parameters.items() if p.kind in named}
 
 
+_SECTION = re.compile(
+    r"^(?:Args|Arguments|Keyword Args|Attributes):[ ]*\n((?:[ ]+.*\n|\n)+)",
+    re.MULTILINE,
+)
 _ENTRY = re.compile(
-    r"(?P<names>\*{0,2}\w+(?:,\s*\w+)*)\s*(?:\([^)]*\))?:\s*(?P<text>.*)"
+    r"^(?P<names>[*\w]+(?:, *[*\w]+)*) *(?:\([^)]*\))?:(?P<text>.*(?:\n .*)*)",
+    re.MULTILINE,
 )
 
 
 def _meanings(docstring: str) -> dict[str, str]:
-    """The entries of a Google-style `Args:` section, wrapped lines joined."""
-    found: dict[str, list[str]] = {}
-    current: list[str] = []
-    entry_indent: int | None = None
-    inside = False
-    for line in docstring.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if not inside:
-            inside = line.rstrip() in ("Args:", "Arguments:", "Keyword Args:")
-            entry_indent = None
-            continue
-        if not line.strip():
-            continue
-        if indent == 0:
-            inside = line.rstrip() in ("Args:", "Arguments:", "Keyword Args:")
-            entry_indent = None
-            continue
-        entry_indent = indent if entry_indent is None else entry_indent
-        entry = _ENTRY.fullmatch(line.strip()) if indent <= entry_indent else None
-        if entry:
-            current = [entry["text"]]
-            for name in entry["names"].split(","):
-                found[name.strip().lstrip("*")] = current
-        else:
-            current.append(line.strip())
-    return {name: " ".join(" ".join(words).split()) for name, words in found.items()}
+    """The entries of Google-style sections of a docstring, wrapped lines joined."""
+    return {
+        name.strip(" *"): " ".join(entry["text"].split())
+        for section in _SECTION.findall(f"{docstring}\n")
+        for entry in _ENTRY.finditer(re.sub(r"\n\s*\n", "\n", textwrap.dedent(section)))
+        for name in entry["names"].split(",")
+    }
