@@ -1,25 +1,17 @@
 """Numbers and settings as a page shows them; None where there is no number."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+from scipy.stats import binomtest
+
+from dib_jax.tasks import Measure
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `count` independent samples."""
-    z = 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = (
-        z
-        / (1 + z * z / count)
-        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    )
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def within(label: str) -> str:
-    """A label within a sentence: `Accuracy` → accuracy, AP50 as it is."""
-    return label if label.isupper() else label.lower()
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def is_number(value: Any) -> bool:
@@ -42,9 +34,11 @@ def decimal(value: Any) -> str | None:
     return f"{value:.{places}f}".replace("-", "−")
 
 
-def percent(value: Any, *, digits: int = 2) -> str | None:
-    """A share as per cent, to so many decimals."""
-    return f"{100 * value:.{digits}f} %" if is_number(value) else None
+def measured(value: Any, measure: Measure) -> str | None:
+    """A value of a measure: a share in per cent, else four significant digits."""
+    if measure.unit == "%" and is_number(value):
+        return f"{100 * value:.2f} %"
+    return decimal(value)
 
 
 def duration(seconds: Any) -> str | None:
