@@ -216,12 +216,12 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
 
 
 def make_grams(
-    inputs: jax.Array, activations: Sequence[Any], *, bandwidth: str | float
+    inputs: Any, activations: Sequence[Any], *, bandwidth: str | float
 ) -> Grams:
     """Grams of the input and of each stage's activations.
 
     Args:
-        inputs: (n, …).
+        inputs: (n, …); several such arrays count as all of them in a row.
         activations: s of them, (n, …) each.
         bandwidth: rule of the widths, or a width.
 
@@ -230,6 +230,10 @@ def make_grams(
             is neither a rule nor a width.
     """
     rule = check_bandwidth(bandwidth)
+    inputs, *more = map(jnp.asarray, jax.tree.leaves(inputs))
+    if more:
+        parts = [x.reshape(len(x), -1) for x in (inputs, *more)]
+        inputs = jnp.concatenate(parts, axis=1)
     if not activations:
         raise ValueError("apply must return at least one stage's activations, got none")
     stages = [jnp.asarray(own) for own in activations]

@@ -38,9 +38,7 @@ from dib_jax.training.workdir import write_atomically
 if TYPE_CHECKING:
     from dib_jax.algorithms import Data
     from dib_jax.training.experiment import Experiment
-    from dib_jax.training.train import Moment
-
-    Observer = Callable[[Moment], None]
+    from dib_jax.training.observers import Moment, Observer
 
 SPLITS = ("train", "validation")
 _FOLDER, _FILE = "probes", "information.npz"
@@ -108,7 +106,7 @@ def _measure(
     every: list[Sizes] = []
     for name in (name for name in SPLITS if sizes[name]):
         rows = sample_rows(splits[name], count, seed=_SEED)
-        taken = {key: array[rows] for key, array in splits[name].items()}
+        taken = {key: jnp.asarray(x[rows]) for key, x in splits[name].items()}
         samples[name] = experiment.data(taken)
         targets[name], of_split = _target(experiment, samples[name], taken)
         every.append(of_split)
@@ -150,11 +148,8 @@ def _program(
         network: Any, samples: Any, common: Any, target: Target
     ) -> dict[str, jax.Array]:
         batch = prepare(samples, common)
-        inputs = jax.tree.leaves(batch.inputs)
-        if len(inputs) > 1:  # a sample of several arrays is all of them in a row
-            inputs = [jnp.concatenate([x.reshape(count, -1) for x in inputs], axis=1)]
         features = experiment.algorithm.features(network, batch)
-        grams = make_grams(inputs[0], features, bandwidth=settings["bandwidth"])
+        grams = make_grams(batch.inputs, features, bandwidth=settings["bandwidth"])
         values = quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]
@@ -171,18 +166,18 @@ def _program(
 
 
 def _target(
-    experiment: "Experiment", data: "Data", taken: dict[str, np.ndarray]
+    experiment: "Experiment", data: "Data", taken: dict[str, Any]
 ) -> tuple[Target, Sizes]:
     targets = data.prepare(data.samples, data.common).targets
     gram = experiment.task.target_gram(targets)
     order = np.random.default_rng(_SEED).permutation(len(gram))
     labels = taken.get("labels")
-    if _are_classes(labels) and np.array_equal(gram, label_gram(jnp.asarray(labels))):
+    if _are_classes(labels) and np.array_equal(gram, label_gram(labels)):
         return make_target({"labels": labels}, order)
     return make_target({"target_gram": gram}, order)
 
 
-def _are_classes(labels: np.ndarray | None) -> bool:
+def _are_classes(labels: Any) -> bool:
     return labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
 
 

@@ -121,9 +121,7 @@ def make_workdir(
         "objective": config["objective"]["name"],
         "head": "linear",
         "algorithm": config["algorithm"]["name"],
-        "about": {
-            "algorithm": "One stage after the other, each frozen before the next."
-        },
+        "algorithm_about": "One stage after the other, each frozen before the next.",
         "seed": config["seed"],
         "metric": "accuracy",
         "measures": {

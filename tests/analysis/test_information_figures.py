@@ -129,7 +129,7 @@ def test_curves_are_means_over_runs_with_the_bootstraps_interval():
     assert sum("(bits)" in label[1] for label in labels) == 2
     # Of one run there is none.
     assert not drawn.convergence_curves(group[:1]).axes[0].collections
-    assert np.isnan(drawn.interval(values[:1])).all()
+    assert np.isnan(bootstrap_interval(values[:1])).all()
 
 
 def test_a_curve_is_thin_until_its_stage_trains():

@@ -19,7 +19,7 @@ from dib_jax.tasks.exhibits import Answers
 from dib_jax.training.workdir import write_atomically
 
 if TYPE_CHECKING:
-    from dib_jax.training.train import Trained
+    from dib_jax.training.finished import Trained
 
 __all__ = ["find_baseline", "write_report"]
 

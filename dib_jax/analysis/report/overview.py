@@ -29,9 +29,9 @@ def title(run: Run) -> str:
 def subtitle(run: Run) -> str:
     """What the network is and how it was trained, in one line."""
     name = run.section("model").get("name", "network")
-    about = run.results.get("about") or {}
     # The first line of what the algorithm's factory says of itself.
-    how = str(about.get("algorithm") or f"trained by {run.algorithm}").rstrip(".")
+    about = run.results.get("algorithm_about") or f"trained by {run.algorithm}"
+    how = str(about).rstrip(".")
     stages = f"{run.stage_count} stage{'s' * (run.stage_count > 1)}"
     return f"{name}, {stages}: {how[:1].lower()}{how[1:]}"
 
