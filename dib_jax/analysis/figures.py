@@ -22,29 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from dib_jax.tasks import Measure, measure_of
+from dib_jax.tasks import Measure, measure_of, style
 from dib_jax.tasks.exhibits import Drawing
 from dib_jax.tasks.pictures import viewable
-from dib_jax.tasks.style import (
-    BLUE,
-    DOTTED,
-    GREY,
-    INK,
-    NARROW,
-    PALETTE,
-    RULE,
-    VERMILION,
-    WIDE,
-    color_bar,
-    finish,
-    heading,
-    legend,
-    lines_of,
-    name_axes,
-    panels,
-    stage_colors,
-    whole_numbers,
-)
 from dib_jax.training.workdir import write_atomically
 
 _LARGE_PNG = 150_000  # bytes
@@ -103,7 +83,7 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
     """
     train = [row for row in rows if row["split"] == "train"]
     names = dict.fromkeys(
-        name for row in train for name, value in row.items() if _is_number(value)
+        name for row in train for name, value in row.items() if is_number(value)
     )
     left_out = {name for name, each in measures.items() if each.unit == "%"}
     left_out |= _NOT_TERMS
@@ -127,7 +107,7 @@ def stage_metric(
     measure: Measure,
     *,
     baseline: float | None = None,
-    width: float = WIDE,
+    width: float = style.WIDE,
 ) -> Figure:
     """A metric after each stage, on the validation and the test split.
 
@@ -138,11 +118,11 @@ def stage_metric(
         baseline: its test value end to end, drawn as a line; None for none.
         width: inches.
     """
-    figure, (axes,) = panels(1, 1, width=width, height=3.1, margin=0)
+    figure, (axes,) = style.panels(1, 1, width=width, height=3.1, margin=0)
     numbers = [entry["stage"] for entry in stages]
     looks: dict[str, dict[str, Any]] = {
-        "validation": {"color": VERMILION, "marker": "s", "dashes": (4, 2)},
-        "test": {"color": BLUE, "marker": "o"},
+        "validation": {"color": style.VERMILION, "marker": "s", "dashes": (4, 2)},
+        "test": {"color": style.BLUE, "marker": "o"},
     }
     for split, look in looks.items():
         found = [(entry.get(split) or {}).get(name) for entry in stages]
@@ -152,14 +132,13 @@ def stage_metric(
                 numbers, values, **look, ms=4.5, lw=1.6, label=split, clip_on=False
             )
     if baseline is not None:
-        label = "end to end, test"
-        axes.axhline(
-            measure.scale * baseline, color=INK, lw=1.1, ls=DOTTED, label=label
-        )
-    finish(axes, "Stage", measure.axis)
-    whole_numbers(axes.xaxis, 12)
+        look = {"color": style.INK, "lw": 1.1, "ls": style.DOTTED}
+        look["label"] = "end to end, test"
+        axes.axhline(measure.scale * baseline, **look)
+    style.finish(axes, "Stage", measure.axis)
+    style.whole_numbers(axes.xaxis, 12)
     axes.set_xlim(min(numbers) - 0.3, max(numbers) + 0.3)
-    legend(figure, lines_of(axes))
+    style.legend(figure, style.lines_of(axes))
     return figure
 
 
@@ -169,7 +148,7 @@ def training_curves(
     metric: str,
     measures: Measures,
     overlapping: bool = False,
-    width: float = WIDE,
+    width: float = style.WIDE,
 ) -> Figure:
     """Metric and task loss over the epochs, training and validation.
 
@@ -184,7 +163,7 @@ def training_curves(
             after the other (their epochs are laid end to end).
         width: inches.
     """
-    figure, both = panels(2, 1, width=width, height=2.6, margin=0, sharex=True)
+    figure, both = style.panels(2, 1, width=width, height=2.6, margin=0, sharex=True)
     layout = _Epochs(rows, overlapping=overlapping)
     splits = {row["split"] for row in rows}
     shown = measure_of(measures, metric), term_of("task_loss", measures)
@@ -193,11 +172,11 @@ def training_curves(
         for split in ("train", "validation"):
             solid = len(splits) == 1
             layout.draw(axes, split, names, scale=measure.scale, solid=solid)
-        finish(axes, "", measure.axis)
+        style.finish(axes, "", measure.axis)
         layout.mark_stages(axes, names=axes is both[0], width=width)
-    name_axes(both[1], layout.label, "")
+    style.name_axes(both[1], layout.label, "")
     handles = [
-        Line2D([], [], color=GREY, label=name, **_SPLIT_LINES[split])
+        Line2D([], [], color=style.GREY, label=name, **_SPLIT_LINES[split])
         for split, name in (("train", "training"), ("validation", "validation"))
         if len(splits) > 1  # else there is but one kind of line
     ]
@@ -210,7 +189,7 @@ def loss_terms(
     *,
     measures: Measures,
     overlapping: bool = False,
-    width: float = WIDE,
+    width: float = style.WIDE,
 ) -> Figure:
     """Every term of the training loss over the epochs, a panel each.
 
@@ -227,26 +206,26 @@ def loss_terms(
     if not names:
         raise ValueError("metrics: no line of the train split holds a loss term")
     columns = min(2 if width > 5 else 1, len(names))
-    figure, each = panels(
+    figure, each = style.panels(
         len(names), columns, width=width, height=2.3, margin=0.4, sharex=True
     )
     layout = _Epochs(rows, overlapping=overlapping)
     for number, (name, axes) in enumerate(zip(names, each, strict=True)):
         layout.draw(axes, "train", (name,), solid=True)
-        finish(axes, "", "")
+        style.finish(axes, "", "")
         # A common factor above the panel would lie on the stages' names.
         axes.yaxis.set_major_formatter("{x:g}")
-        heading(axes, term_of(name, measures).axis, pad=14)
+        style.heading(axes, term_of(name, measures).axis, pad=14)
         layout.mark_stages(axes, names=True, width=width / columns)
         if number + columns >= len(names):
-            name_axes(axes, layout.label, "")
+            style.name_axes(axes, layout.label, "")
             axes.tick_params(labelbottom=True)
     layout.legend(figure, each, [])
     return figure
 
 
 def picture_grid(
-    images: Sequence[np.ndarray], captions: Sequence[str], *, width: float = WIDE
+    images: Sequence[np.ndarray], captions: Sequence[str], *, width: float = style.WIDE
 ) -> Figure:
     """Pictures with a caption each.
 
@@ -285,7 +264,7 @@ def picture_grid(
         )  # fmt: skip
         # A $ in a class name is no formula.
         axes.text(
-            left, bottom + 0.05, caption, fontsize=7, color=INK, va="top",
+            left, bottom + 0.05, caption, fontsize=7, color=style.INK, va="top",
             parse_math=False, linespacing=1.3,
         )  # fmt: skip
     axes.set_xlim(0, _CELL[0] * columns)
@@ -315,7 +294,7 @@ class Rendered(NamedTuple):
 
 def render(drawing: Drawing) -> Rendered:
     """Draw it, once for all folders and pages that it goes to."""
-    wide, narrow = drawing.draw(width=WIDE), drawing.draw(width=NARROW)
+    wide, narrow = drawing.draw(width=style.WIDE), drawing.draw(width=style.NARROW)
     large, vector = png(wide), svg(wide) if drawing.vector else None
     page = ("image/png", large, b"")
     if vector is not None and len(vector) <= _LARGEST_SVG:
@@ -394,7 +373,7 @@ class _Epochs:
     def __init__(self, rows: Rows, *, overlapping: bool) -> None:
         self._rows = rows
         self.stages = sorted({row["stage"] for row in rows})
-        self._colors = stage_colors(len(self.stages))
+        self._colors = style.stage_colors(len(self.stages))
         self._several = len(self.stages) > 1
         self._overlapping = overlapping or not self._several
         lengths = [
@@ -425,7 +404,7 @@ class _Epochs:
                 (start + row["epoch"], scale * values[0])
                 for row in self._rows
                 if (row["stage"], row["split"]) == (stage, split)
-                if (values := [row[k] for k in keys if _is_number(row.get(k))])
+                if (values := [row[k] for k in keys if is_number(row.get(k))])
             ]
             if points:
                 x, y = np.array(points).T
@@ -434,12 +413,12 @@ class _Epochs:
 
     def mark_stages(self, axes: Axes, *, names: bool, width: float) -> None:
         """Rules between stages, and the stages' names above where there is room."""
-        whole_numbers(axes.xaxis, 8)
+        style.whole_numbers(axes.xaxis, 8)
         if self._overlapping:
             return
         axes.set_xlim(0.5, self._total + 0.5)
         for start in self._starts[1:]:
-            axes.axvline(start + 0.5, color=RULE, lw=0.8, zorder=1)
+            axes.axvline(start + 0.5, color=style.RULE, lw=0.8, zorder=1)
         # A name needs half an inch, a bare number a fifth.
         room = width * 0.85 / len(self.stages)
         full = room >= 0.6
@@ -461,7 +440,7 @@ class _Epochs:
     ) -> None:
         """What the lines are, and the colours where no rule names the stages."""
         count = len(self.stages)
-        if self._overlapping and 1 < count <= len(PALETTE):
+        if self._overlapping and 1 < count <= len(style.PALETTE):
             handles = handles + [
                 Line2D([], [], color=color, lw=1.6, label=f"stage {stage}")
                 for stage, color in zip(self.stages, self._colors, strict=True)
@@ -470,12 +449,13 @@ class _Epochs:
             norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
             aspect = 8 * figure.get_figheight()
             colors = ListedColormap(self._colors)
-            bar = color_bar(figure, (norm, colors), each, "Stage", aspect=aspect)
+            bar = style.color_bar(figure, (norm, colors), each, "Stage", aspect=aspect)
             ticks = list(range(0, count, math.ceil(count / 10)))
             bar.set_ticks(ticks, labels=[str(self.stages[tick]) for tick in ticks])
             bar.minorticks_off()
-        legend(figure, handles, columns=4)
+        style.legend(figure, handles, columns=4)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number, as which no truth value counts."""
     return isinstance(value, int | float) and not isinstance(value, bool)

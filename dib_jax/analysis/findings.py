@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dib_jax.analysis import statistics as stats
 from dib_jax.analysis.recording import (
     SPLITS,
     probe_files,
@@ -19,20 +20,6 @@ from dib_jax.analysis.recording import (
     read_information,
 )
 from dib_jax.analysis.runs import END_TO_END, read_json
-from dib_jax.analysis.statistics import (
-    Order,
-    Violations,
-    bootstrap_difference,
-    bootstrap_interval,
-    chain,
-    chain_at_width,
-    convergence_epochs,
-    convergence_order,
-    data_processing_violations,
-    deviation,
-    estimator_bias,
-    role_differentiation,
-)
 from dib_jax.settings import flatten
 from dib_jax.tasks.exhibits import Cell, Table
 from dib_jax.training.workdir import finished, read_results, write_json
@@ -286,10 +273,10 @@ def _beside(
     rows: list[tuple[Cell, ...]] = []
     for variable, key in _ROLES.items():
         one, two = (
-            role_differentiation(_values(runs, split, key))
+            stats.role_differentiation(_values(runs, split, key))
             for runs in (baseline, other)
         )
-        apart = bootstrap_difference(one, two)
+        apart = stats.bootstrap_difference(one, two)
         interval = _interval(apart.low, apart.high)
         means = float(one.mean()), float(two.mean())
         rows.append((name, variable, *means, apart.mean, interval))
@@ -371,17 +358,17 @@ def _convergence(runs: Group, split: str) -> _Part:
         values = _values(runs, split, key)
         if "CKA" in measure:
             values[:, -1] = 1  # exactly 1 in the end, but for rounding
-        orders: dict[str, Order] = {}
+        orders: dict[str, stats.Order] = {}
         for of in ("final", "change"):
             reached = np.stack(
                 [
-                    convergence_epochs(
-                        deviation(of_run, of=of), epochs, tolerance=TOLERANCE
+                    stats.convergence_epochs(
+                        stats.deviation(of_run, of=of), epochs, tolerance=TOLERANCE
                     )
                     for of_run in values
                 ]
             )
-            order = orders[of] = convergence_order(reached)
+            order = orders[of] = stats.convergence_order(reached)
             mean = reached.mean(axis=0)
             what = "of its last value" if of == "final" else "of its whole change"
             name = f"{measure}, within 5 % {what}"
@@ -419,7 +406,7 @@ def _when(words: str, mean: np.ndarray, early: np.ndarray, *, several: bool) -> 
     return said + "."
 
 
-def verdict(order: Order) -> str:
+def verdict(order: stats.Order) -> str:
     """What an interval of τ says of the order: bottom to top, top to bottom, or "".
 
     Args:
@@ -430,7 +417,7 @@ def verdict(order: Order) -> str:
     return "top to bottom" if order.high < 0 else ""
 
 
-def _about_order(words: str, orders: dict[str, Order], *, imposed: bool) -> str:
+def _about_order(words: str, orders: dict[str, stats.Order], *, imposed: bool) -> str:
     order, other = orders["final"], orders["change"]
     said = f"Kendall’s τ between depth and that epoch, by {words}, is {order.tau:.2f}"
     if math.isnan(order.low):
@@ -460,7 +447,7 @@ def _change(runs: Group, split: str, key: str) -> np.ndarray:
 
 def _changes(runs: Group, split: str) -> _Part:
     change = _change(runs, split, "input_stage")
-    mean, (low, high) = change.mean(axis=0), bootstrap_interval(change)
+    mean, (low, high) = change.mean(axis=0), stats.bootstrap_interval(change)
     found = [
         {"mean": each, "interval": [low[stage], high[stage]]}
         for stage, each in enumerate(mean)
@@ -485,15 +472,15 @@ def _changes(runs: Group, split: str) -> _Part:
 
 
 def _markov(runs: Group, split: str, controls: bool) -> _Part:
-    whole = np.stack([chain(run.information, split) for run in runs])
+    whole = np.stack([stats.chain(run.information, split) for run in runs])
     names = ["Y", "X", *(f"T{k}" for k in range(whole.shape[-1] - 2))]
-    found: dict[str, Violations] = {
-        "all probes": data_processing_violations(whole),
-        "untrained network": data_processing_violations(whole[:, 0]),
-        "last probe": data_processing_violations(whole[:, -1]),
+    found: dict[str, stats.Violations] = {
+        "all probes": stats.data_processing_violations(whole),
+        "untrained network": stats.data_processing_violations(whole[:, 0]),
+        "last probe": stats.data_processing_violations(whole[:, -1]),
     }
 
-    def where(violations: Violations) -> str:
+    def where(violations: stats.Violations) -> str:
         return " → ".join(names[i] for i in violations.worst)
 
     overall = found["all probes"]
@@ -526,7 +513,7 @@ def _markov(runs: Group, split: str, controls: bool) -> _Part:
     return _Part(sentences, [table], {"data_processing": statistics})
 
 
-def _about_widths(found: dict[float, Violations]) -> str:
+def _about_widths(found: dict[float, stats.Violations]) -> str:
     listed = ", ".join(
         f"{_share(v):.0f} % by {v.mean:.2f} bits (× {factor:g})"
         for factor, v in found.items()
@@ -547,7 +534,7 @@ def _moves(values: Sequence[float], *, least: float) -> bool:
     return max(values) > 2 * min(values) and max(values) - min(values) > least
 
 
-def _at_widths(runs: Group, split: str) -> dict[float, Violations]:
+def _at_widths(runs: Group, split: str) -> dict[float, stats.Violations]:
     chains: dict[float, list[np.ndarray]] = {factor: [] for factor in FACTORS}
     for run in runs:
         files = probe_files(run.workdir)
@@ -556,14 +543,16 @@ def _at_widths(runs: Group, split: str) -> dict[float, Violations]:
             target, nodes = read_grams(files[index], split)
             alpha = float(run.information[f"{split}/alpha"])
             for factor, found in chains.items():
-                found.append(chain_at_width(target, nodes, factor=factor, alpha=alpha))
+                found.append(
+                    stats.chain_at_width(target, nodes, factor=factor, alpha=alpha)
+                )
     return {
-        factor: data_processing_violations(np.stack(found))
+        factor: stats.data_processing_violations(np.stack(found))
         for factor, found in chains.items()
     }
 
 
-def _share(violations: Violations) -> float:
+def _share(violations: stats.Violations) -> float:
     return 100 * violations.violated / violations.triples
 
 
@@ -573,9 +562,9 @@ def _roles(runs: Group, split: str) -> _Part:
     said = []
     for name, key in _ROLES.items():
         change = _change(runs, split, key)
-        mean, (low, high) = change.mean(axis=0), bootstrap_interval(change)
-        spread = role_differentiation(_values(runs, split, key))
-        ends = bootstrap_interval(spread)
+        mean, (low, high) = change.mean(axis=0), stats.bootstrap_interval(change)
+        spread = stats.role_differentiation(_values(runs, split, key))
+        ends = stats.bootstrap_interval(spread)
         rows.append((name, *mean, float(spread.mean()), _interval(*ends)))
         statistics[f"nHSIC {name}"] = {
             "change": change.tolist(),
@@ -610,7 +599,7 @@ def _targets(runs: Group, split: str) -> str:
 
 def _estimator(runs: Group, split: str) -> _Part:
     count = int(runs[0].information[f"{split}/samples"])
-    rows = estimator_bias(
+    rows = stats.estimator_bias(
         alpha=float(runs[0].information[f"{split}/alpha"]),
         bandwidth=runs[0].config["analysis.bandwidth"],
         samples=sorted({max(2, count // 2), count}),

@@ -24,14 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.analysis.probes import (
-    EPSILON,
-    Sizes,
-    Target,
-    make_grams,
-    make_target,
-    quantities,
-)
+from dib_jax.analysis import probes
 from dib_jax.information import cka_matrix, label_gram
 from dib_jax.training.workdir import write_atomically
 
@@ -102,8 +95,8 @@ def _measure(
             "of each; set it to 0 for no probes"
         )
     samples: dict[str, Data] = {}
-    targets: dict[str, Target] = {}
-    every: list[Sizes] = []
+    targets: dict[str, probes.Target] = {}
+    every: list[probes.Sizes] = []
     for name in (name for name in SPLITS if sizes[name]):
         rows = sample_rows(splits[name], count, seed=_SEED)
         taken = {key: jnp.asarray(x[rows]) for key, x in splits[name].items()}
@@ -111,9 +104,10 @@ def _measure(
         targets[name], of_split = _target(experiment, samples[name], taken)
         every.append(of_split)
     # One program for both splits: sizes that hold for each.
-    shared = Sizes()
+    shared = probes.Sizes()
     if all(own.num_classes for own in every):
-        shared = Sizes(*(max(filter(None, each)) for each in zip(*every, strict=True)))
+        largest = (max(filter(None, each)) for each in zip(*every, strict=True))
+        shared = probes.Sizes(*largest)
     else:
         targets = {name: own._replace(labels=None) for name, own in targets.items()}
     run = _program(experiment, settings, samples["train"].prepare, shared, count)
@@ -124,7 +118,7 @@ def _measure(
             values = run(network, data.samples, data.common, targets[name])
             constant = {
                 "alpha": settings["alpha"],
-                "epsilon": EPSILON,
+                "epsilon": probes.EPSILON,
                 "samples": count,
                 "target_gram": targets[name].gram[np.triu_indices(count)],
             }
@@ -138,19 +132,20 @@ def _program(
     experiment: "Experiment",
     settings: Mapping[str, Any],
     prepare: Callable[[Any, Any], Any],
-    sizes: Sizes,
+    sizes: probes.Sizes,
     count: int,
 ) -> Callable[..., dict[str, jax.Array]]:
     """Network, samples, what is common to them, target → quantities and Grams."""
 
     @jax.jit
     def run(
-        network: Any, samples: Any, common: Any, target: Target
+        network: Any, samples: Any, common: Any, target: probes.Target
     ) -> dict[str, jax.Array]:
         batch = prepare(samples, common)
         features = experiment.algorithm.features(network, batch)
-        grams = make_grams(batch.inputs, features, bandwidth=settings["bandwidth"])
-        values = quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
+        width = settings["bandwidth"]
+        grams = probes.make_grams(batch.inputs, features, bandwidth=width)
+        values = probes.quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]
         largest = jnp.max(jnp.abs(linear), axis=1, keepdims=True)
@@ -167,18 +162,21 @@ def _program(
 
 def _target(
     experiment: "Experiment", data: "Data", taken: dict[str, Any]
-) -> tuple[Target, Sizes]:
+) -> tuple[probes.Target, probes.Sizes]:
     targets = data.prepare(data.samples, data.common).targets
     gram = experiment.task.target_gram(targets)
     order = np.random.default_rng(_SEED).permutation(len(gram))
-    labels = taken.get("labels")
-    if _are_classes(labels) and np.array_equal(gram, label_gram(labels)):
-        return make_target({"labels": labels}, order)
-    return make_target({"target_gram": gram}, order)
+    labels = _classes(taken)
+    if labels is not None and np.array_equal(gram, label_gram(jnp.asarray(labels))):
+        return probes.make_target({"labels": np.asarray(labels)}, order)
+    return probes.make_target({"target_gram": gram}, order)
 
 
-def _are_classes(labels: Any) -> bool:
-    return labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
+def _classes(split: Mapping[str, Any]) -> Any:
+    """The class of each sample of a split; None where it has not one for each."""
+    labels = split.get("labels")
+    one_each = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
+    return labels if one_each else None
 
 
 def sample_rows(
@@ -194,10 +192,10 @@ def sample_rows(
     Returns:
         (count,) rows, ascending, none twice.
     """
-    labels = split.get("labels")
-    if not _are_classes(labels):
+    labels = _classes(split)
+    if labels is None:
         labels = np.zeros(len(next(iter(split.values()))), int)
-    return stratified_rows(np.asarray(labels), count, seed=seed)
+    return stratified_rows(labels, count, seed=seed)
 
 
 def stratified_rows(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
@@ -245,16 +243,16 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a file is damaged.
     """
-    probes = [_read(path) for path in probe_files(workdir)]
+    files = [_read(path) for path in probe_files(workdir)]
     return {
         f"{split}/{key}": value
         for split in SPLITS
-        if probes and f"{split}/sigma" in probes[0]
-        for key, value in _joined(probes, split).items()
+        if files and f"{split}/sigma" in files[0]
+        for key, value in _joined(files, split).items()
     }
 
 
-def _joined(probes: list[dict[str, np.ndarray]], split: str) -> dict[str, np.ndarray]:
+def _joined(files: list[dict[str, np.ndarray]], split: str) -> dict[str, np.ndarray]:
     """The probes of one split, without its name."""
     of_split = [
         {
@@ -262,7 +260,7 @@ def _joined(probes: list[dict[str, np.ndarray]], split: str) -> dict[str, np.nda
             for key, value in probe.items()
             if key.startswith(f"{split}/") or "/" not in key
         }
-        for probe in probes
+        for probe in files
     ]
     joined = {
         key: last if key in _CONSTANT else np.stack([probe[key] for probe in of_split])

@@ -6,7 +6,7 @@ Pure functions of arrays; `dib_jax.analysis.findings` puts what they say into wo
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -299,20 +299,18 @@ def chain_at_width(
     Returns:
         (s + 2, s + 2), of Y, X, T_0, …
     """
-    return np.asarray(_chain_at(alpha)(target, nodes, jnp.float32(1 / factor**2)))
+    return np.asarray(_chain(target, nodes, jnp.float32(1 / factor**2), alpha=alpha))
 
 
-@functools.cache
-def _chain_at(alpha: float) -> Any:
-    @jax.jit
-    def chain_of(target: jax.Array, nodes: jax.Array, power: jax.Array) -> jax.Array:
-        size = nodes.shape[-1]
-        wider = (size * nodes) ** power / size
-        return mutual_information_matrix(
-            jnp.concatenate([target[None], wider]), alpha=alpha
-        )
-
-    return chain_of
+@functools.partial(jax.jit, static_argnames="alpha")
+def _chain(
+    target: jax.Array, nodes: jax.Array, power: jax.Array, *, alpha: float
+) -> jax.Array:
+    size = nodes.shape[-1]
+    wider = (size * nodes) ** power / size
+    return mutual_information_matrix(
+        jnp.concatenate([target[None], wider]), alpha=alpha
+    )
 
 
 def estimator_bias(

@@ -174,14 +174,14 @@ def _check_options(
     overlap: float,
     confidence: float,
 ) -> None:
-    if objects not in ("one", "many"):
-        raise ValueError(f"objects must be one of ['one', 'many'], got {objects!r}")
+    for name, choice, known in (
+        ("objects", objects, ["one", "many"]),
+        ("box_loss", box_loss, list(_BOX_LOSSES)),
+    ):
+        if choice not in known:
+            raise ValueError(f"{name} must be one of {known}, got {choice!r}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
-    if box_loss not in _BOX_LOSSES:
-        raise ValueError(
-            f"box_loss must be one of {list(_BOX_LOSSES)}, got {box_loss!r}"
-        )
     if not 0 <= box_weight < float("inf"):
         raise ValueError(f"box_weight must be a number ≥ 0, got {box_weight!r}")
     if not 1 <= candidates <= 100:

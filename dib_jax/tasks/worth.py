@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from dib_jax.tasks import Objects, Split, style
+from dib_jax.tasks import exhibits as show
 from dib_jax.tasks.answers import (
     EXAMPLES,
     Classes,
@@ -33,21 +34,11 @@ from dib_jax.tasks.detection import (
     largest_object,
     largest_of,
 )
-from dib_jax.tasks.exhibits import (
-    Answers,
-    Drawing,
-    Examples,
-    Exhibit,
-    Key,
-    Part,
-    Table,
-    share,
-)
 from dib_jax.tasks.pictures import outlined, viewable
 from dib_jax.tasks.precision import average_precisions, mean_precision
 
 _TRUE, _FOUND = style.GREEN, style.VERMILION
-_KEY = Key(((_TRUE, "Green", "is a true box"), (_FOUND, "red", "a found one")))
+_KEY = show.Key(((_TRUE, "Green", "is a true box"), (_FOUND, "red", "a found one")))
 
 
 class Boxes(NamedTuple):
@@ -185,7 +176,7 @@ def _worth(
     return Worth(np.where(there, iou, np.nan), np.asarray(precisions))
 
 
-def exhibits(answers: Answers, boxes: Boxes) -> tuple[Exhibit, ...]:
+def exhibits(answers: show.Answers, boxes: Boxes) -> tuple[show.Exhibit, ...]:
     """What the report shows of a task with boxes.
 
     Args:
@@ -204,7 +195,7 @@ def exhibits(answers: Answers, boxes: Boxes) -> tuple[Exhibit, ...]:
     there = np.flatnonzero(~np.isnan(run.iou))
     order = there[np.argsort(run.iou[there], kind="stable")]
     extremes = [
-        Examples(
+        show.Examples(
             name,
             f"The {name} boxes",
             "",
@@ -212,7 +203,7 @@ def exhibits(answers: Answers, boxes: Boxes) -> tuple[Exhibit, ...]:
         )
         for name, samples in (("best", order[::-1]), ("worst", order))
     ]
-    parts: tuple[Part, ...] = (
+    parts: tuple[show.Part, ...] = (
         _KEY,
         some,
         *extremes,
@@ -222,11 +213,11 @@ def exhibits(answers: Answers, boxes: Boxes) -> tuple[Exhibit, ...]:
         _overlaps(run, mean),
         _precisions(run, boxes, names),
         confusions(classes),
-        Exhibit("examples", f"Test {noun}", parts),
+        show.Exhibit("examples", f"Test {noun}", parts),
     )
 
 
-def _overlaps(run: Worth, mean: Worth) -> Exhibit:
+def _overlaps(run: Worth, mean: Worth) -> show.Exhibit:
     """Boxes against the mean training box: overlaps and average precisions."""
     there = ~np.isnan(run.iou)
     lines = {"this run": run, "the mean training box": mean}
@@ -234,16 +225,16 @@ def _overlaps(run: Worth, mean: Worth) -> Exhibit:
         (
             name,
             f"{worth.mean_iou:.4f}",
-            share(np.mean(worth.iou[there] >= 0.5)),
-            share(worth.ap50),
-            share(worth.mean_ap),
+            show.share(np.mean(worth.iou[there] >= 0.5)),
+            show.share(worth.ap50),
+            show.share(worth.mean_ap),
         )
         for name, worth in lines.items()
         if there.any()
     ]
     header = ("Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP")
     overlaps = {name: worth.iou[there] for name, worth in lines.items()}
-    drawing = Drawing(
+    drawing = show.Drawing(
         "overlaps",
         functools.partial(overlap_histogram, overlaps),
         "Histogram of the overlap of the found and the true box.",
@@ -251,17 +242,18 @@ def _overlaps(run: Worth, mean: Worth) -> Exhibit:
         "mean training box is where the training pictures have their largest object "
         "on average; it has the run’s own classes and scores.",
     )
-    return Exhibit("boxes", "Boxes", (Table("", header, rows, words=(0,)), drawing))
+    table = show.Table("", header, rows, words=(0,))
+    return show.Exhibit("boxes", "Boxes", (table, drawing))
 
 
-def _precisions(run: Worth, boxes: Boxes, names: tuple[str, ...]) -> Exhibit:
+def _precisions(run: Worth, boxes: Boxes, names: tuple[str, ...]) -> show.Exhibit:
     """Average precision of each class."""
     rows = [
         (
             name,
             f"{int((boxes.true_labels == label).sum()):,}",
             *(
-                None if np.isnan(x) else share(x)
+                None if np.isnan(x) else show.share(x)
                 for x in (of_class[0], of_class.mean())
             ),
         )
@@ -274,8 +266,8 @@ def _precisions(run: Worth, boxes: Boxes, names: tuple[str, ...]) -> Exhibit:
         "COCO’s average precision of each class; the mean is over IoU thresholds 0.5, "
         "0.55, …, 0.95."
     )
-    table = Table("", header, rows, words=(0,))
-    return Exhibit("precisions", "Average precision by class", (table, note))
+    table = show.Table("", header, rows, words=(0,))
+    return show.Exhibit("precisions", "Average precision by class", (table, note))
 
 
 def _with_boxes(image: np.ndarray, boxes: Boxes, sample: int) -> np.ndarray:

@@ -8,23 +8,13 @@ from PIL import Image
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.figures import Rendered
 from dib_jax.analysis.page import Section, escape
-from dib_jax.tasks.exhibits import (
-    Cell,
-    Drawing,
-    Example,
-    Examples,
-    Exhibit,
-    Key,
-    Line,
-    Part,
-    Table,
-)
+from dib_jax.tasks import exhibits
 from dib_jax.tasks.pictures import viewable
 
 _SMALL, _THUMBNAIL = 96, 192  # pixels a side
 
 
-def section(workdir: pathlib.Path, exhibit: Exhibit) -> Section:
+def section(workdir: pathlib.Path, exhibit: exhibits.Exhibit) -> Section:
     """An exhibit as a section of the page; its figures are saved as PNG.
 
     Args:
@@ -35,22 +25,22 @@ def section(workdir: pathlib.Path, exhibit: Exhibit) -> Section:
     while parts:
         part = parts.pop(0)
         made = _part(workdir, part)
-        if isinstance(part, Drawing) and parts and isinstance(parts[0], Table):
-            beside = table(parts[0])
-            made = f'<div class="beside">{made}<div>{beside}</div></div>'
+        after = parts[0] if parts and isinstance(part, exhibits.Drawing) else None
+        if isinstance(after, exhibits.Table):
+            made = f'<div class="beside">{made}<div>{table(after)}</div></div>'
             del parts[0]
         html += made
     return Section(exhibit.name, exhibit.title, html)
 
 
-def _part(workdir: pathlib.Path, part: Part) -> str:
-    if isinstance(part, Drawing):
+def _part(workdir: pathlib.Path, part: exhibits.Part) -> str:
+    if isinstance(part, exhibits.Drawing):
         return drawing(workdir, part)
-    if isinstance(part, Table):
+    if isinstance(part, exhibits.Table):
         return table(part)
-    if isinstance(part, Examples):
+    if isinstance(part, exhibits.Examples):
         return _examples(workdir, part)
-    if isinstance(part, Key):
+    if isinstance(part, exhibits.Key):
         words = ", ".join(
             f'<b style="color: {escape(color)}">{escape(name)}</b> {escape(meaning)}'
             for color, name, meaning in part.entries
@@ -59,7 +49,7 @@ def _part(workdir: pathlib.Path, part: Part) -> str:
     return f'<p class="note">{escape(part)}</p>'
 
 
-def drawing(workdir: pathlib.Path, drawn: Drawing) -> str:
+def drawing(workdir: pathlib.Path, drawn: exhibits.Drawing) -> str:
     """A figure, saved as figures/NAME.png, as HTML."""
     made = figures.render(drawn)
     figures.save(workdir, [made], endings=["png"])
@@ -86,7 +76,7 @@ def figure(made: Rendered) -> str:
     return html
 
 
-def table(shown: Table) -> str:
+def table(shown: exhibits.Table) -> str:
     """A table; its numbers to four digits."""
     rows = [[_cell(value) for value in row] for row in shown.rows]
     words = shown.words
@@ -98,11 +88,11 @@ def table(shown: Table) -> str:
     return page.table(shown.header, rows, text=words, caption=shown.title)
 
 
-def _cell(value: Cell) -> str | None:
+def _cell(value: exhibits.Cell) -> str | None:
     return f"{value:.4g}" if isinstance(value, int | float) else value
 
 
-def _examples(workdir: pathlib.Path, examples: Examples) -> str:
+def _examples(workdir: pathlib.Path, examples: exhibits.Examples) -> str:
     """Examples as cards; those that are pictures are saved as figures/NAME.png, too."""
     items = examples.items
     html = f"<h3>{escape(examples.title)}</h3>" if examples.title else ""
@@ -118,7 +108,7 @@ def _examples(workdir: pathlib.Path, examples: Examples) -> str:
     return html + f'<div class="cards">{"".join(map(_card, items))}</div>'
 
 
-def _card(item: Example) -> str:
+def _card(item: exhibits.Example) -> str:
     name = f"Test sample {item.sample}"
     html = f"<span>{name}</span>"
     if item.picture is not None:
@@ -132,7 +122,7 @@ def _card(item: Example) -> str:
     return f'<div class="card">{html}{"".join(map(_line, item.lines))}</div>'
 
 
-def _line(line: Line) -> str:
+def _line(line: exhibits.Line) -> str:
     value = f" <b>{escape(line.value)}</b>" if line.value else ""
     kind, mark = (" class=wrong", "✗ ") if line.wrong else ("", "")
     return f"<span{kind}>{mark}{escape(line.text)}{value}</span>"

@@ -5,6 +5,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from dib_jax.analysis.figures import is_number
 from dib_jax.tasks import Measure
 
 
@@ -12,11 +13,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `count` independent samples."""
     interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number, as which no truth value counts."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def integer(value: Any) -> str | None:
@@ -58,11 +54,10 @@ def size(value: Any) -> str | None:
     """Bytes in the largest unit of which there is one."""
     if not is_number(value):
         return None
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return None
+    power = min(3, max(0, int(value).bit_length() - 1) // 10)
+    if power == 0:
+        return f"{value:.0f} B"
+    return f"{value / 1024**power:.1f} {'KMG'[power - 1]}iB"
 
 
 def work(value: Any) -> str | None:
