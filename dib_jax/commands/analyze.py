@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from dib_jax.commands import command_line
 
 if TYPE_CHECKING:
-    from dib_jax.analysis.findings import Run
-    from dib_jax.analysis.information_figures import Rendered
+    from dib_jax.analysis.figures import Rendered
+    from dib_jax.analysis.findings import Probed
 
 _PURPOSE = (
     "Reads the probes of runs, finished or still training, and says what they show: in "
@@ -37,11 +37,11 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
         ValueError: a run was not probed, or a file is damaged.
     """
     # Late, so that a mistake on the command line is answered at once.
-    from dib_jax.analysis import findings, information_figures
+    from dib_jax.analysis import figures, findings, information_figures
     from dib_jax.analysis.recording import write_information
     from dib_jax.training.workdir import finished
 
-    found = findings.groups([findings.read_run(workdir) for workdir in workdirs])
+    found = findings.groups([findings.read_probed(workdir) for workdir in workdirs])
     beside, roles = findings.differentiation(found)
     parts = []
     for runs in found:
@@ -51,7 +51,7 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
             made = made._replace(sentences=[*made.sentences, *beside])
         others = [group for group in found if group is not runs]
         drawn = [
-            information_figures.render(drawing)
+            figures.render(drawing)
             for drawing in information_figures.drawings(
                 runs, others or _baseline(runs[0].workdir)
             )
@@ -59,7 +59,7 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
         for run in runs:
             findings.write_findings(run.workdir, made)
             write_information(run.workdir)
-            information_figures.save(run.workdir, drawn)
+            figures.save(run.workdir, drawn)
             if finished(run.workdir):
                 _report(run.workdir, drawn)
         # Of all groups together it is said once, at the end.
@@ -78,15 +78,15 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
     return "\n\n\n".join(parts)
 
 
-def _baseline(workdir: pathlib.Path) -> "list[list[Run]]":
+def _baseline(workdir: pathlib.Path) -> "list[list[Probed]]":
     """The run that a finished one's report compares it with, where it is probed."""
-    from dib_jax.analysis.findings import read_run
-    from dib_jax.analysis.report import find_baseline
+    from dib_jax.analysis.findings import read_probed
+    from dib_jax.analysis.runs import find_baseline
     from dib_jax.training.workdir import finished
 
     baseline = find_baseline(workdir) if finished(workdir) else None
     try:
-        return [[read_run(baseline.workdir)]] if baseline else []
+        return [[read_probed(baseline.workdir)]] if baseline else []
     except ValueError:
         return []  # not probed, or damaged: the report does not need it
 
@@ -94,14 +94,14 @@ def _baseline(workdir: pathlib.Path) -> "list[list[Run]]":
 def _report(workdir: pathlib.Path, drawn: "list[Rendered]") -> None:
     """The report of a finished run once more; a line where its data set is not here."""
     from dib_jax.analysis.report import write_report
-    from dib_jax.commands.run import load_run, predictions
+    from dib_jax.commands.run import load_run
 
     try:
         trained = load_run(workdir)
     except FileNotFoundError as error:
         print(f"{workdir}: the report stays as it is: {error}", file=sys.stderr)
         return
-    write_report(workdir, predictions(trained), information=drawn)
+    write_report(workdir, trained, information=drawn)
 
 
 def main(arguments: list[str]) -> None:

@@ -40,19 +40,16 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dib_jax.commands import command_line
 from dib_jax.commands import config as configs
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dib_jax.analysis.comparison import Contrasts, Entry, Row
+    from dib_jax.tasks.exhibits import Drawing
 
-# Caption and figure of each drawing, by the name of its file.
-Drawings = dict[str, tuple[str, Callable[..., "Figure"]]]
 # The runs of a method on a data set, a seed each.
 Runs = dict[tuple[str, str], list["Run"]]
 
@@ -428,6 +425,7 @@ def write_tables(
         The path of report.html.
     """
     from dib_jax.analysis import comparison, page
+    from dib_jax.analysis.report import shown
     from dib_jax.training.workdir import write_atomically, write_json
 
     table = comparison.rows(entries, reference=plan.reference)
@@ -456,7 +454,8 @@ def write_tables(
         workdir / "table.csv",
         [{**row, **{name: json.dumps(row[name]) for name in joined}} for row in plain],
     )
-    drawings = _drawings(entries, table) | _curves_drawn(workdir, plan, found, table)
+    drawings = _drawings(workdir, plan, found, entries, table)
+    pictures = "".join(shown.drawing(workdir, each) for each in drawings)
     words = {number for number, name in enumerate(columns) if name in _WORDS}
     text = page.page(
         "Comparison of training methods",
@@ -466,7 +465,7 @@ def write_tables(
             page.Section(
                 "table", "Table", page.table(list(columns), lines, text=words)
             ),
-            page.Section("figures", "Figures", "".join(_saved(workdir, drawings))),
+            page.Section("figures", "Figures", pictures),
             page.Section("command", "Command", page.command(command)),
         ],
         footer=page.escape(f"{results['hardware']}; {_versions(results['versions'])}"),
@@ -475,46 +474,47 @@ def write_tables(
     return workdir / _REPORT
 
 
-def _saved(workdir: pathlib.Path, drawings: Drawings) -> Iterator[str]:
-    """Write the figures; each as a part of the report."""
-    from dib_jax.analysis import figures, page
-    from dib_jax.training.workdir import write_atomically
-
-    (workdir / "figures").mkdir(exist_ok=True)
-    for name, (caption, draw) in drawings.items():
-        picture = figures.png(draw(width=8.3))
-        write_atomically(workdir / "figures" / f"{name}.png", picture)
-        wide, narrow = (
-            ("image/svg+xml", figures.svg(draw(width=width))) for width in (8.3, 3.6)
-        )
-        yield page.figure(wide, narrow, width=797, alt=caption, caption=caption)
-
-
-def _drawings(entries: "Sequence[Entry]", table: "Sequence[Row]") -> Drawings:
+def _drawings(
+    workdir: pathlib.Path,
+    plan: Plan,
+    found: Mapping[tuple[str, str], Sequence[Run]],
+    entries: "Sequence[Entry]",
+    table: "Sequence[Row]",
+) -> "list[Drawing]":
     from dib_jax.analysis import comparison
+    from dib_jax.tasks.exhibits import Drawing
 
-    return {
-        "methods": (
+    drawn = []
+    for name, figure, caption in (
+        (
+            "methods",
+            comparison.methods_figure,
             "Test metric of every run (a dot a seed; the bar is the mean).",
-            functools.partial(comparison.methods_figure, table, entries),
         ),
-        "stages": (
+        (
+            "stages",
+            comparison.stages_figure,
             "Mean test metric after each stage.",
-            functools.partial(comparison.stages_figure, table),
         ),
-    }
+    ):
+        draw = functools.partial(figure, table, entries)
+        drawn.append(Drawing(name, draw, caption, caption))
+    return drawn + _curves_drawn(workdir, plan, found, entries, table)
 
 
 def _curves_drawn(
     workdir: pathlib.Path,
     plan: Plan,
     found: Mapping[tuple[str, str], Sequence[Run]],
+    entries: "Sequence[Entry]",
     table: "Sequence[Row]",
-) -> Drawings:
+) -> "list[Drawing]":
     """Write curves.csv, and draw the curves."""
     from dib_jax.analysis import curves
+    from dib_jax.tasks import measure_of, measures_of
+    from dib_jax.tasks.exhibits import Drawing
 
-    drawn: Drawings = {}
+    drawn: list[Drawing] = []
     everything = []
     for dataset in plan.datasets if plan.curves else ():
         runs = {
@@ -532,21 +532,23 @@ def _curves_drawn(
             for row in table
             if (row.dataset, row.method) == (dataset, plan.reference)
         ]
+        metric = table[0].metric
+        draw = functools.partial(
+            curves.curves_figure,
+            points,
+            axis=plan.axis,
+            measure=measure_of(measures_of(entries[0].results), metric),
+            reference=reference[0] if reference else None,
+        )
         for quantity, words in _CURVES.items():
-            if all(point[quantity] is None for point in points):
-                continue
-            drawn[f"{dataset}_{quantity}"] = (
-                f"{dataset}: {words}, against {plan.axis}; bars are one standard "
-                "deviation over seeds.",
-                functools.partial(
-                    curves.curves_figure,
-                    points,
-                    quantity,
-                    axis=plan.axis,
-                    metric=table[0].metric,
-                    reference=reference[0] if reference else None,
-                ),
-            )
+            if any(point[quantity] is not None for point in points):
+                caption = (
+                    f"{dataset}: {words}, against {plan.axis}; bars are one standard "
+                    "deviation over seeds."
+                )
+                curve = functools.partial(draw, quantity=quantity)
+                name = f"{dataset}_{quantity}"
+                drawn.append(Drawing(name, curve, caption, caption))
     if everything:
         _write_csv(workdir / "curves.csv", everything)
     return drawn

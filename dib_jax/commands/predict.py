@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dib_jax.commands import command_line
-from dib_jax.commands.run import saved_experiment
 
 if TYPE_CHECKING:
     from dib_jax.tasks import Objects
@@ -64,11 +63,13 @@ def predict(
     # Late, so that a mistake on the command line is answered at once.
     import jax
 
+    from dib_jax.commands.assemble import assemble_from
     from dib_jax.training.evaluation import outputs_of
-    from dib_jax.training.train import restore
-    from dib_jax.training.workdir import write_json
+    from dib_jax.training.finished import restore
+    from dib_jax.training.workdir import read_results, write_json
 
-    experiment = saved_experiment(workdir, data=False)
+    read_results(workdir)  # whether it is finished
+    experiment = assemble_from(workdir, with_data=False)
     dataset = experiment.dataset
     if "images" not in dataset.train:
         raise ValueError(
@@ -240,8 +241,8 @@ def _write_drawing(
     picture: Image.Image,
     objects: list[dict[str, Any]],
 ) -> None:
-    from dib_jax.analysis.drawing import Mark, draw
-    from dib_jax.analysis.figures import stage_colors
+    from dib_jax.tasks.pictures import Mark, draw
+    from dib_jax.tasks.style import stage_colors
     from dib_jax.training.workdir import write_atomically
 
     colors = stage_colors(7)

@@ -12,16 +12,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 import ml_collections
-import numpy as np
 
 from dib_jax.commands import command_line
 from dib_jax.commands.config import complete
 from dib_jax.commands.prepare import prepare
 
 if TYPE_CHECKING:
-    from dib_jax.analysis.report import Predictions
-    from dib_jax.training.experiment import Experiment
-    from dib_jax.training.train import Trained
+    from dib_jax.training.finished import Trained
 
 _PURPOSE = (
     "Trains the network of a config stage by stage, evaluates it on the test split and "
@@ -78,9 +75,9 @@ def write_report(
     from dib_jax.analysis import findings, recording, report
 
     if recording.write_information(workdir):
-        found = findings.find([findings.read_run(workdir)])
+        found = findings.find([findings.read_probed(workdir)])
         findings.write_findings(workdir, found)
-    return report.write_report(workdir, predictions(trained), command=command)
+    return report.write_report(workdir, trained, command=command)
 
 
 def train_run(
@@ -110,10 +107,8 @@ def train_run(
     # Not at once: they may share a disk, and then the first one does it for all.
     in_turn(lambda: _prepare_missing(config))
     mesh = choose(devices, batch_size=config.batch_size)
-    experiment = together(lambda: assemble(config, mesh=mesh))
-    about = {"config_name": config_name, **experiment.about}
-    observer = recorder(workdir, config)
-    return train(experiment._replace(about=about), workdir, observer=observer)
+    experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
+    return train(experiment, workdir, observer=recorder(workdir, config.to_dict()))
 
 
 def load_run(workdir: pathlib.Path) -> "Trained":
@@ -127,33 +122,13 @@ def load_run(workdir: pathlib.Path) -> "Trained":
         FileNotFoundError: the data set is not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
-    from dib_jax.training.train import load_trained
-
-    return load_trained(saved_experiment(workdir), workdir)
-
-
-def saved_experiment(workdir: pathlib.Path, *, data: bool = True) -> "Experiment":
-    """The experiment of a finished run, by the files in its folder.
-
-    Args:
-        workdir: of the run.
-        data: whether the data set is loaded; without it the network can predict, and
-            not be evaluated.
-
-    Raises:
-        ValueError: there is no finished run.
-        FileNotFoundError: the data set is needed and not there any more.
-    """
-    from dib_jax.commands.assemble import assemble, without_data
+    from dib_jax.commands.assemble import assemble_from
     from dib_jax.training.devices import from_first, together
-    from dib_jax.training.workdir import read_config, read_inputs, read_results
+    from dib_jax.training.finished import load_trained
+    from dib_jax.training.workdir import read_results
 
-    from_first(lambda: read_results(workdir))
-    config = complete(from_first(lambda: read_config(workdir)))
-    inputs = None if data else read_inputs(workdir)
-    return together(
-        lambda: without_data(config, inputs) if inputs else assemble(config)
-    )
+    from_first(lambda: read_results(workdir))  # whether there is one
+    return load_trained(together(lambda: assemble_from(workdir)), workdir)
 
 
 def _prepare_missing(config: ml_collections.ConfigDict) -> None:
@@ -164,34 +139,6 @@ def _prepare_missing(config: ml_collections.ConfigDict) -> None:
     name, root = config.dataset.name, data.data_root(config.dataset.data_dir)
     if is_downloadable(name) and not is_prepared(name, root):
         print(f"contact sheet: {prepare(name, data_dir=str(root))}")
-
-
-def predictions(trained: "Trained") -> "Predictions":
-    """What the last stage says of the test split, as the report wants it.
-
-    Args:
-        trained: a finished run.
-    """
-    import jax
-
-    from dib_jax.analysis.report import Predictions
-    from dib_jax.tasks.detection import largest_found
-    from dib_jax.tasks.worth import gather
-
-    task, dataset = trained.experiment.task, trained.experiment.dataset
-    said = jax.tree.map(np.asarray, jax.jit(task.objects)(trained.outputs))
-    labels, scores, boxes = said.labels[:, 0], said.scores[:, 0], None
-    if task.uses_boxes:
-        labels, scores = map(np.asarray, largest_found(said)[:2])
-        boxes = gather(said, dataset.test, dataset.train)
-    return Predictions(
-        images=dataset.test["images"],
-        labels=dataset.test["labels"],
-        predicted=labels,
-        confidence=scores,
-        class_names=dataset.class_names,
-        boxes=boxes,
-    )
 
 
 def keep_programs() -> None:

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dib_jax.commands import command_line
-from dib_jax.commands import predict as command
+from dib_jax.commands import assemble, command_line
 from dib_jax.commands.predict import fit, main, predict, read_picture
 from dib_jax.commands.run import train_run
 from dib_jax.tasks import Objects
-from dib_jax.training import evaluation
-from dib_jax.training import train as engine
+from dib_jax.training import evaluation, finished, workdir
 
 SIDE = 64
 
@@ -58,8 +56,9 @@ class Finder:
 @pytest.fixture
 def use(monkeypatch):
     def use(finder):
-        monkeypatch.setattr(command, "saved_experiment", lambda *_, **__: finder)
-        monkeypatch.setattr(engine, "restore", lambda *_: (None, {}))
+        monkeypatch.setattr(assemble, "assemble_from", lambda *_, **__: finder)
+        monkeypatch.setattr(workdir, "read_results", lambda _: {})
+        monkeypatch.setattr(finished, "restore", lambda *_: (None, {}))
         monkeypatch.setattr(evaluation, "outputs_of", finder.outputs)
 
     return use

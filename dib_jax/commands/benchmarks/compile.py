@@ -13,7 +13,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dib_jax.commands.benchmarks.steps import Pictures, write_pictures
+from dib_jax.commands.benchmarks.steps import (
+    Pictures,
+    lower_step,
+    steps_of,
+    write_pictures,
+)
 from dib_jax.commands.command_line import config_files, load_config, override
 from dib_jax.commands.config import complete
 from dib_jax.commands.run import keep_programs
@@ -195,11 +200,9 @@ def _config(name: str, changes: dict[str, str], folder: str) -> Any:
 def _steps(config: Any, mesh: Any) -> "list[Callable[[], jax.stages.Lowered]]":
     """The training step of every phase of a config, as a run would compile it."""
     from dib_jax.commands.assemble import assemble
-    from dib_jax.training.compilation import lower_step
 
-    experiment = assemble(config, mesh=mesh)
-    phases = range(len(experiment.algorithm.phases))
-    return [functools.partial(lower_step, experiment, number) for number in phases]
+    steps = steps_of(assemble(config, mesh=mesh))
+    return [functools.partial(lower_step, step) for step in steps]
 
 
 def _lowered(measure: Measure, mesh: Any) -> "jax.stages.Lowered":
@@ -215,7 +218,7 @@ def _lowered(measure: Measure, mesh: Any) -> "jax.stages.Lowered":
     features = jax.ShapeDtypeStruct((_N, _FEATURES), jnp.float32)
     labels = jax.ShapeDtypeStruct((_N,), jnp.int32)
     jitted = jax.jit(
-        function, in_shardings=by_sample(mesh), out_shardings=replicated(mesh)
+        function, in_shardings=by_sample(mesh, _N), out_shardings=replicated(mesh)
     )
     return jitted.lower(features, features, labels)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dib_jax.commands.benchmarks import table
 from dib_jax.commands.benchmarks.steps import check_networks, compile_step, run_steps
-from dib_jax.commands.benchmarks.training import steps_of
+from dib_jax.commands.benchmarks.training import algorithm_steps
 from dib_jax.commands.command_line import load_config, override
 
 _ALGORITHMS = ("end_to_end", "parallel", "sequential")
@@ -75,7 +75,7 @@ def throughput(
     rows: list[dict[str, Any]] = []
     for algorithm in _ALGORITHMS:
         precision = {"compute": "bfloat16"}
-        steps = steps_of(algorithm, network, batch_size, precision=precision)
+        steps = algorithm_steps(algorithm, network, batch_size, precision=precision)
         seen: dict[str, Any] = {}
         # FLOPs of one step: of a loop the compiler counts the body once.
         flops = [compile_step(step, seen)[1]["flops"] for step in steps]

@@ -16,7 +16,7 @@ from dib_jax.commands.benchmarks.steps import (
     write_pictures,
 )
 from dib_jax.commands.benchmarks.timing import compared, paired
-from dib_jax.commands.benchmarks.training import steps_of
+from dib_jax.commands.benchmarks.training import algorithm_steps
 
 # Ways to measure the information, as options of the objective; the first is its own:
 # at most 64 samples, at every 4th step.
@@ -89,7 +89,7 @@ def _terms(
     objectives = {_WITHOUT: {"name": "cross_entropy"}}
     objectives |= {what: {"name": "dib", **term} for what, term in _TERMS.items()}
     steps = {
-        what: steps_of("sequential", network, batch_size, objective=objective)
+        what: algorithm_steps("sequential", network, batch_size, objective=objective)
         for what, objective in objectives.items()
     }
     seen: dict[str, Any] = {}
@@ -121,19 +121,16 @@ def _empty_step(batch_size: int) -> float:
         write_pictures(pathlib.Path(folder), "pixels", ((1, 1, 1), 2, None), count)
         place = {"name": "pixels", "data_dir": folder, "val_fraction": 0.0}
         rate = {"name": "sgd", "learning_rate": 0.01, "schedule": "constant"}
-        config = {
-            "dataset": place,
-            "model": {"name": "mlp", "widths": (1,), "batch_norm": False},
-            "head": {"name": "linear"},
-            "task": {"name": "classification"},
-            "objective": {"name": "cross_entropy"},
-            "algorithm": {"name": "sequential"},
-            "optimizer": rate,
-            "epochs": _EMPTY["epochs"],
-            "batch_size": batch_size,
-        }
+        config = complete(
+            dataset=place,
+            model={"name": "mlp", "widths": (1,), "batch_norm": False},
+            objective={"name": "cross_entropy"},
+            optimizer=rate,
+            epochs=_EMPTY["epochs"],
+            batch_size=batch_size,
+        )
         workdir = pathlib.Path(folder, "run")
-        train(assemble(complete(config)), workdir)
+        train(assemble(config), workdir)
         text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     # The first epoch is left out: something is always done for the first time in it.

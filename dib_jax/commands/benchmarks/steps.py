@@ -1,5 +1,6 @@
 """Training steps as programs: compiled, weighed by the compiler, and run."""
 
+import functools
 import pathlib
 import re
 import tempfile
@@ -11,6 +12,8 @@ import numpy as np
 from dib_jax.commands.config import complete
 
 if TYPE_CHECKING:
+    import jax
+
     from dib_jax.training.experiment import Experiment
 
 # Name → factory and its options; cnnDwW has D stages of width W that are all alike.
@@ -75,23 +78,18 @@ def experiment_of(
         factory, options = _NETWORKS[name]
         model = {"name": factory, **options}
     with tempfile.TemporaryDirectory() as folder:
-        place = {"name": "pictures", "data_dir": folder, "val_fraction": 0.0}
-        rate = {"name": "sgd", "learning_rate": 0.1, "schedule": "constant"}
         usual: dict[str, dict[str, Any]] = {
-            "dataset": place,
+            "dataset": {"name": "pictures", "data_dir": folder, "val_fraction": 0.0},
             "model": model,
-            "head": {"name": "linear"},
-            "task": {"name": "classification"},
-            "objective": {"name": "dib"},
-            "algorithm": {"name": "sequential"},
-            "optimizer": rate,
-            "precision": {},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": "constant"},
         }
-        config = {name: {**usual[name], **sections.get(name, {})} for name in usual}
-        write_pictures(
-            pathlib.Path(folder), "pictures", ((32, 32, 3), 10, None), batch_size
-        )
-        return assemble(complete({**config, "epochs": 1, "batch_size": batch_size}))
+        config = {
+            section: {**usual.get(section, {}), **sections.get(section, {})}
+            for section in usual | sections
+        }
+        drawn: Pictures = ((32, 32, 3), 10, None)
+        write_pictures(pathlib.Path(folder), "pictures", drawn, batch_size)
+        return assemble(complete(config, epochs=1, batch_size=batch_size))
 
 
 def write_pictures(
@@ -119,6 +117,19 @@ def write_pictures(
         np.savez(folder / name / f"{split}.npz", labels=labels, **arrays)
 
 
+def steps_of(experiment: "Experiment", *, updates: int = 1) -> list[Step]:
+    """The training steps of an experiment, one for each phase.
+
+    Args:
+        experiment: the experiment; samples of a batch suffice.
+        updates: that use one output of the frozen parts.
+    """
+    cache = experiment.cache
+    cached = cache.place != "none" and (not experiment.augment or cache.copies > 0)
+    phases = range(len(experiment.phases))
+    return [Step(experiment, phase, cached, updates) for phase in phases]
+
+
 def compile_step(
     step: Step, seen: dict[str, Any], *, repeat: int = 0
 ) -> tuple[Any, dict[str, Any]]:
@@ -127,29 +138,43 @@ def compile_step(
     Args:
         step: the step.
         seen: programs that were compiled before; this one is added.
-        repeat: so many steps in one program, on the same batch; 0 for a plain step.
+        repeat: as for `lower_step`.
     """
-    import jax
-
     from dib_jax.training.compilation import compiler_figures
 
-    def one(state: Any, *fixed: Any) -> Any:
-        return _updated(step, state, *fixed)
-
-    def several(state: Any, *fixed: Any) -> Any:
-        def body(state: Any, _: None) -> Any:
-            return one(state, *fixed)
-
-        return jax.lax.scan(body, state, length=repeat)
-
-    function = several if repeat else one
-    shapes = _arguments(step, jax.eval_shape)
-    lowered = jax.jit(function, donate_argnums=0).lower(*shapes)
+    lowered = lower_step(step, repeat=repeat)
     text = lowered.as_text()
     if text not in seen:
         compiled = lowered.compile()
         seen[text] = compiled, compiler_figures(compiled)
     return seen[text]
+
+
+def lower_step(step: Step, *, repeat: int = 0) -> "jax.stages.Lowered":
+    """A step as a program, for the devices of its experiment, which need not be there.
+
+    Args:
+        step: the step.
+        repeat: so many steps in one program, on the same batch; 0 for a plain step.
+    """
+    import jax
+
+    from dib_jax.training.devices import by_sample, replicated
+
+    def several(state: Any, *fixed: Any) -> Any:
+        def body(state: Any, _: None) -> Any:
+            return _updated(step, state, *fixed)
+
+        return jax.lax.scan(body, state, length=repeat)
+
+    mesh = step.experiment.mesh
+    whole, split = replicated(mesh), by_sample(mesh, step.experiment.batch_size)
+    return jax.jit(
+        several if repeat else functools.partial(_updated, step),
+        in_shardings=(whole, whole, split, split, whole, whole),
+        out_shardings=whole,
+        donate_argnums=0,
+    ).lower(*_arguments(step, jax.eval_shape))
 
 
 def run_steps(programs: Sequence[Any], steps: Sequence[Step]) -> Callable[[], None]:
@@ -170,52 +195,61 @@ def run_steps(programs: Sequence[Any], steps: Sequence[Step]) -> Callable[[], No
 
 
 def _arguments(step: Step, make: Callable[..., Any]) -> tuple[Any, ...]:
-    """State, network, samples, frozen output and key; `make` builds arrays or shapes."""
-    import jax
+    """State, network, samples, frozen output, key and count of updates.
+
+    `make` builds arrays, or only their shapes.
+    """
+    from dib_jax.training.storage import chain, passed
 
     experiment = step.experiment
-    phases = experiment.algorithm.phases[: step.phase + 1]
+    functions = chain(experiment, step.phase)
 
-    def build(key: jax.Array, samples: Any) -> tuple[Any, ...]:
-        network, state = experiment.algorithm.network, None
-        batch = _batch(experiment, samples)
-        for before, phase in zip((None, *phases), phases, strict=False):
+    def build(key: Any, samples: Any, made: Any) -> tuple[Any, ...]:
+        network, batch = experiment.algorithm.network, experiment.data(samples).batch()
+        for before in experiment.phases[: step.phase]:
             # Of what is frozen only shapes matter: initial weights do.
-            network = before.read(state, network) if before else network
-            if phase.given:
-                batch = batch._replace(given=phase.given(network, batch))
-            state = phase.init(key, network, batch)
-        return state, network, samples, batch.given if step.cached else None, key
+            network = before.read(before.init(key, network, batch), network)
+        state = experiment.phases[step.phase].init(key, network, batch)
+        given = None
+        if step.cached and functions:
+            given = passed(functions, network, batch).given
+        return state, network, samples, given, key, made
 
     train = experiment.dataset.train
     samples = {name: array[: experiment.batch_size] for name, array in train.items()}
-    return make(build, jax.random.key(0), samples)
-
-
-def _batch(experiment: "Experiment", samples: Any) -> Any:
-    data = experiment.data(samples)
-    return data.prepare(data.samples, data.common)
+    return make(build, experiment.key, samples, np.int32(0))
 
 
 def _updated(
-    step: Step, state: Any, network: Any, samples: Any, given: Any, key: Any
+    step: Step,
+    state: Any,
+    network: Any,
+    samples: Any,
+    given: Any,
+    key: Any,
+    made: Any,
 ) -> tuple[Any, Any]:
-    experiment = step.experiment
-    phases = experiment.algorithm.phases[: step.phase + 1]
+    """As `dib_jax.training.compilation.one_step`, or several on one frozen output."""
+    import jax
 
-    def new_batch() -> Any:
-        taken = samples
-        if experiment.augment and given is None:
-            taken = {**samples, **experiment.augment(key, samples)}
-        batch = _batch(experiment, taken)._replace(given=given)
-        for phase in phases if given is None else ():
-            if phase.given:
-                batch = batch._replace(given=phase.given(network, batch))
-        return batch
+    from dib_jax.algorithms.ordering import apart
+    from dib_jax.training.devices import split_evenly
+    from dib_jax.training.storage import chain, passed
 
-    batch, terms = new_batch(), None
+    experiment, functions = step.experiment, chain(step.experiment, step.phase)
+    samples, given = split_evenly(experiment.mesh, (samples, given))
+    terms = None
     for number in range(step.updates):
-        # Without frozen stages nothing is saved by the samples' being the same.
-        batch = new_batch() if number and batch.given is None else batch
-        state, terms = phases[-1].step(state, network, batch, key)
+        now = made + number
+        augment_key, step_key = jax.random.split(jax.random.fold_in(key, now))
+        # Without frozen parts nothing is saved by the samples' being the same.
+        if number == 0 or not functions:
+            taken = samples
+            if experiment.augment and given is None:
+                taken = apart(experiment.augment, augment_key, samples, now)
+            batch = experiment.data(taken).batch()._replace(given=given)
+            if given is None:
+                batch = passed(functions, network, batch)
+        phase = experiment.phases[step.phase]
+        state, terms = phase.step(state, network, batch, step_key)
     return state, terms

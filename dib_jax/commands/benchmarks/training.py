@@ -13,6 +13,7 @@ from dib_jax.commands.benchmarks.steps import (
     compile_step,
     experiment_of,
     run_steps,
+    steps_of,
 )
 from dib_jax.commands.benchmarks.timing import compared, paired
 
@@ -122,7 +123,7 @@ def compare(
     """
     from dib_jax.models.convolution import direct_convolutions
 
-    steps = {name: steps_of(name, network, batch_size) for name in algorithms}
+    steps = {name: algorithm_steps(name, network, batch_size) for name in algorithms}
     seen: dict[str, Any] = {}
     with contextlib.nullcontext() if timed else direct_convolutions():
         compiled = {
@@ -194,7 +195,7 @@ def _times(
     return rows
 
 
-def steps_of(
+def algorithm_steps(
     algorithm: str, network: str, batch_size: int, **sections: dict[str, Any]
 ) -> list[Step]:
     """The training steps of a network by an algorithm, one for each phase.
@@ -207,15 +208,7 @@ def steps_of(
     """
     fields = {**ALGORITHMS[algorithm], **sections}
     experiment = experiment_of(network, batch_size, fields)
-    return [
-        Step(
-            experiment,
-            number,
-            cached=phase.given is not None and not experiment.augment,
-            updates=2 if algorithm == "sequential_renewed" else 1,
-        )
-        for number, phase in enumerate(experiment.algorithm.phases)
-    ]
+    return steps_of(experiment, updates=2 if algorithm.endswith("_renewed") else 1)
 
 
 def plot_ratios(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
