@@ -436,7 +436,10 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     # Late, for it needs JAX, and --help should not wait for that.
     from dib_jax.training.workdir import check_owner
 
-    check_owner(workdir, settings.plain(config))
+    def completed(saved: dict[str, Any]) -> dict[str, Any]:
+        return settings.plain(configs.complete(saved))
+
+    check_owner(workdir, settings.plain(config), completed=completed)
 
 
 def usage(line: str, purpose: str, flags: Mapping[str, str]) -> str:

@@ -4,15 +4,17 @@ python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
     [--devices=N | --distributed] [--config.FIELD=VALUE …]
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
+from dib_jax import settings
 from dib_jax.commands import command_line
 from dib_jax.commands.config import complete
 from dib_jax.commands.prepare import prepare
@@ -100,7 +102,7 @@ def train_run(
     """
     from dib_jax.analysis.recording import recorder
     from dib_jax.commands.assemble import assemble
-    from dib_jax.training.devices import choose, in_turn, together
+    from dib_jax.training.devices import choose, from_first, in_turn, together
     from dib_jax.training.train import train
 
     config = complete(config)
@@ -108,7 +110,24 @@ def train_run(
     in_turn(lambda: _prepare_missing(config))
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
+    if saved := from_first(lambda: _saved(workdir, config)):
+        experiment = experiment._replace(config=saved)
     return train(experiment, workdir, observer=recorder(workdir, config.to_dict()))
+
+
+def _saved(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> dict[str, Any] | None:
+    """The config of a run by an earlier version, which lacks what is a default now."""
+    from dib_jax.training.workdir import read_config
+
+    if not (workdir / "config.json").exists():
+        return None
+    saved = read_config(workdir)
+    with contextlib.suppress(ValueError):
+        if not settings.differences(complete(saved), config):
+            return saved
+    return None
 
 
 def load_run(workdir: pathlib.Path) -> "Trained":

@@ -38,7 +38,7 @@ def get_config(arg: str = ""):
             head=dict(name="OWN:readout"),
             task=dict(name="OWN:sorting"),
             objective=dict(name="OWN:penalty", alpha=1.5, beta=0.1),
-            algorithm=dict(name="sequential", blocks=1),
+            algorithm=dict(name="sequential"),
             optimizer=dict(name="sgd", learning_rate=0.1, schedule="constant"),
             epochs=1 if arg == "quick" else 20,
             batch_size=32,
