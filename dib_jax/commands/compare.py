@@ -581,6 +581,9 @@ def _columns(
     def memory(row: "Row") -> str:
         return "–" if row.temp_bytes is None else f"{row.temp_bytes / 1e6:.1f}"
 
+    def other(name: str) -> "Callable[[Row], str]":
+        return lambda row: points(*row.others[name])
+
     metric = table[0].metric
     columns: dict[str, Callable[[Row], str]] = {
         "data set": lambda row: row.dataset,
@@ -596,7 +599,7 @@ def _columns(
         "temporaries, MB": memory,
     }
     for name in table[0].others:
-        columns[f"test {name}"] = lambda row, name=name: points(*row.others[name])
+        columns[f"test {name}"] = other(name)
     if any(row.ensemble is not None for row in table):
         columns["ensemble of heads"] = lambda row: points(
             row.ensemble, row.ensemble_std
@@ -663,7 +666,8 @@ def main(arguments: list[str]) -> None:
         given.flags.get("workdir") or f"runs/compare-{file.name}-{file.variant}"
     ).expanduser()
     data_dir = given.flags.get("data_dir", "")
-    found, chosen = planned(plan, workdir, data_dir=data_dir), {}
+    found = planned(plan, workdir, data_dir=data_dir)
+    chosen: dict[tuple[str, str], str] = {}
     if plan.search:
         found, chosen = searched(plan, found, jobs=int(jobs), workdir=workdir)
     everything = list(itertools.chain(*found.values()))

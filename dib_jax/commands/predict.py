@@ -15,6 +15,7 @@ from dib_jax.commands import command_line
 
 if TYPE_CHECKING:
     from dib_jax.tasks import Objects
+    from dib_jax.training.experiment import Experiment
 
 _PURPOSE = (
     "Draws on each picture what the network of a run finds in it, as OUT/NAME.png, and "
@@ -61,45 +62,58 @@ def predict(
             "overwritten; give another --out=FOLDER"
         )
     # Late, so that a mistake on the command line is answered at once.
-    import jax
-
     from dib_jax.commands.assemble import assemble_from
-    from dib_jax.training.evaluation import outputs_of
     from dib_jax.training.finished import restore
     from dib_jax.training.workdir import read_results, write_json
 
     read_results(workdir)  # whether it is finished
     experiment = assemble_from(workdir, with_data=False)
-    dataset = experiment.dataset
-    if "images" not in dataset.train:
+    if "images" not in experiment.dataset.train or experiment.task.objects is None:
         raise ValueError(
-            f"--workdir: the run in {workdir} has learnt from {dataset.kind.name}, and "
-            "only pictures can be read from files"
+            f"--workdir: the run in {workdir} is {experiment.about['task']} of "
+            f"{experiment.dataset.kind.name}; only classes and objects of pictures can "
+            "be shown"
         )
     network, _ = restore(experiment, workdir)
-    shape = dataset.train["images"].shape[1:]
-    # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
-    pad = "box_labels" in dataset.train
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     unreadable: list[pathlib.Path] = []
     for start in range(0, len(files), _BATCH):
         pictures = _read(files[start : start + _BATCH], unreadable)
-        if not pictures:
-            continue
-        inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
-        for row, picture in enumerate(pictures.values()):
-            inputs[row] = fit(picture, shape, pad=pad)
-        outputs = outputs_of(experiment, network, {"images": inputs})
-        found = jax.tree.map(np.asarray, experiment.task.objects(outputs))
-        for row, (file, picture) in enumerate(pictures.items()):
-            unit = _unit(picture.size, shape, pad=pad)
-            objects = list_objects(found, row, dataset.class_names, picture.size, unit)
+        found = _found(experiment, network, list(pictures.values()))
+        for (file, picture), objects in zip(pictures.items(), found, strict=True):
             _write_drawing(out, file, picture, objects)
             size = list(picture.size)
             entries.append({"file": str(file), "size": size, "objects": objects})
     write_json(out / "predictions.json", entries)
     return unreadable
+
+
+def _found(
+    experiment: "Experiment", network: Any, pictures: list[Image.Image]
+) -> list[list[dict[str, Any]]]:
+    """What a network finds in each of some pictures, at most `_BATCH`."""
+    import jax
+
+    from dib_jax.training.evaluation import outputs_of
+
+    if not pictures:
+        return []
+    dataset = experiment.dataset
+    shape = dataset.train["images"].shape[1:]
+    # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
+    pad = "box_labels" in dataset.train
+    inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
+    for row, picture in enumerate(pictures):
+        inputs[row] = fit(picture, shape, pad=pad)
+    outputs = outputs_of(experiment, network, {"images": inputs})
+    assert experiment.task.objects is not None
+    found = jax.tree.map(np.asarray, experiment.task.objects(outputs))
+    units = [_unit(picture.size, shape, pad=pad) for picture in pictures]
+    return [
+        list_objects(found, row, dataset.class_names, picture.size, unit)
+        for row, (picture, unit) in enumerate(zip(pictures, units, strict=True))
+    ]
 
 
 def _read(
@@ -223,9 +237,10 @@ def list_objects(
     """
     objects = []
     for place in np.flatnonzero(found.found[row]):
+        label = int(found.labels[row, place])
         entry: dict[str, Any] = {
-            "label": int(found.labels[row, place]),
-            "class_name": class_names[found.labels[row, place]],
+            "label": label,
+            "class_name": class_names[label],
             "score": round(float(found.scores[row, place]), 6),
         }
         if found.boxes is not None:

@@ -29,6 +29,7 @@ class Finder:
             train=empty, class_names=("stop", "yield"), kind=kind
         )
         self.task = self
+        self.about = {"task": "classification"}
         self._boxes, self._found = boxes, found
 
     def outputs(self, experiment, network, samples):
@@ -261,7 +262,9 @@ def test_a_run_that_has_not_learnt_from_pictures_says_so(tmp_path, use):
     finder.dataset.kind.name = "vectors"
     use(finder)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has learnt from vectors, and only pictures"):
+    with pytest.raises(
+        ValueError, match="is classification of vectors; only classes and obj"
+    ):
         predict(tmp_path, [tmp_path / "a.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -184,7 +184,7 @@ def _figures(lowered: "jax.stages.Lowered", mesh: Any) -> tuple[str, dict[str, A
         str(jax.config.read("jax_disable_most_optimizations")),
     ]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    folder = pathlib.Path(jax.config.jax_compilation_cache_dir) / "described"
+    folder = pathlib.Path(jax.config.read("jax_compilation_cache_dir")) / "described"
     path = folder / f"{digest}.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,30 +235,31 @@ def _measures() -> dict[str, Measure]:
             f"{name}, α = {alpha:g}": measure
             for name, measure in _of_order(alpha).items()
         }
-    for compare in (info.hsic, info.normalized_hsic, info.cka):
-        found[compare.__name__] = lambda x, t, y, compare=compare: compare(
-            _gram(t), _gram(x)
+    for name in ("hsic", "normalized_hsic", "cka"):
+        found[name] = _of_pair(getattr(info, name))
+    for name in ("median", "knn", "quantile", "scott"):
+        found[f"{name}_bandwidth"] = _of_width(getattr(info, f"{name}_bandwidth"))
+    found["aligned_bandwidth"] = lambda x, t, y: _of_width(
+        lambda t: info.aligned_bandwidth(
+            t, info.label_gram(y), candidates=jnp.arange(1.0, 9.0)
         )
-    widths: dict[str, Callable[[Any, Any], Any]] = {
-        rule.__name__: lambda t, y, rule=rule: rule(t)
-        for rule in (
-            info.median_bandwidth,
-            info.knn_bandwidth,
-            info.quantile_bandwidth,
-            info.scott_bandwidth,
-        )
-    }
-    widths["aligned_bandwidth"] = lambda t, y: info.aligned_bandwidth(
-        t, info.label_gram(y), candidates=jnp.arange(1.0, 9.0)
-    )
-    for name, width in widths.items():
-        found[name] = lambda x, t, y, width=width: jnp.vdot(
-            info.gaussian_gram(t, sigma=width(t, y)), _gram(x)
-        )
+    )(x, t, y)
     found["channel_gram"] = lambda x, t, y: jnp.vdot(
         info.channel_gram(t.reshape(_N, 4, 4, -1), sigma=1.0), _gram(x)
     )
     return found
+
+
+def _of_pair(measure: Callable[..., Any], **options: float) -> Measure:
+    return lambda x, t, y: measure(_gram(t), _gram(x), **options)
+
+
+def _of_width(width: Callable[[Any], Any]) -> Measure:
+    import jax.numpy as jnp
+
+    from dib_jax import information as info
+
+    return lambda x, t, y: jnp.vdot(info.gaussian_gram(t, sigma=width(t)), _gram(x))
 
 
 def _gram(x: Any) -> Any:
@@ -274,23 +275,20 @@ def _of_order(alpha: float) -> dict[str, Measure]:
 
     from dib_jax import information as info
 
-    def of_pair(measure: Callable[..., Any]) -> Measure:
-        return lambda x, t, y: measure(_gram(t), _gram(x), alpha=alpha)
-
     def matrix(x: Any, t: Any, y: Any) -> Any:
         grams = jnp.stack([_gram(t), _gram(x), _gram(t) * _gram(x) * _N])
         return info.mutual_information_matrix(grams, alpha=alpha).sum()
 
     return {
         "entropy": lambda x, t, y: info.renyi_entropy(_gram(t), alpha=alpha),
-        "joint entropy": of_pair(info.joint_entropy),
-        "I(a; b)": of_pair(info.mutual_information),
+        "joint entropy": _of_pair(info.joint_entropy, alpha=alpha),
+        "I(a; b)": _of_pair(info.mutual_information, alpha=alpha),
         "I(a; labels)": lambda x, t, y: info.label_mutual_information(
             _gram(t), y, alpha=alpha, num_classes=10, class_size=32
         ),
         "matrix of I": matrix,
-        "total correlation": of_pair(info.total_correlation),
-        "dual total correlation": of_pair(info.dual_total_correlation),
+        "total correlation": _of_pair(info.total_correlation, alpha=alpha),
+        "dual total correlation": _of_pair(info.dual_total_correlation, alpha=alpha),
         "estimated entropy": lambda x, t, y: (
             info.estimated_renyi_entropy(
                 _gram(t), alpha=alpha, key=jax.random.key(0), rank=16

@@ -37,9 +37,13 @@ def estimation(data_dir: str = "") -> Iterator[list[dict[str, Any]]]:
         gram = jax.jit(info.gaussian_gram)(x, sigma=info.mean_bandwidth(x))
         # The exact value of 8192 samples takes a minute: once is enough.
         times, (truth, *_) = _timed(exact, [(gram,)] * (3 if n <= 4096 else 1))
-        row = {"n": n, "what": "exact value", "ms": statistics.median(times)}
+        row: dict[str, Any] = {
+            "n": n,
+            "what": "exact value",
+            "ms": statistics.median(times),
+        }
         base = row["ms"]
-        about = {"bits": float(truth)}
+        about: dict[str, Any] = {"bits": float(truth)}
         yield [{**row, "× exact": 1.0, **about, "rounds": len(times)}]
         for name, way in ways.items():
             times, values = _timed(way, [(gram, key) for key in keys])

@@ -85,7 +85,7 @@ def experiment_of(
         }
         config = {
             section: {**usual.get(section, {}), **sections.get(section, {})}
-            for section in usual | sections
+            for section in {**usual, **sections}
         }
         drawn: Pictures = ((32, 32, 3), 10, None)
         write_pictures(pathlib.Path(folder), "pictures", drawn, batch_size)
@@ -106,15 +106,16 @@ def write_pictures(
     shape, classes, boxes = pictures
     labels = np.arange(count, dtype=np.int32) % classes
     draw = np.random.default_rng(0)
-    arrays = {"images": draw.integers(0, 256, (count, *shape), np.uint8)}
+    images = draw.integers(0, 256, (count, *shape), np.uint8)
+    arrays: dict[str, Any] = {"images": images, "labels": labels}
     if boxes is not None:
-        arrays["boxes"] = np.tile(np.float32([2, 3, 20, 25]), (count, 1))
+        arrays["boxes"] = np.tile(np.array([2, 3, 20, 25], np.float32), (count, 1))
         if boxes > 1:
             arrays["boxes"] = np.stack([arrays["boxes"]] * boxes, axis=1)
             arrays["box_labels"] = np.stack([labels] * boxes, axis=1)
     (folder / name).mkdir(parents=True)
     for split in ("train", "test"):
-        np.savez(folder / name / f"{split}.npz", labels=labels, **arrays)
+        np.savez(folder / name / f"{split}.npz", **arrays)
 
 
 def steps_of(experiment: "Experiment", *, updates: int = 1) -> list[Step]:
