@@ -96,11 +96,7 @@ def dib(
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
 
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = x[: samples or None]
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if per_channel:
-            x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
-        x = unit_scale(x) if relative else x
+        x = _scaled(x[: samples or None], relative=relative, per_channel=per_channel)
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
@@ -119,7 +115,6 @@ def dib(
             information, sigma = measure(signals)
             loss = signals.task_loss + weight * information
             return loss, {_TERMS[compress]: information, "sigma": sigma}
-
         measured = jnp.asarray(signals.step) % every == 0
         dtype = jnp.promote_types(signals.features.dtype, jnp.float32)
         nothing = jnp.zeros((), dtype)
@@ -135,3 +130,11 @@ def dib(
         }
 
     return objective
+
+
+def _scaled(x: jax.Array, *, relative: bool, per_channel: bool) -> jax.Array:
+    """Features in at least float32 and in the units in which `dib` measures widths."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if per_channel:
+        x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
+    return unit_scale(x) if relative else x
