@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from dib_jax.data.dataset import Split
+from dib_jax.data.kind import Split
 from dib_jax.data.messages import one_line
 from dib_jax.data.split import split_rows
 
