@@ -1,4 +1,4 @@
-"""Part of a data set held out: stratified by label, groups kept together."""
+"""Hold out a part of a data set: stratified by label, groups undivided."""
 
 import math
 import numbers

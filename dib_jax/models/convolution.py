@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 _Result = TypeVar("_Result")
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def patches(x: jax.Array, *, size: int, stride: int) -> jax.Array:
@@ -105,26 +106,16 @@ def _by_patches(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, stride: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, _Pair]:
     return convolve(x, kernel, stride), (x, kernel)
 
 
-def _backward(
-    stride: int, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
     # By hand: the derivative of `platform_dependent` stores what both forms need, and
     # patches are cheaper to cut again than to store.
-    def derivative_of(
-        form: Callable[..., jax.Array],
-    ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        def derivative(
-            x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            _, pull = jax.vjp(functools.partial(form, stride), x, kernel)
-            changes: tuple[jax.Array, jax.Array] = pull(cotangent)
-            return changes
+    def derivative_of(form: Callable[..., jax.Array]) -> Callable[..., _Pair]:
+        def derivative(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> _Pair:
+            return jax.vjp(functools.partial(form, stride), x, kernel)[1](cotangent)
 
         return derivative
 

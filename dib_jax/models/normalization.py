@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 _EPSILON = 1e-5
 
-# x, mean, variance, scale, bias
-_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+_Three = tuple[jax.Array, jax.Array, jax.Array]
+_Residuals = tuple[jax.Array, ...]  # x, mean, variance, scale, bias
 
 
 def _mean_and_variance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -109,17 +109,14 @@ def normalize(
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Residuals]:
+) -> tuple[_Three, _Residuals]:
     y, mean, variance = normalize(x, scale, bias, relu, pool)
     return (y, mean, variance), (x, mean, variance, scale, bias)
 
 
 def _backward(
-    relu: bool,
-    pool: bool,
-    residuals: _Residuals,
-    cotangents: tuple[jax.Array, jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    relu: bool, pool: bool, residuals: _Residuals, cotangents: _Three
+) -> _Three:
     x, mean, variance, scale, bias = residuals
     inverse = jax.lax.rsqrt(variance + _EPSILON)
     pooled = _pooled(x, scale) if pool else x
@@ -166,18 +163,11 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
         if not train:
-            return _apply(
-                x,
-                mean.value,
-                variance.value,
-                scale,
-                bias,
-                relu=self.relu,
-                pool=self.pool,
-            )
+            running = mean.value, variance.value
+            return _apply(x, *running, scale, bias, relu=self.relu, pool=self.pool)
         y, *batch = normalize(x, scale, bias, self.relu, self.pool)
         if not self.is_initializing():
-            for running, new in zip((mean, variance), batch, strict=True):
-                old = self.momentum * running.value
-                running.value = old + (1 - self.momentum) * new
+            for statistic, new in zip((mean, variance), batch, strict=True):
+                old = self.momentum * statistic.value
+                statistic.value = old + (1 - self.momentum) * new
         return y
