@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 
@@ -18,7 +19,6 @@ README = ROOT / "README.md"
 DOCS = [README, *sorted(ROOT.glob("docs/*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS[1:], *sorted(ROOT.glob("results/*.md"))]
 TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
-OUTSIDE = ROOT / "tests" / "outside"
 # What stands for a value in a command, and one that it may have.
 PLACEHOLDERS = {"SEED": "1", "DIR": "data", "$W": "64,64"}
 
@@ -32,8 +32,19 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def block_with(words: str, language: str, page: pathlib.Path = README) -> str:
-    (found,) = [block for block in blocks(page, language) if words in block]
+def block_with(words: str, language: str) -> str:
+    (found,) = [block for block in blocks(README, language) if words in block]
+    return found
+
+
+def files(page: pathlib.Path) -> dict[str, str]:
+    """The examples that a page tells to save, by the name that stands before them."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.split(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    found = {}
+    for before, language, block in zip(*(parts[i::3] for i in range(3)), strict=False):
+        if language == "python" and (names := re.findall(r"`(\w+)\.py`", before)):
+            found[names[-1]] = block
     return found
 
 
@@ -56,13 +67,17 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 
 @pytest.fixture
-def own_files(tmp_path, monkeypatch):
-    """Where a reader has saved the examples."""
-    example = block_with("def target_information", "python")
-    (tmp_path / "my_loss.py").write_text(example)
-    for folder in (tmp_path, OUTSIDE):
-        monkeypatch.syspath_prepend(str(folder))
-    importlib.invalidate_caches()
+def save_files(tmp_path, monkeypatch):
+    """Saves the examples of a page where they are imported from."""
+
+    def save(page):
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for name, example in files(page).items():
+            (tmp_path / f"{name}.py").write_text(example)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+
+    return save
 
 
 def test_the_example_of_the_pure_functions_runs(capsys):
@@ -72,9 +87,10 @@ def test_the_example_of_the_pure_functions_runs(capsys):
 
 
 def test_a_loss_of_ones_own_trains_by_the_command_that_is_given(
-    own_files, tmp_path, monkeypatch
+    save_files, tmp_path, monkeypatch
 ):
-    assert len(block_with("def target_information", "python").splitlines()) <= 12
+    save_files(README)
+    assert len(files(README)["my_loss"].splitlines()) <= 12
     name, (_, *arguments) = next(
         (name, words)
         for name, words in commands(README)
@@ -123,7 +139,8 @@ def test_every_path_that_a_page_names_is_there(page):
 
 
 @pytest.mark.parametrize("page", TODAY, ids=named)
-def test_every_command_that_a_page_shows_can_be_given(page, own_files, monkeypatch):
+def test_every_command_that_a_page_shows_can_be_given(page, save_files, monkeypatch):
+    save_files(page)
     monkeypatch.chdir(ROOT)
     for name, words in commands(page):
         assert (ROOT / "experiments" / f"{name}.py").is_file()
@@ -175,4 +192,4 @@ def test_every_example_in_python_imports_what_is_there(page):
 @pytest.mark.parametrize("name", ["feedback", "cascade", "breast_cancer"])
 def test_examples_of_whole_files_are_those_that_are_tested(name):
     page = ROOT / "docs" / ("data.md" if name == "breast_cancer" else "algorithms.md")
-    assert (OUTSIDE / f"{name}.py").read_text() in blocks(page, "python")
+    assert files(page)[name] == (ROOT / "tests" / "outside" / f"{name}.py").read_text()
