@@ -19,6 +19,7 @@ README = ROOT / "README.md"
 DOCS = [README, *sorted(ROOT.glob("docs/*.md"))]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS[1:], *sorted(ROOT.glob("results/*.md"))]
 TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
+OURS = {path.stem for path in ROOT.glob("dib_jax/**/*.py")}
 # What stands for a value in a command, and one that it may have.
 PLACEHOLDERS = {"SEED": "1", "DIR": "data", "$W": "64,64"}
 
@@ -43,7 +44,8 @@ def files(page: pathlib.Path) -> dict[str, str]:
     parts = re.split(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     found = {}
     for before, language, block in zip(*(parts[i::3] for i in range(3)), strict=False):
-        if language == "python" and (names := re.findall(r"`(\w+)\.py`", before)):
+        names = [n for n in re.findall(r"`(\w+)\.py`", before) if n not in OURS]
+        if language == "python" and names:
             found[names[-1]] = block
     return found
 
