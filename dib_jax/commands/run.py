@@ -168,7 +168,7 @@ def keep_programs() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    if getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     facts, about = [platform.machine(), platform.processor()], "/proc/cpuinfo"
