@@ -40,7 +40,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dib_jax.commands import command_line
@@ -424,8 +424,7 @@ def write_tables(
     Returns:
         The path of report.html.
     """
-    from dib_jax.analysis import comparison, page
-    from dib_jax.analysis.report import shown
+    from dib_jax.analysis import comparison
     from dib_jax.training.workdir import write_atomically, write_json
 
     table = comparison.rows(entries, reference=plan.reference)
@@ -433,45 +432,65 @@ def write_tables(
     lines = [[cell(row) for cell in columns.values()] for row in table]
     notes = _notes(entries, comparison.told_apart(entries), plan.reference)
     markdown = [
-        "| " + " | ".join(columns) + " |",
+        _line(columns),
         "| --- " * len(columns) + "|",
-        *("| " + " | ".join(line) + " |" for line in lines),
+        *map(_line, lines),
         "",
         *(f"{note}\n" for note in notes),
-        f"```\n{command}\n```",
+        f"```\n{command}\n```\n",
     ]
-    write_atomically(workdir / "table.md", ("\n".join(markdown) + "\n").encode())
-    plain = [
+    write_atomically(workdir / "table.md", "\n".join(markdown).encode())
+    rows = [
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
         for row in table
     ]
-    results = entries[0].results
-    facts = {"hardware": results["hardware"], "versions": results["versions"]}
-    record = {"command": command, "reference": plan.reference, **facts, "rows": plain}
+    facts = {name: entries[0].results[name] for name in ("hardware", "versions")}
+    record = {"command": command, "reference": plan.reference, **facts, "rows": rows}
     write_json(workdir / "table.json", record)
     joined = ("seeds", "stages", "others")
     _write_csv(
         workdir / "table.csv",
-        [{**row, **{name: json.dumps(row[name]) for name in joined}} for row in plain],
+        [{**row, **{name: json.dumps(row[name]) for name in joined}} for row in rows],
     )
     drawings = _drawings(workdir, plan, found, entries, table)
-    pictures = "".join(shown.drawing(workdir, each) for each in drawings)
-    words = {number for number, name in enumerate(columns) if name in _WORDS}
-    text = page.page(
+    shown = (list(columns), lines)
+    footer = _made_on(entries)
+    text = _page(workdir, plan, notes, shown, drawings, command, footer)
+    write_atomically(workdir / _REPORT, text.encode())
+    return workdir / _REPORT
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _page(
+    workdir: pathlib.Path,
+    plan: Plan,
+    notes: Sequence[str],
+    table: tuple[list[str], list[list[str]]],
+    drawings: "Sequence[Drawing]",
+    command: str,
+    footer: str,
+) -> str:
+    """The report, as HTML; the figures are saved beside it."""
+    from dib_jax.analysis import page
+    from dib_jax.analysis.report import shown
+
+    header, lines = table
+    words = {number for number, name in enumerate(header) if name in _WORDS}
+    pictures = "".join(shown.drawing(workdir, drawing) for drawing in drawings)
+    return page.page(
         "Comparison of training methods",
         subtitle=f"{', '.join(plan.datasets)}; seeds {', '.join(map(str, plan.seeds))}",
         lead="".join(f"<p>{page.escape(note)}</p>" for note in notes),
         sections=[
-            page.Section(
-                "table", "Table", page.table(list(columns), lines, text=words)
-            ),
+            page.Section("table", "Table", page.table(header, lines, text=words)),
             page.Section("figures", "Figures", pictures),
             page.Section("command", "Command", page.command(command)),
         ],
-        footer=page.escape(f"{results['hardware']}; {_versions(results['versions'])}"),
+        footer=page.escape(footer),
     )
-    write_atomically(workdir / _REPORT, text.encode())
-    return workdir / _REPORT
 
 
 def _drawings(
@@ -484,22 +503,15 @@ def _drawings(
     from dib_jax.analysis import comparison
     from dib_jax.tasks.exhibits import Drawing
 
-    drawn = []
-    for name, figure, caption in (
-        (
-            "methods",
-            comparison.methods_figure,
-            "Test metric of every run (a dot a seed; the bar is the mean).",
-        ),
-        (
-            "stages",
-            comparison.stages_figure,
-            "Mean test metric after each stage.",
-        ),
-    ):
-        draw = functools.partial(figure, table, entries)
-        drawn.append(Drawing(name, draw, caption, caption))
-    return drawn + _curves_drawn(workdir, plan, found, entries, table)
+    methods = "Test metric of every run (a dot a seed; the bar is the mean)."
+    stages = "Mean test metric after each stage."
+    draw_methods = functools.partial(comparison.methods_figure, table, entries)
+    draw_stages = functools.partial(comparison.stages_figure, table, entries)
+    return [
+        Drawing("methods", draw_methods, methods, methods),
+        Drawing("stages", draw_stages, stages, stages),
+        *_curves_drawn(workdir, plan, found, entries, table),
+    ]
 
 
 def _curves_drawn(
@@ -612,11 +624,10 @@ def _columns(
 def _notes(
     entries: "Sequence[Entry]", found: Mapping[str, "Contrasts"], reference: str
 ) -> list[str]:
-    results = entries[0].results
     notes = [
         "Means ± sample standard deviation over seeds; differences are paired by seed, "
         "their intervals by Student's t. Temporaries are the compiler's figure for the "
-        f"largest train step. {results['hardware']}; {_versions(results['versions'])}."
+        f"largest train step. {_made_on(entries)}."
     ]
     for dataset, (methods, seeds, least, pairs) in found.items():
         if least is None:
@@ -640,8 +651,10 @@ def _notes(
     return notes
 
 
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+def _made_on(entries: "Sequence[Entry]") -> str:
+    results = entries[0].results
+    versions = ", ".join(map(" ".join, results["versions"].items()))
+    return f"{results['hardware']}; {versions}"
 
 
 def main(arguments: list[str]) -> None:

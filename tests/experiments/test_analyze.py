@@ -93,13 +93,13 @@ def test_layer_wise_training_is_set_beside_end_to_end_of_the_same_network(
         return [drawing for drawing in every(*groups) if "nhsic" in drawing.name]
 
     monkeypatch.setattr(information_figures, "drawings", those_of_nhsic)
-    # The same probes under another schedule's name, each with two seeds.
-    for schedule in ("end_to_end", "parallel"):
+    # The same probes under another algorithm's name, each with two seeds.
+    for algorithm in ("end_to_end", "parallel"):
         for seed in (0, 1):
-            copy = tmp_path / f"{schedule}{seed}"
+            copy = tmp_path / f"{algorithm}{seed}"
             shutil.copytree(folder / "probes", copy / "probes")
             settings = json.loads((folder / "config.json").read_text())
-            settings["seed"], settings["schedule"]["name"] = seed, schedule
+            settings["seed"], settings["algorithm"]["name"] = seed, algorithm
             (copy / "config.json").write_text(json.dumps(settings))
     status, out, _ = answer(capsys, "--workdir", *map(str, sorted(tmp_path.iterdir())))
     assert status == 0

@@ -174,7 +174,7 @@ def test_the_workdir_is_the_given_one_or_named_after_the_run(flags, workdir):
     assert experiment.config.workdir == workdir
 
 
-def test_a_file_whose_own_schedule_is_another_has_the_plain_workdir(folder):
+def test_a_file_with_another_algorithm_has_the_plain_workdir(folder):
     path = folder / "configs" / "baseline.py"
     path.write_text(CONFIG.replace("sequential", "end_to_end"))
     assert str(read("--config=configs/baseline.py").workdir) == (

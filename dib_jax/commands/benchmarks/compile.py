@@ -184,7 +184,8 @@ def _figures(lowered: "jax.stages.Lowered", mesh: Any) -> tuple[str, dict[str, A
         str(jax.config.read("jax_disable_most_optimizations")),
     ]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    folder = pathlib.Path(jax.config.read("jax_compilation_cache_dir")) / "described"
+    cache = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    folder = pathlib.Path(cache) / "described"
     path = folder / f"{digest}.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

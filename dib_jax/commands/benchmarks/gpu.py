@@ -1,4 +1,4 @@
-"""On a GPU: pictures a second by each schedule, and the time to 94 % on CIFAR-10."""
+"""On a GPU: pictures a second by each algorithm, and the time to 94 % on CIFAR-10."""
 
 import contextlib
 import itertools

@@ -1,5 +1,6 @@
 """Value and gradient of the information measures against what else there is."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,98 +9,99 @@ from dib_jax.commands.benchmarks.timing import compared, paired
 _ALPHAS = (1.01, 2.0)
 _SIZES = (64, 128, 256, 512, 1024, 2048)
 _FEATURES = 256
+Call = Callable[[], Any]
 
 
 def information() -> Iterator[list[dict[str, Any]]]:
     """Value and gradient of the measures against other ways to get them."""
+    yield _labels()
+    for n in _SIZES:
+        for alpha in _ALPHAS:
+            times = paired(_contenders(*_features(n, 2), alpha))
+            yield compared(times, "bare eigh", {"n": n, "alpha": alpha})
+
+
+def _features(n: int, sets: int) -> Any:
+    import jax.numpy as jnp
+    import numpy as np
+
+    draw = np.random.default_rng(0).normal
+    return jnp.asarray(draw(size=(sets, n, _FEATURES)), jnp.float32)
+
+
+def _ready(function: Callable[..., Any], *values: Any) -> Call:
+    import jax
+
+    compiled = jax.jit(function)
+    return lambda: jax.block_until_ready(compiled(*values))
+
+
+def _contenders(x: Any, t: Any, alpha: float) -> dict[str, Call]:
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from dib_jax import information as info
 
-    yield _labels()
-    for n in _SIZES:
-        draw = np.random.default_rng(0).normal
-        x, t = (jnp.asarray(draw(size=(n, _FEATURES)), jnp.float32) for _ in "xt")
-        sigma = float(info.mean_bandwidth(x))
-        source = info.gaussian_gram(x, sigma=sigma)
+    sigma = float(info.mean_bandwidth(x))
+    gram = functools.partial(info.gaussian_gram, sigma=sigma)
+    source = gram(x)
 
-        def ready(function: Callable[..., Any], *values: Any) -> Callable[[], Any]:
-            compiled, values = jax.jit(function), tuple(map(jnp.asarray, values))
-            return lambda: jax.block_until_ready(compiled(*values))
+    def entropy(t: Any) -> Any:
+        return info.renyi_entropy(gram(t), alpha=alpha)
 
-        def gram(t: Any, sigma: float = sigma) -> Any:
-            return info.gaussian_gram(t, sigma=sigma)
+    def shared(t: Any, x: Any) -> Any:
+        return info.mutual_information(gram(x), gram(t), alpha=alpha)
 
-        for alpha in _ALPHAS:
+    def naive(t: Any, x: Any) -> Any:
+        joint = gram(x) * gram(t)
+        total: Any = 0.0
+        for sign, one in ((1, gram(x)), (1, gram(t)), (-1, joint / jnp.trace(joint))):
+            values = jnp.abs(jnp.linalg.eigvalsh(one))
+            total += sign * jnp.log2(jnp.sum(values**alpha)) / (1 - alpha)
+        return total
 
-            def entropy(t: Any, alpha: float = alpha) -> Any:
-                return info.renyi_entropy(gram(t), alpha=alpha)
+    def product(t: Any, a: Any) -> Any:
+        return jnp.vdot(gram(t), a)
 
-            def shared(t: Any, x: Any, alpha: float = alpha) -> Any:
-                return info.mutual_information(gram(x), gram(t), alpha=alpha)
-
-            def naive(t: Any, x: Any, alpha: float = alpha) -> Any:
-                source, features = gram(x), gram(t)
-                joint = source * features
-                joint = joint / jnp.trace(joint)
-                total: Any = 0.0
-                for sign, one in ((1, source), (1, features), (-1, joint)):
-                    values = jnp.abs(jnp.linalg.eigvalsh(one))
-                    total += sign * jnp.log2(jnp.sum(values**alpha)) / (1 - alpha)
-                return total
-
-            functions = {
-                "bare eigh": ready(jnp.linalg.eigh, source),
-                "Gram, forward and backward": ready(
-                    jax.value_and_grad(lambda t, a: jnp.vdot(gram(t), a)), t, source
-                ),
-                "entropy, value and gradient": ready(jax.value_and_grad(entropy), t),
-                "I(X;T), value and gradient": ready(jax.value_and_grad(shared), t, x),
-                "I(X;T), gradient alone": ready(jax.grad(shared), t, x),
-                "naive I(X;T), value and gradient": ready(
-                    jax.value_and_grad(naive), t, x
-                ),
-            }
-            functions |= _torch(np.asarray(x), np.asarray(t), sigma, alpha)
-            times = paired(functions)
-            yield compared(times, "bare eigh", {"n": n, "alpha": alpha})
+    value_and_grad = jax.value_and_grad
+    return {
+        "bare eigh": _ready(jnp.linalg.eigh, source),
+        "Gram, forward and backward": _ready(value_and_grad(product), t, source),
+        "entropy, value and gradient": _ready(value_and_grad(entropy), t),
+        "I(X;T), value and gradient": _ready(value_and_grad(shared), t, x),
+        "I(X;T), gradient alone": _ready(jax.grad(shared), t, x),
+        "naive I(X;T), value and gradient": _ready(value_and_grad(naive), t, x),
+        **_torch(np.asarray(x), np.asarray(t), sigma, alpha),
+    }
 
 
 def _labels() -> list[dict[str, Any]]:
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from dib_jax import information as info
 
-    n, classes = 512, 43
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(n, _FEATURES)), jnp.float32)
+    n, classes, alpha = 512, 43, 1.01
+    (x,) = _features(n, 1)
     gram = info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
     labels: Any = np.arange(n, dtype=np.int32) % classes
-    ways = {
-        "dense joint entropy with labels": lambda a, y: info.joint_entropy(
-            a, info.label_gram(y), alpha=1.01
-        ),
-        "label_joint_entropy, concrete": lambda a, y: info.label_joint_entropy(
-            a, labels, alpha=1.01
-        ),
-        "label_joint_entropy, traced": lambda a, y: info.label_joint_entropy(
-            a, y, alpha=1.01, num_classes=classes, class_size=12
+    joint = functools.partial(info.label_joint_entropy, alpha=alpha)
+    dense = "dense joint entropy with labels"
+    ways: dict[str, Callable[[Any, Any], Any]] = {
+        dense: lambda a, y: info.joint_entropy(a, info.label_gram(y), alpha=alpha),
+        "label_joint_entropy, concrete": lambda a, y: joint(a, labels),
+        "label_joint_entropy, traced": functools.partial(
+            joint, num_classes=classes, class_size=12
         ),
     }
-
-    def ready(way: Callable[..., Any]) -> Callable[[], Any]:
-        compiled = jax.jit(jax.value_and_grad(way))
-        return lambda: jax.block_until_ready(compiled(gram, labels))
-
-    dense = next(iter(ways))
-    rows = compared(
-        paired({name: ready(way) for name, way in ways.items()}),
-        dense,
-        {"n": n, "alpha": 1.01},
+    times = paired(
+        {
+            name: _ready(jax.value_and_grad(way), gram, labels)
+            for name, way in ways.items()
+        }
     )
+    rows = compared(times, dense, {"n": n, "alpha": alpha})
     for row in rows:
         row["what"] += " (ratio to dense)"
         row["× bare eigh"] = row.pop(f"× {dense}")
