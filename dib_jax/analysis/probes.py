@@ -219,10 +219,7 @@ def make_grams(
             is neither a rule nor a width.
     """
     rule = info.check_bandwidth(bandwidth)
-    inputs, *more = map(jnp.asarray, jax.tree.leaves(inputs))
-    if more:
-        parts = [x.reshape(len(x), -1) for x in (inputs, *more)]
-        inputs = jnp.concatenate(parts, axis=1)
+    inputs = in_a_row(inputs)
     if not activations:
         raise ValueError("apply must return at least one stage's activations, got none")
     stages = [jnp.asarray(own) for own in activations]
@@ -239,6 +236,14 @@ def make_grams(
         linear=jnp.stack([info.linear_gram(own) for own in stages]),
         sigma=jnp.stack([sigma for _, sigma in made]),
     )
+
+
+def in_a_row(inputs: Any) -> jax.Array:
+    """One array (n, …) as it is, several as all their numbers for each sample."""
+    first, *more = map(jnp.asarray, jax.tree.leaves(inputs))
+    if not more:
+        return first
+    return jnp.concatenate([x.reshape(len(x), -1) for x in (first, *more)], axis=1)
 
 
 def _gaussian(x: jax.Array, rule: str | float) -> tuple[jax.Array, jax.Array]:
