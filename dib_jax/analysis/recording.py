@@ -101,7 +101,9 @@ def _measure(
     every: list[probes.Sizes] = []
     for name in (name for name in SPLITS if lengths[name]):
         rows = sample_rows(splits[name], count, seed=_SEED)
-        taken = {key: jnp.asarray(x[rows]) for key, x in splits[name].items()}
+        taken: dict[str, Any] = {
+            key: jnp.asarray(x[rows]) for key, x in splits[name].items()
+        }
         samples[name] = experiment.data(taken)
         targets[name], of_split = _target(experiment, samples[name], taken)
         every.append(of_split)
