@@ -1,12 +1,50 @@
-"""Programs are compiled once and quickly: most tests spend their time on that."""
+"""Programs are compiled quickly, shared by workers and let go again.
 
+Most of the tests' time and memory goes into compiled programs.
+"""
+
+import ctypes
+import gc
 import os
+import pathlib
+import subprocess
+import sys
 
-# Read when NumPy is loaded; the workers' threads would wait for each other.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Read when the libraries start; the threads of several workers would wait for each other.
+for variable, count in (
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("OMP_NUM_THREADS", "1"),
+    ("PJRT_NPROC", "2"),
+):
+    os.environ.setdefault(variable, count)
 
 import jax
 import pytest
+
+# The older way from a fusion to machine code. It takes half the time to compile; HLO,
+# and so fusions, memory and work of a program, are the same.
+QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
+
+# Above so many bytes a worker lets go of its programs, if it has any worth it.
+ALLOWED = 700 * 2**20
+WORTH_IT = 150 * 2**20
+
+
+def pytest_configure(config):
+    """Workers and processes that tests start inherit the flag."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if hasattr(config, "workerinput") or QUICK_FLAG in flags:
+        return
+    flags = f"{flags} {QUICK_FLAG}".strip()
+    # XLA ends the process at a flag that it does not know, as a later one may not.
+    known = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        check=False,
+    )
+    if known.returncode == 0:
+        os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +64,8 @@ def quick_compilation(tmp_path_factory):
         ),
         # Only with a limit does JAX lock it, and nobody reads what is half written.
         "jax_compilation_cache_max_size": 2**33,
-        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        # Writing a program takes 7 ms and reading one 8 ms, compiling the smallest 15.
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
     }
@@ -35,3 +74,44 @@ def quick_compilation(tmp_path_factory):
             jax.config.update(name, value)
             patch.setitem(os.environ, name.upper(), str(value))
         yield
+
+
+class Memory:
+    """Lets go of compiled programs where this process has become too large.
+
+    Not after every module: what the next one shares would be compiled again.
+    """
+
+    statm = pathlib.Path("/proc/self/statm")
+
+    def __init__(self):
+        self.least = 0
+
+    def resident(self):
+        """Bytes; elsewhere than on Linux as if always at the limit."""
+        if not self.statm.exists():
+            return ALLOWED + WORTH_IT
+        return int(self.statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def release(self):
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            # malloc holds on to what is freed. A C library without it is left alone.
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim:
+                trim(0)
+        self.least = self.resident()
+
+
+memory = Memory()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    between = nextitem is None or nextitem.path != item.path
+    if memory.statm.exists():
+        if memory.resident() > max(ALLOWED, memory.least + WORTH_IT):
+            memory.release()
+    elif between:
+        memory.release()
