@@ -10,13 +10,10 @@ import pathlib
 import subprocess
 import sys
 
-# Read when the libraries start; the threads of several workers would wait for each other.
-for variable, count in (
-    ("OPENBLAS_NUM_THREADS", "1"),
-    ("OMP_NUM_THREADS", "1"),
-    ("PJRT_NPROC", "2"),
-):
-    os.environ.setdefault(variable, count)
+# Read when the libraries start; threads of several workers would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PJRT_NPROC", "2")
 
 import jax
 import pytest
