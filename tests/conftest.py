@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -29,8 +30,11 @@ WORTH_IT = 150 * 2**20
 
 def pytest_configure(config):
     """Workers and processes that tests start inherit the flag."""
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(Peaks())
     flags = os.environ.get("XLA_FLAGS", "")
-    if hasattr(config, "workerinput") or QUICK_FLAG in flags:
+    if QUICK_FLAG in flags:
         return
     flags = f"{flags} {QUICK_FLAG}".strip()
     # XLA ends the process at a flag that it does not know, as a later one may not.
@@ -112,3 +116,29 @@ def pytest_runtest_teardown(item, nextitem):
             memory.release()
     elif between:
         memory.release()
+
+
+def peak():
+    """The most memory that this process has had, in GiB."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak()
+
+
+class Peaks:
+    """Says how large the workers became; their limit is 1.2 GiB each."""
+
+    def __init__(self):
+        self.found = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        self.found.append(getattr(node, "workeroutput", {}).get("peak", 0.0))
+
+    def pytest_terminal_summary(self, terminalreporter):
+        numbers = ", ".join(f"{number:.2f}" for number in self.found or [peak()])
+        terminalreporter.write_line(f"peak memory: {numbers} GiB")
