@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from dib_jax.data.dataset import Split
+from dib_jax.data.kind import Split
 from dib_jax.data.split import split_rows
 
 _PICTURES = frozenset(

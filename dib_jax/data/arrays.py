@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dib_jax.data.dataset import Dataset, check_split
+from dib_jax.data.dataset import Dataset
+from dib_jax.data.pictures import check
 
 _ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
 _NOTES = ("class_names", "description")
@@ -52,7 +53,7 @@ def read_arrays(folder: Path, name: str) -> Dataset:
         description = description or _description(arrays, path)
 
     splits = {
-        split: check_split(
+        split: check(
             arrays,
             source=str(folder / f"{split}.npz"),
             num_classes=len(class_names) if class_names else None,

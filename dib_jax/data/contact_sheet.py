@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dib_jax.data.dataset import Dataset, Split
+from dib_jax.data.dataset import Dataset
+from dib_jax.data.kind import Split
 
 _TILE, _CAPTION, _GAP = 96, 14, 6
 _COLOUR = (255, 40, 90)

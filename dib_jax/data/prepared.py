@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dib_jax.data.dataset import Dataset, Split
+from dib_jax.data.dataset import Dataset
+from dib_jax.data.kind import Split
 
 _INFO = "dataset_info.json"
 

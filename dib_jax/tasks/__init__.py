@@ -55,3 +55,6 @@ class Task(NamedTuple):
     uses_boxes: bool = False
     loss_unit: str = ""
     ensemble: Callable[[Sequence[jax.Array]], jax.Array] | None = None
+    measures: Any = {}
+    shown: tuple = ("accuracy", "ap50")
+    beside: Any = lambda *a: {}

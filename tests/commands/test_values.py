@@ -1,13 +1,14 @@
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dib_jax.training import values
+from dib_jax.commands import values
+from dib_jax.settings import plain
 
 ONE_OR_MORE = float | tuple[float, ...]
 
@@ -96,6 +97,11 @@ def test_a_value_of_another_type_is_refused(value, annotation, message):
         ("a", Literal["a", "b"], "a"),
         ("{'a': 1}", Any, {"a": 1}),
         ("word", Any, "word"),
+        ("", tuple[int, ...], ()),
+        ("(inf, -inf)", tuple[float, ...], (math.inf, -math.inf)),
+        ("-inf", ONE_OR_MORE, -math.inf),
+        ("crop,flip", tuple[str, ...], ("crop", "flip")),
+        ("true", str, "true"),
     ],
 )
 def test_text_is_read_as_the_wanted_type(text, annotation, value):
@@ -126,12 +132,48 @@ def test_text_that_cannot_be_the_wanted_type_is_refused(text, annotation):
 @settings(max_examples=50)
 @given(st.floats(allow_nan=False) | st.lists(st.floats(allow_nan=False)).map(tuple))
 def test_numbers_come_back_from_strict_json_and_from_text_as_they_were(value):
-    saved = json.dumps(values.plain(value), allow_nan=False)
+    saved = json.dumps(plain(value), allow_nan=False)
     assert values.fit(json.loads(saved), ONE_OR_MORE) == value
     assert values.parse(repr(value), ONE_OR_MORE) == value
 
 
-@pytest.mark.parametrize("value", [math.nan, {"a": [math.nan]}, object(), {1, 2}])
-def test_what_json_cannot_hold_is_refused(value):
-    with pytest.raises(ValueError, match="config"):
-        values.plain(value)
+SHARE = Annotated[float, values.Allowed("a share", lambda share: 0 <= share < 1)]
+
+
+def test_a_narrower_type_says_what_it_allows():
+    assert values.fit(0, SHARE) == 0.0
+    assert values.parse("0.5", SHARE) == 0.5
+    assert values.parse("none", SHARE | None) is None
+    for wrong in (1.0, "x", None):
+        with pytest.raises(ValueError, match="^must be a share$"):
+            values.fit(wrong, SHARE)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Literal["crop", "flip"],
+        None | Literal["crop", "flip", 1],
+        Annotated[str, values.Allowed("a trick", "flip".__eq__, ("flip",))],
+    ],
+)
+def test_a_name_that_is_misspelt_is_told_the_nearest(annotation):
+    for read in (values.fit, values.parse):
+        assert read("flip", annotation) == "flip"
+        with pytest.raises(ValueError, match="; did you mean 'flip'\\?$"):
+            read("filp", annotation)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        (ONE_OR_MORE, True),
+        (tuple[int, ...] | int, True),
+        (tuple[float, ...], False),
+        (float | tuple[int, ...], False),
+        (float | tuple[float, float], False),
+        (float, False),
+    ],
+)
+def test_one_or_several_of_the_same(annotation, expected):
+    assert values.one_or_several(annotation) is expected

@@ -1,10 +1,11 @@
 import sys
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from dib_jax.training import build
+from dib_jax.commands import registry
+from dib_jax.commands.config import FACTORIES
 
 
 def spring(
@@ -55,17 +56,17 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_factory_is_the_function_of_its_modules_name(package):
-    assert build.find("springs", "coil", root=package)() == 3
+    assert registry.find("springs", "coil", root=package)() == 3
 
 
 def test_known_names_are_modules_that_define_themselves(package):
     # The unfinished one is listed, for it is there; the helper and the folder are not.
-    assert build.known("springs", root=package) == ["broken", "coil", "leaf"]
+    assert registry.known("springs", root=package) == ["broken", "coil", "leaf"]
 
 
 def test_an_unknown_name_is_told_the_known_ones_and_the_nearest(package):
     with pytest.raises(ValueError, match="unknown spring 'coli'") as caught:
-        build.find("springs", "coli", root=package)
+        registry.find("springs", "coli", root=package)
     assert "broken, coil, leaf" in str(caught.value)
     assert str(caught.value).endswith("; did you mean 'coil'?")
     assert "\n" not in str(caught.value)
@@ -74,21 +75,21 @@ def test_an_unknown_name_is_told_the_known_ones_and_the_nearest(package):
 @pytest.mark.parametrize("name", ["helper", "nested", "", "coil.coil", "__init__"])
 def test_what_does_not_define_itself_is_not_found(package, name):
     with pytest.raises(ValueError, match="unknown spring"):
-        build.find("springs", name, root=package)
+        registry.find("springs", name, root=package)
 
 
 def test_a_name_that_is_no_string_is_refused(package):
     with pytest.raises(ValueError, match="got 3; the name of the spring must be a str"):
-        build.find("springs", 3, root=package)
+        registry.find("springs", 3, root=package)
 
 
 def test_a_mistake_inside_a_module_is_not_taken_for_a_missing_module(package):
     with pytest.raises(SyntaxError):
-        build.find("springs", "broken", root=package)
+        registry.find("springs", "broken", root=package)
 
 
 def test_somebodys_own_factory_is_found_by_module_and_attribute(package):
-    found = build.find("springs", "hardware.springs.helper:other", root=package)
+    found = registry.find("springs", "hardware.springs.helper:other", root=package)
     assert found.__name__ == "other"
 
 
@@ -105,24 +106,25 @@ def test_somebodys_own_factory_is_found_by_module_and_attribute(package):
 )
 def test_a_wrong_name_of_ones_own_says_what_is_wrong(package, name, message):
     with pytest.raises(ValueError, match="unknown spring") as caught:
-        build.find("springs", name, root=package)
+        registry.find("springs", name, root=package)
     assert message in str(caught.value)
 
 
 def test_every_factory_of_the_package_is_found_and_documents_its_options():
-    for package in ("objectives", "models", "models.heads", "tasks"):
-        names = build.known(package)
+    for package in FACTORIES.values():
+        names = registry.known(package)
         assert names, package
         for name in names:
-            for option in build.options(build.find(package, name)).values():
-                assert option.meaning, f"{package}.{name}: {option.name}"
-                assert option.type is not Any, f"{package}.{name}: {option.name}"
+            options = registry.options(registry.find(package, name))
+            for field, option in options.items():
+                assert option.meaning, f"{package}.{name}: {field}"
+                assert option.type is not Any, f"{package}.{name}: {field}"
 
 
 def test_options_are_the_keywords_with_a_default():
-    options = build.options(spring)
+    options = registry.options(spring)
     assert list(options) == ["stiffness", "ends", "kind", "plain"]
-    assert build.supplied(spring) == {"num_turns": int}
+    assert registry.supplied(spring) == {"num_turns": int}
     assert options["stiffness"].type is float
     assert options["stiffness"].default == 2.5
     assert options["ends"].type == tuple[float, ...]
@@ -131,7 +133,7 @@ def test_options_are_the_keywords_with_a_default():
 
 
 def test_the_meaning_of_an_option_is_its_entry_in_the_docstring():
-    options = build.options(spring)
+    options = registry.options(spring)
     assert options["stiffness"].meaning == (
         "in newtons per metre, and the text continues: with what looks like another "
         "entry."
@@ -140,11 +142,42 @@ def test_the_meaning_of_an_option_is_its_entry_in_the_docstring():
     assert options["kind"].meaning == options["plain"].meaning == "described together."
 
 
+class Beam(NamedTuple):
+    """Settings, as a section of the engine has them.
+
+    Attributes:
+        length: in metres
+        load: in newtons,
+            downwards
+
+        ends: of the beam
+    """
+
+    length: float = 1.0
+    load: float = 2.0
+    ends: str = "free"
+
+
+def test_a_named_tuple_has_options_too():
+    options = registry.options(Beam)
+    assert list(options) == ["length", "load", "ends"]
+    assert options["load"] == (float, 2.0, "in newtons, downwards")
+    assert options["ends"].meaning == "of the beam"
+
+
+def test_a_factory_is_told_what_it_asks_for(package):
+    spring_of = {"name": f"{__name__}:spring", "stiffness": 1.0}
+    built = registry.build("springs", spring_of, num_turns=4, colour="red")
+    assert built[:2] == (4, 1.0)
+    with pytest.raises(ValueError, match="spring asks for num_turns; what it can be "):
+        registry.build("springs", spring_of, colour="red")
+
+
 def test_a_factory_without_docstring_has_options_without_meaning():
     def bare(*, size: int = 1):
         return size
 
-    assert build.options(bare)["size"].meaning == ""
+    assert registry.options(bare)["size"].meaning == ""
 
 
 def test_an_annotation_that_only_a_type_checker_resolves_does_not_stop_the_rest():
@@ -158,7 +191,7 @@ def test_an_annotation_that_only_a_type_checker_resolves_does_not_stop_the_rest(
         ),
         namespace,
     )
-    assert list(build.options(namespace["factory"])) == ["one", "two"]
+    assert list(registry.options(namespace["factory"])) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -171,4 +204,4 @@ def test_an_annotation_that_only_a_type_checker_resolves_does_not_stop_the_rest(
     ],
 )
 def test_nearest_suggests_only_what_is_near(given, hint):
-    assert build.nearest(given, ["alpha", "beta"]) == hint
+    assert registry.nearest(given, ["alpha", "beta"]) == hint
