@@ -8,6 +8,9 @@ operation on one shape, takes 15 ms and 1.3 MB. So a test
 - compiles what it checks once, value and gradient and tangent together, and cases that
   differ in data alone share that program (`functools.cache` around what makes it);
 - asks `jax.eval_shape` where only shapes and dtypes count.
+
+Without optimisation a value that a program computes twice need not come out as the same
+bits. Where equality decides, as in the gradient of a maximum, parts are compiled apart.
 """
 
 import ctypes
@@ -26,8 +29,8 @@ os.environ.setdefault("PJRT_NPROC", "2")
 import jax
 import pytest
 
-# The older way from a fusion to machine code. It takes half the time to compile; HLO,
-# and so fusions, memory and work of a program, are the same.
+# The older way from a fusion to machine code. It takes half the time to compile. What the
+# compiler says of a network's memory and work is the same, of small programs within 2 %.
 QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
 
 # Above so many bytes a worker lets go of its programs, if it has any worth it.
@@ -70,8 +73,8 @@ def quick_compilation(tmp_path_factory):
         "jax_compilation_cache_dir": os.environ.get(
             "JAX_COMPILATION_CACHE_DIR", str(folder / "xla")
         ),
-        # Only with a limit does JAX lock it, and nobody reads what is half written. Then
-        # it looks at all entries for each new one, 20 ms at 400: few are worth it.
+        # Only with a limit does JAX lock it, and nobody reads what is half written. It
+        # then looks at all entries for each new one, 20 ms at 400: few are worth it.
         "jax_compilation_cache_max_size": 2**33,
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
