@@ -34,8 +34,8 @@ import pytest
 QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
 
 # Above so many bytes a worker lets go of its programs, if it has any worth it.
-ALLOWED = 700 * 2**20
-WORTH_IT = 150 * 2**20
+ALLOWED = 600 * 2**20
+WORTH_IT = 120 * 2**20
 
 
 def pytest_configure(config):
