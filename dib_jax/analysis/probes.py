@@ -20,18 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.information import (
-    channel_gram,
-    check_bandwidth,
-    cka_matrix,
-    effective_rank,
-    gaussian_gram,
-    label_gram,
-    label_joint_entropy,
-    linear_gram,
-    named_bandwidth,
-    renyi_entropy,
-)
+from dib_jax import information as info
 from dib_jax.information.dependence import smoother
 from dib_jax.information.entropy import hadamard
 
@@ -199,7 +188,7 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
         gram = jnp.asarray(batch["target_gram"])
         labels = None
     elif labels is not None:
-        gram = label_gram(jnp.asarray(labels))
+        gram = info.label_gram(jnp.asarray(labels))
     else:
         raise ValueError("batch must have 'labels' (n,) or 'target_gram' (n, n)")
     if gram.shape != (len(order), len(order)):
@@ -216,12 +205,12 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
 
 
 def make_grams(
-    inputs: jax.Array, activations: Sequence[Any], *, bandwidth: str | float
+    inputs: Any, activations: Sequence[Any], *, bandwidth: str | float
 ) -> Grams:
     """Grams of the input and of each stage's activations.
 
     Args:
-        inputs: (n, …).
+        inputs: (n, …); several such arrays count as all of them in a row.
         activations: s of them, (n, …) each.
         bandwidth: rule of the widths, or a width.
 
@@ -229,7 +218,11 @@ def make_grams(
         ValueError: there are no activations, they are not of n samples, or `bandwidth`
             is neither a rule nor a width.
     """
-    rule = check_bandwidth(bandwidth)
+    rule = info.check_bandwidth(bandwidth)
+    inputs, *more = map(jnp.asarray, jax.tree.leaves(inputs))
+    if more:
+        parts = [x.reshape(len(x), -1) for x in (inputs, *more)]
+        inputs = jnp.concatenate(parts, axis=1)
     if not activations:
         raise ValueError("apply must return at least one stage's activations, got none")
     stages = [jnp.asarray(own) for own in activations]
@@ -243,15 +236,15 @@ def make_grams(
     return Grams(
         input=_gaussian(inputs, rule)[0],
         stages=jnp.stack([gram for gram, _ in made]),
-        linear=jnp.stack([linear_gram(own) for own in stages]),
+        linear=jnp.stack([info.linear_gram(own) for own in stages]),
         sigma=jnp.stack([sigma for _, sigma in made]),
     )
 
 
 def _gaussian(x: jax.Array, rule: str | float) -> tuple[jax.Array, jax.Array]:
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    sigma = named_bandwidth(x, rule)
-    gram = channel_gram if x.ndim == 4 else gaussian_gram
+    sigma = info.named_bandwidth(x, rule)
+    gram = info.channel_gram if x.ndim == 4 else info.gaussian_gram
     return gram(x, sigma=sigma), sigma
 
 
@@ -286,7 +279,7 @@ def quantities(
     """
     nodes = jnp.concatenate([grams.input[None], grams.stages])  # T_0 … T_s
     count = len(grams.stages)
-    entropy = functools.partial(renyi_entropy, alpha=alpha)
+    entropy = functools.partial(info.renyi_entropy, alpha=alpha)
 
     # One matrix after the other: a batch of decompositions is no faster on a CPU, and
     # a loop compiles one of them.
@@ -336,10 +329,10 @@ def quantities(
         "nhsic_input": nhsic(smooth[0]),
         "nhsic_target": nhsic(smooth[-2]),
         "nhsic_target_shuffled": nhsic(smooth[-1]),
-        "effective_rank": jax.lax.map(effective_rank, grams.linear),
+        "effective_rank": jax.lax.map(info.effective_rank, grams.linear),
         "stage_stage": information[1:, 1:],
-        "cka_stage": cka_matrix(grams.stages),
-        "linear_cka_stage": cka_matrix(grams.linear),
+        "cka_stage": info.cka_matrix(grams.stages),
+        "linear_cka_stage": info.cka_matrix(grams.linear),
         "total_correlation": jnp.sum(entropies[1:]) - together,
         "input_entropy": entropies[0],
         "target_entropy": target_entropy,
@@ -357,8 +350,8 @@ def _with_target(
     """Joint entropy with the target (0) or the shuffled one (1)."""
     if target.labels is None:
         dealt = jnp.stack([target.gram, target.shuffled])
-        return renyi_entropy(hadamard(gram, dealt[shuffled]), alpha=alpha)
-    return label_joint_entropy(
+        return info.renyi_entropy(hadamard(gram, dealt[shuffled]), alpha=alpha)
+    return info.label_joint_entropy(
         gram,
         target.labels[shuffled],
         alpha=alpha,

@@ -1,14 +1,12 @@
 import pathlib
 
 import pytest
-from finished_run import make_predictions, make_workdir
-
-from dib_jax.analysis.report import Predictions
+from finished_run import Trained, make_trained, make_workdir
 
 
 @pytest.fixture(scope="session")
-def predictions() -> Predictions:
-    return make_predictions()
+def trained() -> Trained:
+    return make_trained()
 
 
 @pytest.fixture

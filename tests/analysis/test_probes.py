@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from dib_jax import information as info
 from dib_jax.analysis import layer_outputs, probe
-from dib_jax.analysis.probes import EPSILON
+from dib_jax.analysis.probes import EPSILON, make_grams
 
 ALPHA = 1.01
 
@@ -211,3 +211,13 @@ def test_a_batch_that_cannot_be_probed_is_named(batch, message):
 def test_activations_of_other_samples_are_refused(apply, message):
     with pytest.raises(ValueError, match=message):
         probe(apply, {"images": np.zeros((4, 2)), "labels": [0, 0, 1, 1]})
+
+
+def test_an_input_of_several_arrays_counts_as_all_of_them_in_a_row():
+    x = np.random.default_rng(0).normal(size=(12, 5, 2)).astype(np.float32)
+    parts = {"a": x[:, :3], "b": x[:, 3:]}
+    several, whole = (
+        make_grams(inputs, [x[:, 0]], bandwidth="mean")
+        for inputs in (parts, x.reshape(12, -1))
+    )
+    np.testing.assert_allclose(several.input, whole.input, rtol=1e-6)

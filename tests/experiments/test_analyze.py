@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from dib_jax.analysis import information_figures
-from dib_jax.training.config import complete
-from experiments import analyze, command_line, run
+from dib_jax.commands import analyze, command_line, run
+from dib_jax.commands.config import complete
 
-CONFIG = pathlib.Path(command_line.__file__).parents[1] / "configs" / "digits_cnn.py"
+CONFIG = pathlib.Path(command_line.__file__).parents[2] / "configs" / "digits_cnn.py"
 
 
 def answer(capsys, *arguments):
@@ -24,7 +24,7 @@ def answer(capsys, *arguments):
 def folder(tmp_path_factory):
     config = command_line.load_config(f"{CONFIG}:quick").config
     config.model = dict(name="mlp", widths=(8, 6), batch_norm=True)
-    config.schedule.name = "end_to_end"
+    config.algorithm = dict(name="end_to_end")
     config.epochs = 1
     config.analysis.samples = 32
     workdir = tmp_path_factory.mktemp("analyzed") / "run"

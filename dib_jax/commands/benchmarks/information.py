@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from experiments.benchmarks.timing import compared, paired
+from dib_jax.commands.benchmarks.timing import compared, paired
 
 _ALPHAS = (1.01, 2.0)
 _SIZES = (64, 128, 256, 512, 1024, 2048)
@@ -21,7 +21,7 @@ def information() -> Iterator[list[dict[str, Any]]]:
     yield _labels()
     for n in _SIZES:
         draw = np.random.default_rng(0).normal
-        x, t = (draw(size=(n, _FEATURES)).astype(np.float32) for _ in range(2))
+        x, t = (jnp.asarray(draw(size=(n, _FEATURES)), jnp.float32) for _ in "xt")
         sigma = float(info.mean_bandwidth(x))
         source = info.gaussian_gram(x, sigma=sigma)
 
@@ -44,7 +44,7 @@ def information() -> Iterator[list[dict[str, Any]]]:
                 source, features = gram(x), gram(t)
                 joint = source * features
                 joint = joint / jnp.trace(joint)
-                total = 0.0
+                total: Any = 0.0
                 for sign, one in ((1, source), (1, features), (-1, joint)):
                     values = jnp.abs(jnp.linalg.eigvalsh(one))
                     total += sign * jnp.log2(jnp.sum(values**alpha)) / (1 - alpha)
@@ -62,7 +62,7 @@ def information() -> Iterator[list[dict[str, Any]]]:
                     jax.value_and_grad(naive), t, x
                 ),
             }
-            functions |= _torch(x, t, sigma, alpha)
+            functions |= _torch(np.asarray(x), np.asarray(t), sigma, alpha)
             times = paired(functions)
             yield compared(times, "bare eigh", {"n": n, "alpha": alpha})
 
@@ -75,15 +75,15 @@ def _labels() -> list[dict[str, Any]]:
     from dib_jax import information as info
 
     n, classes = 512, 43
-    x = np.random.default_rng(0).normal(size=(n, _FEATURES)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(n, _FEATURES)), jnp.float32)
     gram = info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
-    labels = jnp.arange(n) % classes
+    labels: Any = np.arange(n, dtype=np.int32) % classes
     ways = {
         "dense joint entropy with labels": lambda a, y: info.joint_entropy(
             a, info.label_gram(y), alpha=1.01
         ),
         "label_joint_entropy, concrete": lambda a, y: info.label_joint_entropy(
-            a, np.asarray(labels), alpha=1.01
+            a, labels, alpha=1.01
         ),
         "label_joint_entropy, traced": lambda a, y: info.label_joint_entropy(
             a, y, alpha=1.01, num_classes=classes, class_size=12
@@ -95,20 +95,15 @@ def _labels() -> list[dict[str, Any]]:
         return lambda: jax.block_until_ready(compiled(gram, labels))
 
     dense = next(iter(ways))
-    times = paired({name: ready(way) for name, way in ways.items()})
-    rows = compared(times, dense, {"n": n, "alpha": 1.01})
-    return [
-        {
-            "n": n,
-            "alpha": 1.01,
-            "what": f"{row['what']} (ratio to dense)",
-            "ms": row["ms"],
-            "least ms": row["least ms"],
-            "× bare eigh": row[f"× {dense}"],
-            "rounds": row["rounds"],
-        }
-        for row in rows
-    ]
+    rows = compared(
+        paired({name: ready(way) for name, way in ways.items()}),
+        dense,
+        {"n": n, "alpha": 1.01},
+    )
+    for row in rows:
+        row["what"] += " (ratio to dense)"
+        row["× bare eigh"] = row.pop(f"× {dense}")
+    return rows
 
 
 def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Callable[[], Any]]:
