@@ -29,8 +29,8 @@ os.environ.setdefault("PJRT_NPROC", "2")
 import jax
 import pytest
 
-# The older way from a fusion to machine code. It takes half the time to compile. What the
-# compiler says of a network's memory and work is the same, of small programs within 2 %.
+# The older way from a fusion to machine code, in half the time. What the compiler says
+# of a network's memory and work is the same, of small programs within 2 %.
 QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
 
 # Above so many bytes a worker lets go of its programs, if it has any worth it.
