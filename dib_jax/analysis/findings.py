@@ -187,8 +187,8 @@ def read_findings(workdir: pathlib.Path) -> Findings | None:
     try:
         found = json.loads((workdir / FILE).read_text(encoding="utf-8"))
         tables = [
-            Table(own["title"], tuple(own["header"]), [tuple(r) for r in own["rows"]])
-            for own in found["tables"]
+            Table(t["title"], tuple(t["header"]), [tuple(row) for row in t["rows"]])
+            for t in found["tables"]
         ]
         return Findings(
             found["name"],

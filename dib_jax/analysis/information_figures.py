@@ -584,7 +584,7 @@ def depth_profiles(
 
 
 def _values(group: Group, key: str) -> np.ndarray:
-    return np.stack([own[key] for own in group]).astype(np.float64)
+    return np.stack([run[key] for run in group]).astype(np.float64)
 
 
 def _mean(group: Group, key: str) -> np.ndarray:
@@ -592,7 +592,7 @@ def _mean(group: Group, key: str) -> np.ndarray:
 
 
 def _chains(group: Group, split: str) -> np.ndarray:
-    return np.stack([chain(dict(own), split) for own in group]).mean(axis=0)
+    return np.stack([chain(dict(run), split) for run in group]).mean(axis=0)
 
 
 def _chosen(count: int, most: int) -> list[int]:

@@ -219,26 +219,31 @@ def make_grams(
             is neither a rule nor a width.
     """
     rule = info.check_bandwidth(bandwidth)
-    inputs, *more = map(jnp.asarray, jax.tree.leaves(inputs))
-    if more:
-        parts = [x.reshape(len(x), -1) for x in (inputs, *more)]
-        inputs = jnp.concatenate(parts, axis=1)
+    inputs = in_a_row(inputs)
     if not activations:
         raise ValueError("apply must return at least one stage's activations, got none")
-    stages = [jnp.asarray(own) for own in activations]
-    shapes = [own.shape for own in stages]
+    stages = [jnp.asarray(x) for x in activations]
+    shapes = [x.shape for x in stages]
     if any(shape[:1] != inputs.shape[:1] for shape in shapes):
         raise ValueError(
             f"apply must return activations (n, …) of the {inputs.shape[0]} samples it "
             f"is given, got shapes {shapes}"
         )
-    made = [_gaussian(own, rule) for own in stages]
+    made = [_gaussian(x, rule) for x in stages]
     return Grams(
         input=_gaussian(inputs, rule)[0],
         stages=jnp.stack([gram for gram, _ in made]),
-        linear=jnp.stack([info.linear_gram(own) for own in stages]),
+        linear=jnp.stack([info.linear_gram(x) for x in stages]),
         sigma=jnp.stack([sigma for _, sigma in made]),
     )
+
+
+def in_a_row(inputs: Any) -> jax.Array:
+    """One array (n, …) as it is, several as all their numbers for each sample."""
+    first, *more = map(jnp.asarray, jax.tree.leaves(inputs))
+    if not more:
+        return first
+    return jnp.concatenate([x.reshape(len(x), -1) for x in (first, *more)], axis=1)
 
 
 def _gaussian(x: jax.Array, rule: str | float) -> tuple[jax.Array, jax.Array]:
@@ -286,13 +291,7 @@ def quantities(
     whole = jnp.stack([target.gram, hadamard(*grams.stages)])
     single = jax.lax.map(entropy, jnp.concatenate([nodes, whole]))
     entropies, target_entropy, together = single[:-2], single[-2], single[-1]
-    rows, columns = np.triu_indices(count + 1)
-    joint = jax.lax.map(
-        lambda pair: entropy(hadamard(nodes[pair[0]], nodes[pair[1]])),
-        (jnp.asarray(rows), jnp.asarray(columns)),
-    )
-    joint = jnp.zeros((count + 1,) * 2).at[rows, columns].set(joint)
-    joint = jnp.maximum(joint, joint.T)
+    joint = _joint_entropies(nodes, entropy)
     information = entropies[:, None] + entropies[None, :] - joint
 
     # With the target: every T_k, every pair (T_{k−1}, T_k), and the shuffled control.
@@ -310,15 +309,6 @@ def quantities(
     previous_joint = jnp.diagonal(joint, offset=1)
     conditional = previous_joint + stage_joint[:-1] - entropies[:-1] - pair_joint
 
-    dealt = jnp.stack([target.gram, target.shuffled])
-    smooth = jax.lax.map(
-        functools.partial(smoother, epsilon=epsilon), jnp.concatenate([nodes, dealt])
-    )
-    of_stages = smooth[1:-2]
-
-    def nhsic(other: jax.Array) -> jax.Array:
-        return jnp.einsum("kij,ji->k", of_stages, other)
-
     return {
         "input_stage": information[0, 1:],
         "stage_target": about_target[1:],
@@ -326,9 +316,7 @@ def quantities(
         "previous_stage": jnp.diagonal(information, offset=1),
         "entropy": entropies[1:],
         "conditional_target": conditional,
-        "nhsic_input": nhsic(smooth[0]),
-        "nhsic_target": nhsic(smooth[-2]),
-        "nhsic_target_shuffled": nhsic(smooth[-1]),
+        **_normalized_hsic(nodes, target, epsilon),
         "effective_rank": jax.lax.map(info.effective_rank, grams.linear),
         "stage_stage": information[1:, 1:],
         "cka_stage": info.cka_matrix(grams.stages),
@@ -337,6 +325,36 @@ def quantities(
         "input_entropy": entropies[0],
         "target_entropy": target_entropy,
         "input_target": about_target[0],
+    }
+
+
+def _joint_entropies(
+    nodes: jax.Array, entropy: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Joint entropy of every two of (m, n, n) Grams, (m, m)."""
+    count = len(nodes)
+    rows, columns = np.triu_indices(count)
+    joint = jax.lax.map(
+        lambda pair: entropy(hadamard(nodes[pair[0]], nodes[pair[1]])),
+        (jnp.asarray(rows), jnp.asarray(columns)),
+    )
+    joint = jnp.zeros((count, count)).at[rows, columns].set(joint)
+    return jnp.maximum(joint, joint.T)
+
+
+def _normalized_hsic(
+    nodes: jax.Array, target: Target, epsilon: float
+) -> dict[str, jax.Array]:
+    """Of every stage with the input, which is the first node, and with the target."""
+    whole = jnp.concatenate([nodes, jnp.stack([target.gram, target.shuffled])])
+    smooth = jax.lax.map(functools.partial(smoother, epsilon=epsilon), whole)
+    return {
+        name: jnp.einsum("kij,ji->k", smooth[1:-2], smooth[place])
+        for name, place in (
+            ("nhsic_input", 0),
+            ("nhsic_target", -2),
+            ("nhsic_target_shuffled", -1),
+        )
     }
 
 

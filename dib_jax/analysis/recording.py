@@ -86,9 +86,11 @@ def _measure(
 ) -> Callable[[Any], dict[str, np.ndarray]]:
     """The network's variables → what a probe's file holds, by split/name."""
     splits = {name: getattr(experiment.dataset, name) for name in SPLITS}
-    sizes = {name: len(next(iter(split.values()))) for name, split in splits.items()}
+    lengths = {
+        name: len(next(iter(split.values()), ())) for name, split in splits.items()
+    }
     # The same number of both: what is estimated grows with it.
-    count = min(settings["samples"], *(size for size in sizes.values() if size))
+    count = min(settings["samples"], *filter(None, lengths.values()))
     if count < 2:
         raise ValueError(
             f"analysis.samples: a split has only {count} sample, and a probe needs 2 "
@@ -97,19 +99,21 @@ def _measure(
     samples: dict[str, Data] = {}
     targets: dict[str, probes.Target] = {}
     every: list[probes.Sizes] = []
-    for name in (name for name in SPLITS if sizes[name]):
+    for name in (name for name in SPLITS if lengths[name]):
         rows = sample_rows(splits[name], count, seed=_SEED)
-        taken = {key: jnp.asarray(x[rows]) for key, x in splits[name].items()}
+        taken: dict[str, Any] = {
+            key: jnp.asarray(x[rows]) for key, x in splits[name].items()
+        }
         samples[name] = experiment.data(taken)
         targets[name], of_split = _target(experiment, samples[name], taken)
         every.append(of_split)
     # One program for both splits: sizes that hold for each.
     shared = probes.Sizes()
-    if all(own.num_classes for own in every):
+    if all(sizes.num_classes for sizes in every):
         largest = (max(filter(None, each)) for each in zip(*every, strict=True))
         shared = probes.Sizes(*largest)
     else:
-        targets = {name: own._replace(labels=None) for name, own in targets.items()}
+        targets = {name: t._replace(labels=None) for name, t in targets.items()}
     run = _program(experiment, settings, samples["train"].prepare, shared, count)
 
     def measure(network: Any) -> dict[str, np.ndarray]:

@@ -76,7 +76,7 @@ def prepare(
         name: one of `downloadable`, or a set of one of them at another size: gtsrb48.
         root: the folder of data sets.
         archives: a folder with archives that need not be downloaded; "" for none.
-        report: is given a line where something should be said.
+        report: is called with each line for the user.
 
     Returns:
         The folder `<root>/<name>`.

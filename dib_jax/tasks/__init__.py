@@ -63,7 +63,7 @@ class Measure(NamedTuple):
     def inline(self) -> str:
         """The label within a sentence: `Accuracy` → accuracy, AP50 as it is."""
         head, tail = self.label[:1], self.label[1:]
-        return self.label if tail[:1].isupper() else head.lower() + tail
+        return head.lower() + tail if tail[:1].islower() else self.label
 
 
 def measures_of(results: Mapping[str, Any]) -> dict[str, Measure]:

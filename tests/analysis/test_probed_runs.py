@@ -5,14 +5,12 @@ import functools
 import numpy as np
 import pytest
 
-# Of the whole engine, as a config assembles it.
-assemble = pytest.importorskip("dib_jax.commands.assemble").assemble
-
-from dib_jax.commands.config import complete  # noqa: E402
-
-from dib_jax import checkpoints  # noqa: E402
-from dib_jax.analysis.recording import gather, probe_files, recorder  # noqa: E402
-from dib_jax.training.train import load_trained, train  # noqa: E402
+from dib_jax import checkpoints
+from dib_jax.analysis.recording import gather, probe_files, recorder
+from dib_jax.commands.assemble import assemble
+from dib_jax.commands.config import complete
+from dib_jax.training.finished import load_trained
+from dib_jax.training.train import train
 
 
 def small(*, algorithm="sequential", **changes):

@@ -18,6 +18,9 @@ from dib_jax.tasks.worth import Boxes, exhibits
 
 END_TO_END = {"name": "end_to_end", "blocks": 1}
 
+# But for the fixtures of this module, which are made with their figures.
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def text_of(path):
     """What one reads on the page, without its pictures and tags."""

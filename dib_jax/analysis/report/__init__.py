@@ -51,7 +51,7 @@ def write_report(
     """
     run = read_run(workdir)
     dataset, task = trained.experiment.dataset, trained.experiment.task
-    count = len(next(iter(dataset.test.values())))
+    count = len(next(iter(dataset.test.values()), ()))
     if not 0 < count == len(trained.outputs):
         raise ValueError(
             f"outputs of {len(trained.outputs)} samples for a test split of {count}: a "

@@ -13,7 +13,6 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -101,7 +100,7 @@ def builder(size: int = SIZE) -> type:
             VERSION = tfds.core.Version("1.0.0")
             pkg_dir_path = None
 
-            def _info(self) -> Any:
+            def _info(self) -> tfds.core.DatasetInfo:
                 features = {
                     "id": tfds.features.Text(),
                     "image": tfds.features.Image(shape=(size, size, 3)),
