@@ -3,57 +3,16 @@
 Command:  python -m experiments.run --config=configs/cifar100_vgg.py (or :quick)
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, complete, variant
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
-    if arg not in ("", "quick"):
-        raise ValueError(f'unknown variant {arg!r}: use ":quick", or none')
-    quick = arg == "quick"
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.workdir = ""
-    config.dataset = dict(
-        name="cifar100",
-        data_dir="",
-        val_fraction=0.05,
-        augment="crop,flip",
-        skip_bad_boxes=False,
-        skip_groups=(),
-        samples=0,
-        placement="auto",
+    quick = variant(arg, "quick")
+    return complete(
+        dataset=dict(name="cifar100", val_fraction=0.05, augment="crop,flip"),
+        model=dict(name="vgg", width=4 if quick else 64, pools=4),
+        optimizer=dict(learning_rate=0.1),
+        epochs=1 if quick else 60,
+        analysis=dict(every_epochs=1 if quick else 5),
     )
-    config.model = dict(name="vgg", depth=11, width=4 if quick else 64, pools=4)
-    config.head = dict(name="linear", pool=2)
-    config.task = dict(name="classification", label_smoothing=0.0)
-    config.objective = dict(
-        name="dib",
-        alpha=1.01,
-        beta=0.01,
-        compress="input",
-        bandwidth="mean",
-        relative=True,
-        per_channel=False,
-        samples=64,
-        every=4,
-        course="constant",
-    )
-    config.schedule = dict(
-        name="sequential", blocks=1, cache="auto", copies=0, renew=0, remat=False
-    )
-    config.optimizer = dict(
-        name="sgd",
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        momentum=0.9,
-        schedule="cosine",
-        warmup_epochs=1.0,
-    )
-    config.epochs = 1 if quick else 60  # per block of stages
-    config.batch_size = 128
-    config.precision = dict(compute="float32", information="float32")
-    config.analysis = dict(
-        every_epochs=1 if quick else 5, samples=256, alpha=1.01, bandwidth="mean"
-    )
-    return config

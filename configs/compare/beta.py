@@ -13,17 +13,16 @@ Command:  python -m experiments.compare --config=configs/compare/beta.py:NAME
     with NAME digits, quick, or cifar10, few, scale or joint (and --data_dir=DIR)
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _NAMES = ("digits", "cifar10", "few", "scale", "joint", "quick")
 _STAGES = 4  # of the network for CIFAR-10
 
 
-def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
+def get_config(arg: str = "digits") -> ConfigDict:
     """The comparison; `arg` is digits, cifar10, few, scale, joint or quick."""
-    if arg not in _NAMES:
-        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
-    config = ml_collections.ConfigDict()
+    variant(arg, *_NAMES)
+    config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     methods = {"beta_0": ("objective.beta=0",)}
     curves = []
@@ -50,10 +49,10 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         }
         for compress in ("input", "entropy"):
             way = f"objective.compress={compress}"
-            for stage, (own, weights) in alone.items():
+            for stage, (sizes, weights) in alone.items():
                 label = f"{compress}, {stage} stage alone"
                 by_stage = f"objective.beta=({', '.join(weights)})"
-                add(f"{compress}_{stage}", label, own, way, by_stage)
+                add(f"{compress}_{stage}", label, sizes, way, by_stage)
         entropy = ("objective.compress=entropy", "objective.beta={}")
         falling = (*entropy, "objective.course=falling")
         add("entropy_falling", "entropy, falling", (0.1,), *falling)
@@ -82,14 +81,14 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         methods["entropy_betaminus0p1"] = entropy
         methods["entropy_betaminus0p1_rate0p1"] = (*entropy, faster)
         methods["entropy_betaminus0p1_rate0p2"] = (*entropy, fastest)
-        methods["end_to_end_rate0p1"] = ("schedule.name=end_to_end", faster)
-        methods["end_to_end_rate0p2"] = ("schedule.name=end_to_end", fastest)
+        methods["end_to_end_rate0p1"] = ("algorithm.name=end_to_end", faster)
+        methods["end_to_end_rate0p2"] = ("algorithm.name=end_to_end", fastest)
         for compress in ("entropy", "input"):
             name = f"{compress}_relative"
             way = (f"objective.compress={compress}", "objective.relative=True")
             add(name, f"{compress}, relative", (0.1, 1.0), *way, "objective.beta={}")
-            kept = (*way, "objective.beta=-1.0", fastest)
-            methods[f"{name}_betaminus1_rate0p2"] = kept
+            paid = (*way, "objective.beta=-1.0", fastest)
+            methods[f"{name}_betaminus1_rate0p2"] = paid
     if arg == "joint":
         # The joint kernel of the channels, each in units of its own scale.
         scale, joint = "objective.relative=True", "objective.per_channel=True"
@@ -97,21 +96,18 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             name: f"optimizer.learning_rate={rate}"
             for name, rate in {"rate0p2": 0.2, "rate0p4": 0.4}.items()
         }
-        kept = ("objective.compress=entropy", scale, "objective.beta=-1.0")
+        paid = ("objective.compress=entropy", scale, "objective.beta=-1.0")
         for name, rate in rates.items():
             methods[f"beta_0_{name}"] = ("objective.beta=0", rate)
-            methods[f"entropy_relative_betaminus1_{name}"] = (*kept, rate)
-            methods[f"entropy_joint_betaminus1_{name}"] = (*kept, joint, rate)
+            methods[f"entropy_relative_betaminus1_{name}"] = (*paid, rate)
+            methods[f"entropy_joint_betaminus1_{name}"] = (*paid, joint, rate)
         for compress in ("entropy", "input"):
             way = (f"objective.compress={compress}", scale, joint)
             name, label = f"{compress}_joint", f"{compress}, joint"
             add(name, label, (0.1, 1.0), *way, "objective.beta={}")
-            methods[f"{name}_betaminus1_rate0p2"] = (
-                *way,
-                "objective.beta=-1.0",
-                rates["rate0p2"],
-            )
-    config.methods = {"end_to_end": ("schedule.name=end_to_end",), **methods}
+            faster = (*way, "objective.beta=-1.0", rates["rate0p2"])
+            methods[f"{name}_betaminus1_rate0p2"] = faster
+    config.methods = {"end_to_end": ("algorithm.name=end_to_end",), **methods}
     config.curves = tuple(curves)
     config.axis = "β"
     plain = "objective.relative=False"

@@ -12,13 +12,13 @@ stage in turn and twelve for others, so that all but end_to_end_short pass over 
 as often, each at the rate that the 10,000 pictures chose for it; two hours of one core.
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _CROSS_ENTROPY = "objective.name=cross_entropy"
-_AUGLOCAL = (_CROSS_ENTROPY, "head.name=augmented", "schedule.name=parallel")
+_AUGLOCAL = (_CROSS_ENTROPY, "head.name=augmented", "algorithm.name=parallel")
 _PREDSIM = (
     "objective.name=similarity",
-    "schedule.name=parallel",
+    "algorithm.name=parallel",
     "optimizer.name=adamw",
 )
 _K3 = ("head.name=conv", "head.layers=2")
@@ -29,23 +29,20 @@ def _rate(value: float) -> str:
     return f"optimizer.learning_rate={value}"
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The comparison; `arg` may be "search", "rates" or "full"."""
-    if arg not in ("", "search", "rates", "full"):
-        raise ValueError(
-            f'unknown variant {arg!r}: use ":search", ":rates", ":full" or none'
-        )
-    config = ml_collections.ConfigDict()
+    variant(arg, "search", "rates", "full")
+    config = ConfigDict()
     if arg == "full":
         config.base = "configs/cifar10_cnn.py"
-        at_once, linear = "schedule.name=parallel", "head.name=linear"
-        smoothed, blocks = "task.label_smoothing=0.1", "schedule.blocks=2"
+        at_once, linear = "algorithm.name=parallel", "head.name=linear"
+        smoothed, blocks = "task.label_smoothing=0.1", "algorithm.blocks=2"
         # The best of cifar10.py:rates and :search on the validation split.
         config.methods = {
-            "end_to_end": ("schedule.name=end_to_end", "epochs=12", _rate(0.4)),
-            "end_to_end_short": ("schedule.name=end_to_end", _rate(0.2)),
+            "end_to_end": ("algorithm.name=end_to_end", "epochs=12", _rate(0.4)),
+            "end_to_end_short": ("algorithm.name=end_to_end", _rate(0.2)),
             "end_to_end_smoothed": (
-                "schedule.name=end_to_end",
+                "algorithm.name=end_to_end",
                 "epochs=12",
                 _rate(0.4),
                 smoothed,
@@ -64,20 +61,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 _rate(0.2),
             ),
             "auglocal": (*_AUGLOCAL, "epochs=12", _rate(0.4)),
-            "predsim": (
-                *_PREDSIM,
-                linear,
-                "epochs=12",
-                _rate(2e-2),
-            ),
+            "predsim": (*_PREDSIM, linear, "epochs=12", _rate(2e-2)),
         }
         config.datasets = {
             "cifar10": (
                 "model.widths=16,32,64",
                 "model.pools=2",
                 "model.convolutions=1",
-                "schedule.copies=1",
-                "schedule.renew=2",
+                "cache.copies=1",
+                "cache.renew=2",
                 "epochs=4",
                 "analysis.every_epochs=0",
             )
@@ -88,15 +80,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.like = "configs/compare/digits.py" + (":search" if arg == "search" else "")
     if arg == "rates":
         config.methods = {
-            "end_to_end": ("schedule.name=end_to_end",),
-            "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
+            "end_to_end": ("algorithm.name=end_to_end",),
+            "end_to_end_k3": ("algorithm.name=end_to_end", *_K3),
             # _long has as many passes over the data as three stages in turn.
-            "end_to_end_k3_long": ("schedule.name=end_to_end", *_K3, "epochs=9"),
+            "end_to_end_k3_long": ("algorithm.name=end_to_end", *_K3, "epochs=9"),
             "greedy_dib": (),
             "cross_entropy_k1": (_CROSS_ENTROPY,),
             "greedy_dib_k3": _K3,
             "cross_entropy_k3": (_CROSS_ENTROPY, *_K3),
-            "greedy_dib_k3_long": ("schedule.name=parallel", *_K3, "epochs=9"),
+            "greedy_dib_k3_long": ("algorithm.name=parallel", *_K3, "epochs=9"),
             "greedy_dib_augmented": ("head.name=augmented",),
             "auglocal": _AUGLOCAL,
             "predsim": _PREDSIM,

@@ -1,32 +1,31 @@
-"""What it changes to train on kept augmented copies instead of new augmentation.
+"""What it changes to train on stored augmented copies instead of new augmentation.
 
 Stages in turn on new augmentation at every step, for which the frozen stages run
-forward again (schedule.copies=0); on one augmented copy and on one for each of eight
-epochs, whose outputs are kept; and on one that is renewed after 1, 2 and 4 epochs. On
+forward again (cache.copies=0); on one augmented copy and on one for each of eight
+epochs, whose outputs are stored; and on one that is renewed after 1, 2 and 4 epochs. On
 10,000 pictures of CIFAR-10; and end to end.
 
 Command:  python -m experiments.compare --config=configs/compare/copies.py
     --data_dir=DIR
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The comparison; it has no variants."""
-    if arg:
-        raise ValueError(f"unknown variant {arg!r}: there is none")
-    config = ml_collections.ConfigDict()
+    variant(arg)
+    config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     config.methods = {
-        "end_to_end": ("schedule.name=end_to_end",),
+        "end_to_end": ("algorithm.name=end_to_end",),
         "new_at_every_step": (),
         **{
-            f"renewed_{epochs}": ("schedule.copies=1", f"schedule.renew={epochs}")
+            f"renewed_{epochs}": ("cache.copies=1", f"cache.renew={epochs}")
             for epochs in (1, 2, 4)
         },
-        "copies_1": ("schedule.copies=1",),
-        "copies_8": ("schedule.copies=8",),
+        "copies_1": ("cache.copies=1",),
+        "copies_8": ("cache.copies=8",),
     }
     config.datasets = {
         "cifar10": (

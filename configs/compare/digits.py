@@ -8,7 +8,7 @@ four settings of every method on the validation split: two learning rates times 
 values of what is the method's own, or of the weight decay where it has nothing else.
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 # What :quick compares.
 _QUICK = (
@@ -25,7 +25,7 @@ _QUICK = (
 
 # What :search tries of a method's own; of all others, the weight decay.
 _BETAS = ("objective.beta=0.003", "objective.beta=0.03")
-_OWN = {
+_SPECIAL = {
     "end_to_end_dib": _BETAS,
     "greedy_dib": _BETAS,
     "dib_compress_entropy": _BETAS,
@@ -34,7 +34,7 @@ _OWN = {
     "greedy_dib_k3": _BETAS,
     "greedy_dib_augmented": _BETAS,
     "greedy_dib_momentum": _BETAS,
-    "momentum": ("head.decay=0.99", "head.decay=0.999"),
+    "momentum": ("algorithm.decay=0.99", "algorithm.decay=0.999"),
     "predsim": ("objective.beta=0.9", "objective.beta=0.99"),
     "infopro_contrastive": (
         "objective.reconstruct=(5.0, 0.2)",
@@ -53,12 +53,10 @@ _ADAM_RATES = ("optimizer.learning_rate=5e-3", "optimizer.learning_rate=2e-2")
 _WEIGHT_DECAYS = ("optimizer.weight_decay=5e-4", "optimizer.weight_decay=2e-3")
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The comparison; `arg` may be "quick" or "search"."""
-    if arg not in ("", "quick", "search"):
-        raise ValueError(f'unknown variant {arg!r}: use ":quick", ":search" or none')
-    quick = arg == "quick"
-    config = ml_collections.ConfigDict()
+    quick = variant(arg, "quick", "search") == "quick"
+    config = ConfigDict()
     config.base = "configs/digits_cnn.py" + (":quick" if quick else "")
     residual = ("model.name=resnet", "model.depth=14", "model.width=8")
     k2 = ("head.name=conv", "head.layers=1")
@@ -66,10 +64,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # 2e-3 instead is 8 to 10 points worse on the validation split of cifar10.py.
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=1e-2")
     methods = {
-        "end_to_end": ("schedule.name=end_to_end",),
+        "end_to_end": ("algorithm.name=end_to_end",),
         # The heads of k = 3 are two convolutions more than the network has.
-        "end_to_end_k3": ("schedule.name=end_to_end", *k3),
-        "end_to_end_dib": ("schedule.name=end_to_end_penalized",),
+        "end_to_end_k3": ("algorithm.name=end_to_end", *k3),
+        "end_to_end_dib": ("algorithm.name=end_to_end_penalized",),
         "greedy_dib": (),
         "dib_no_penalty": ("objective.beta=0",),
         "dib_compress_entropy": ("objective.compress=entropy",),
@@ -83,49 +81,49 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "auglocal": (
             "objective.name=cross_entropy",
             "head.name=augmented",
-            "schedule.name=parallel",
+            "algorithm.name=parallel",
         ),
         "momentum": (
             "objective.name=cross_entropy",
             "head.name=momentum",
-            "schedule.name=parallel",
+            "algorithm.name=momentum",
         ),
         "greedy_dib_augmented": ("head.name=augmented",),
-        "greedy_dib_momentum": ("head.name=momentum", "schedule.name=parallel"),
-        "decoupled": ("objective.name=cross_entropy", "schedule.name=parallel"),
-        "predsim": ("objective.name=similarity", "schedule.name=parallel", *adam),
+        "greedy_dib_momentum": ("head.name=momentum", "algorithm.name=momentum"),
+        "decoupled": ("objective.name=cross_entropy", "algorithm.name=parallel"),
+        "predsim": ("objective.name=similarity", "algorithm.name=parallel", *adam),
         "similarity": (
             "objective.name=similarity",
             "objective.beta=1",
-            "schedule.name=parallel",
+            "algorithm.name=parallel",
             *adam,
         ),
-        "infopro_contrastive": ("objective.name=infopro", "schedule.name=parallel"),
+        "infopro_contrastive": ("objective.name=infopro", "algorithm.name=parallel"),
         "infopro_softmax": (
             "objective.name=infopro",
             "objective.prediction=classification",
-            "schedule.name=parallel",
+            "algorithm.name=parallel",
         ),
         "hsic_bottleneck": (
             "objective.name=hsic_bottleneck",
-            "schedule.name=parallel_readout",
+            "algorithm.name=parallel_readout",
             *adam,
         ),
         "plausible_hsic": (
             "objective.name=plausible_hsic",
             "objective.groups=16",
-            "schedule.name=parallel",
+            "algorithm.name=parallel",
             *adam,
         ),
         "kernel_alignment": ("objective.name=kernel_alignment",),
         # Transport is for residual networks: its own network, and what to compare with.
-        "resnet_trgl": ("objective.name=trgl", "schedule.name=parallel", *residual),
+        "resnet_trgl": ("objective.name=trgl", "algorithm.name=parallel", *residual),
         "resnet_cross_entropy": (
             "objective.name=cross_entropy",
-            "schedule.name=parallel",
+            "algorithm.name=parallel",
             *residual,
         ),
-        "resnet_end_to_end": ("schedule.name=end_to_end", *residual),
+        "resnet_end_to_end": ("algorithm.name=end_to_end", *residual),
     }
     config.methods = {
         name: overrides
@@ -135,9 +133,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg == "search":
         config.search = {
             name: tuple(
-                (rate, own)
+                (rate, special)
                 for rate in (_ADAM_RATES if set(adam) <= set(overrides) else _RATES)
-                for own in _OWN.get(name, _WEIGHT_DECAYS)
+                for special in _SPECIAL.get(name, _WEIGHT_DECAYS)
             )
             for name, overrides in methods.items()
         }

@@ -1,4 +1,4 @@
-"""Whether paying stages for entropy helps: with two kinds of heads, on three data sets.
+"""Whether a reward for entropy helps stages: two kinds of heads, three data sets.
 
 β = −0.1 on H(T), with widths that are not relative the best that beta.py:cifar10 found,
 beside no term and end to end.
@@ -8,7 +8,7 @@ Command:  python -m experiments.compare --config=configs/compare/entropy.py:NAME
     (all pictures, one seed); all but the digits with --data_dir=DIR
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _NAMES = ("digits", "fashion_mnist", "cifar10", "cifar10_full")
 _LINEAR = "head.name=linear"
@@ -18,17 +18,16 @@ _PLAIN = "objective.relative=False"
 _ENTROPY = ("objective.compress=entropy", "objective.beta=-0.1", _PLAIN)
 
 
-def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
+def get_config(arg: str = "digits") -> ConfigDict:
     """The comparison; `arg` is one of those that the module names."""
-    if arg not in _NAMES:
-        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
-    config = ml_collections.ConfigDict()
+    variant(arg, *_NAMES)
+    config = ConfigDict()
     config.like = f"configs/compare/{arg}.py".replace("_full.py", ".py:full")
     config.methods = {
-        "end_to_end": ("schedule.name=end_to_end", _LINEAR),
+        "end_to_end": ("algorithm.name=end_to_end", _LINEAR),
         "linear_no_term": (_LINEAR, _NO_TERM),
         "linear_entropy": (_LINEAR, *_ENTROPY),
-        "end_to_end_k3": ("schedule.name=end_to_end", *_K3),
+        "end_to_end_k3": ("algorithm.name=end_to_end", *_K3),
         "k3_no_term": (*_K3, _NO_TERM),
         "k3_entropy": (*_K3, *_ENTROPY),
     }

@@ -7,15 +7,15 @@ Widths of 16 to 64 and four epochs a stage keep 28 methods of three seeds near t
 hours of one core.
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The comparison; `arg` may be "search"."""
-    if arg not in ("", "search"):
-        raise ValueError(f'unknown variant {arg!r}: use ":search" or none')
-    config = ml_collections.ConfigDict()
-    config.like = "configs/compare/digits.py" + (":search" if arg else "")
+    config = ConfigDict()
+    config.like = "configs/compare/digits.py" + (
+        ":search" if variant(arg, "search") else ""
+    )
     config.datasets = {
         "fashion_mnist": (
             "dataset.name=fashion_mnist",

@@ -10,12 +10,12 @@ Command:  python -m experiments.compare --config=configs/compare/greedy.py
     --data_dir=DIR      (or greedy.py:long)
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _K3 = ("head.name=conv", "head.layers=2")
 _AUGMENTED = "head.name=augmented"
-_AT_ONCE = "schedule.name=parallel"
-_BLOCKS = "schedule.blocks=2"
+_AT_ONCE = "algorithm.name=parallel"
+_BLOCKS = "algorithm.blocks=2"
 _SMOOTHED = "task.label_smoothing=0.1"
 # Stages are paid for entropy.
 _ENTROPY = (
@@ -32,15 +32,13 @@ _JOINT = (
 _RATES = ("optimizer.learning_rate=0.2", "optimizer.learning_rate=0.4")
 
 
-def get_config(arg: str = "") -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The comparison; `arg` may be "long"."""
-    if arg not in ("", "long"):
-        raise ValueError(f'unknown variant {arg!r}: use ":long" or none')
-    passes = 27 if arg else 9
-    end_to_end = ("schedule.name=end_to_end", *_K3, f"epochs={passes}")
+    passes = 27 if variant(arg, "long") else 9
+    end_to_end = ("algorithm.name=end_to_end", *_K3, f"epochs={passes}")
     at_once = (_AT_ONCE, f"epochs={passes}")
     in_turn = (f"epochs={passes // 3}",)
-    config = ml_collections.ConfigDict()
+    config = ConfigDict()
     config.like = "configs/compare/cifar10.py"
     config.methods = {
         "end_to_end_k3": end_to_end,

@@ -3,7 +3,7 @@
 Three methods × three seeds of one network of four stages, probed after every epoch. End
 to end has as many epochs as the four stages have together that train one after the
 other. Large batches and no augmentation, so that convergence takes several epochs and
-can be seen, and the output of frozen stages is kept.
+can be seen, and the output of frozen stages is stored.
 
 Command:  python -m experiments.compare --config=configs/compare/information.py:NAME
     with NAME fashion_mnist, cifar10, or quick, the embedded digits in a few minutes
@@ -14,21 +14,20 @@ Then:     python -m experiments.analyze --workdir runs/compare-information-NAME/
     sentences go into the folder and the report of every run.
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _NAMES = ("fashion_mnist", "cifar10", "quick")
 
 
-def get_config(arg: str = "fashion_mnist") -> ml_collections.ConfigDict:
+def get_config(arg: str = "fashion_mnist") -> ConfigDict:
     """The comparison; `arg` is the name of a data set, or "quick"."""
-    if arg not in _NAMES:
-        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_NAMES)}")
+    variant(arg, *_NAMES)
     quick = arg == "quick"
     epochs = {"fashion_mnist": 4, "cifar10": 6, "quick": 2}[arg]  # of each stage
     name = "digits" if quick else arg
-    config = ml_collections.ConfigDict()
+    config = ConfigDict()
     config.base = "configs/digits_cnn.py"
-    end_to_end = ("schedule.name=end_to_end", f"epochs={4 * epochs}")
+    end_to_end = ("algorithm.name=end_to_end", f"epochs={4 * epochs}")
     config.methods = {
         "end_to_end": end_to_end,
         "greedy_dib": (),

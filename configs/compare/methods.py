@@ -8,12 +8,12 @@ one table: 28 methods, four settings of each, the best with three seeds. Some fo
 of one core.
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> ConfigDict:
     """The comparison."""
-    config = ml_collections.ConfigDict()
+    config = ConfigDict()
     config.like = tuple(
         f"configs/compare/{name}.py:search"
         for name in ("digits", "fashion_mnist", "cifar10")

@@ -9,7 +9,7 @@ Command:  python -m experiments.compare --config=configs/compare/penalty.py:NAME
 What it costs:  python -m experiments.benchmark overhead
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 _WAYS = {
     "all": ("objective.samples=0", "objective.every=1"),
@@ -20,11 +20,10 @@ _WAYS = {
 }
 
 
-def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
+def get_config(arg: str = "digits") -> ConfigDict:
     """The comparison; `arg` is digits or fashion_mnist."""
-    if arg not in ("digits", "fashion_mnist"):
-        raise ValueError(f"unknown variant {arg!r}: use digits or fashion_mnist")
-    config = ml_collections.ConfigDict()
+    variant(arg, "digits", "fashion_mnist")
+    config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     config.methods = {
         "none": ("objective.beta=0",),

@@ -4,7 +4,7 @@ Command:  python -m experiments.compare --config=configs/compare/traffic_signs.p
     with NAME gtsrb_cnn, gtsrb_detection or roadsign_detection
 """
 
-import ml_collections
+from dib_jax.commands.config import ConfigDict, variant
 
 # What differs from the config of that name: epochs, so that six runs end within an hour
 # or two on two cores.
@@ -15,15 +15,14 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def get_config(arg: str = "gtsrb_cnn") -> ml_collections.ConfigDict:
+def get_config(arg: str = "gtsrb_cnn") -> ConfigDict:
     """The comparison; `arg` is the name of a config of traffic signs."""
-    if arg not in _SETTINGS:
-        raise ValueError(f"unknown variant {arg!r}: use one of {', '.join(_SETTINGS)}")
-    config = ml_collections.ConfigDict()
+    variant(arg, *_SETTINGS)
+    config = ConfigDict()
     config.base = f"configs/{arg}.py"
     config.methods = {
         "greedy_dib": (),
-        "end_to_end": ("schedule.name=end_to_end",),
+        "end_to_end": ("algorithm.name=end_to_end",),
     }
     config.datasets = {arg: _SETTINGS[arg]}
     config.seeds = (0, 1, 2)

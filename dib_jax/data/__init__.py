@@ -13,20 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import (
-    Dataset,
-    Split,
-    check_boxes,
-    check_dataset,
-    check_groups,
-    check_split,
-    without_groups,
-)
+from dib_jax.data.dataset import Dataset, check_dataset, check_groups, without_groups
+from dib_jax.data.kind import Kind, Split, size
+from dib_jax.data.pictures import PICTURES, check_boxes
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
+from dib_jax.data.vectors import VECTORS
 
-__all__ = ["Dataset", "check_boxes", "check_name", "data_root", "known_names", "load"]
+__all__ = [
+    "Dataset",
+    "Kind",
+    "Split",
+    "check_boxes",
+    "check_name",
+    "data_root",
+    "kind_named",
+    "known_names",
+    "load",
+    "size",
+]
 
 _TRAINING = ("train", "validation")
 _SPLITS = (*_TRAINING, "test")
@@ -79,18 +85,18 @@ def load(
         arrays = getattr(dataset, key)
         if arrays:
             classes = len(dataset.class_names)
-            split = check_split(arrays, source=sources[key], num_classes=classes)
+            split = dataset.kind.check(arrays, source=sources[key], num_classes=classes)
             if boxes:
                 split = check_boxes(
                     split, source=sources[key], skip_bad_boxes=skip_bad_boxes
                 )
-            if count := len(arrays["labels"]) - len(split["labels"]):
+            if count := size(arrays) - size(split):
                 skipped[key] = count
         splits[key] = split if arrays else {}
     check_groups([splits[key] for key in _TRAINING], skip_groups, name=name)
     for key in _TRAINING:
         splits[key] = without_groups(splits[key], skip_groups)
-    whole = len(splits["train"].get("labels", ()))
+    whole = size(splits["train"])
     splits["train"] = _part(splits["train"], samples, name=name)
     notes = [dataset.description] if dataset.description else []
     if skipped:
@@ -100,21 +106,20 @@ def load(
         numbers = ", ".join(map(str, skip_groups))
         notes.append(f"groups left out of training: {numbers}")
     if samples:
-        used = len(splits["train"]["labels"])
+        used = size(splits["train"])
         notes.append(f"{used} of {whole} training samples used")
     dataset = check_dataset(
-        Dataset(
+        dataset._replace(
             name=name,
             train=splits["train"],
             validation=splits["validation"],
             test=splits["test"],
-            class_names=dataset.class_names,
             description="; ".join(notes),
             skipped=sum(skipped.values()),
         )
     )
     train, validation = dataset.train, dataset.validation
-    if val_fraction and validation and len(validation["labels"]):
+    if val_fraction and size(validation):
         return dataset
     labels, groups = train["labels"], train.get("groups")
     kept, held = split_rows(labels, groups, fraction=val_fraction, seed=seed)
@@ -128,7 +133,7 @@ def _part(train: Split, samples: int, *, name: str) -> Split:
     """Some samples of a training split, always the same ones."""
     if not samples:
         return train
-    count = len(train["labels"])
+    count = size(train)
     if not 0 < samples <= count:
         raise ValueError(
             f"samples: {samples} of the {count} training samples of {name!r}; use 1 to "
@@ -145,6 +150,24 @@ def _part(train: Split, samples: int, *, name: str) -> Split:
             f"samples: {samples} of {name!r} are less than half of its smallest group"
         ) from None
     return {key: value[rows] for key, value in train.items()}
+
+
+def kind_named(name: str) -> Kind:
+    """A kind of sample of this package.
+
+    Args:
+        name: as of `Kind`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    for kind in (PICTURES, VECTORS):
+        if kind.name == name:
+            return kind
+    raise ValueError(
+        f"samples of the kind {name!r} are not of this package; their data set is "
+        "needed"
+    )
 
 
 def known_names() -> tuple[str, ...]:

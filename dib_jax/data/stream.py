@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dib_jax.data.dataset import Split
+from dib_jax.data.kind import Split
 
 _THREADS = 4
 _AHEAD = 4  # chunks that are ready before they are asked for

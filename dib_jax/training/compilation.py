@@ -1,115 +1,287 @@
-"""The compiled epoch of the blocks that train, and what the compiler says of a step."""
+"""The compiled epoch of a phase: one `lax.scan` over its steps."""
 
 import concurrent.futures
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dib_jax.algorithms import Batch, Network, Phase, State
+from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
-from dib_jax.training.cache import Kept
-from dib_jax.training.devices import (
-    by_sample,
-    put,
-    replicated,
-)
-from dib_jax.training.steps import (
-    Block,
-    StageState,
-    Variables,
-    epoch_rows,
-    train_step,
-    train_steps,
-    with_prepare,
-)
+from dib_jax.training.devices import by_sample, put, replicated, split_evenly
+from dib_jax.training.experiment import Experiment
+from dib_jax.training.storage import Stored, as_stored, chain, passed
 
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
 _CHUNK_BYTES = 2**26
 
 
-def compile_epoch(
-    blocks: tuple[Block, ...],
-    states: tuple[StageState, ...],
-    trunk: tuple[Variables, ...],
-    kept: Kept,
-    keys: tuple[jax.Array, ...],
-    mesh: jax.sharding.Mesh,
-) -> tuple[Callable[..., Any], dict[str, int | None], float]:
-    """The compiled epoch, the compiler's figures for one step, and seconds it took.
+class Keys(NamedTuple):
+    """PRNG keys of a phase's training: of its steps, orders of samples and copies."""
 
-    The epoch is one `lax.scan`, or one for each chunk where data come from the host. It
-    takes states, trunk, what is kept (as here, or drawn anew) and keys.
+    step: jax.Array
+    order: jax.Array
+    copies: jax.Array
+
+
+def keys_of(experiment: Experiment, phase: Phase) -> Keys:
+    """The keys of a phase; those of two phases have nothing in common.
+
+    Args:
+        experiment: the experiment.
+        phase: one of its phases.
+    """
+    key = jax.random.split(jax.random.fold_in(experiment.key, phase.exits[0]))[1]
+    step, order = jax.random.split(key)
+    return Keys(step, order, jax.random.split(key, 3)[2])
+
+
+def one_step(
+    experiment: Experiment,
+    index: int,
+    stored: Stored,
+    state: State,
+    network: Network,
+    common: Any,
+    leaves: dict[str, Any],
+    key: jax.Array,
+    step: jax.Array,
+) -> tuple[State, Any]:
+    """One step of a phase, from rows of a split to the new state and its terms.
+
+    Args:
+        experiment: the experiment.
+        index: number of the phase.
+        stored: the split, for its structure.
+        state: of the phase.
+        network: what is trained before.
+        common: what all samples share.
+        leaves: rows of the split's leaves.
+        key: PRNG key of the phase's steps.
+        step: updates that the phase has made.
+    """
+    samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
+    augment_key, key = jax.random.split(jax.random.fold_in(key, step))
+    if experiment.augment and given is None:
+        samples = apart(experiment.augment, augment_key, samples, step)
+    batch = experiment.prepare(samples, common)._replace(given=given)
+    if given is None:
+        batch = passed(chain(experiment, index), network, batch)
+    return experiment.phases[index].step(state, network, batch, key)
+
+
+def epoch_rows(
+    key: jax.Array, step: jax.Array, *, samples: int, batch_size: int, copies: int = 1
+) -> jax.Array:
+    """Which rows of the training split an epoch's steps take: a new random order.
+
+    Args:
+        key: PRNG key of the orders.
+        step: updates that the phase has made.
+        samples: of the training split.
+        batch_size: samples of a step.
+        copies: of the split that there are.
+
+    Returns:
+        (steps, batch_size), rows among copies · samples, all of one copy, each copy in
+        turn; the samples mod batch_size last ones of the order are left out.
+    """
+    steps = samples // batch_size
+    order = jax.random.permutation(jax.random.fold_in(key, step), samples)
+    order = order[: steps * batch_size]
+    copy = step // steps % copies
+    rows = (order + copy * samples).reshape(steps, batch_size)
+    return rows.astype(jnp.int32)
+
+
+def batch_size(experiment: Experiment, stored: Stored) -> int:
+    """Samples of a step: the config's, or all that a phase has left.
+
+    Args:
+        experiment: the experiment.
+        stored: the training split as the phase reads it.
+    """
+    return min(experiment.batch_size, stored.length)
+
+
+class Epoch(NamedTuple):
+    """A compiled epoch.
+
+    Attributes:
+        run: (state, network, stored, steps made) → (state, terms), each term (steps,).
+        steps: updates that it makes.
+        figures: of the compiler, for one step.
+        seconds: that compilation took.
+    """
+
+    run: Callable[[State, Network, Stored, int], tuple[State, Any]]
+    steps: int
+    figures: dict[str, int | None]
+    seconds: float
+
+
+def compile_epoch(
+    experiment: Experiment, index: int, state: State, network: Network, stored: Stored
+) -> Epoch:
+    """Compile the epoch of a phase.
+
+    It is one `lax.scan`, or one for each chunk where samples come from the host.
+
+    Args:
+        experiment: the experiment.
+        index: number of the phase.
+        state: of the phase.
+        network: what is trained before.
+        stored: the training split; another one of the same shapes can be run, too.
     """
     start = time.monotonic()
-    whole = replicated(mesh)
-    arrays = kept.arrays
-    batch_size = blocks[0].batch_size
-    samples = len(arrays["images"]) // kept.copies
-    rows_of = jax.jit(
-        functools.partial(epoch_rows, blocks[0], samples=samples, copies=kept.copies),
-        out_shardings=whole,
-    )
-    steps = samples // batch_size
-    step_bytes = batch_size * sum(leaf[0].nbytes for leaf in kept.streamed.values())
+    whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
+    keys = put(keys_of(experiment, experiment.phases[index]), whole)
+    steps = stored.length // size
+    step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
     chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
-
-    def run_steps(states: Any, prepare: Any, *others: Any, keys: Any) -> Any:
-        return train_steps(with_prepare(blocks, prepare), states, *others, keys=keys)
-
-    def step(states: Any, prepare: Any, *others: Any, keys: Any) -> Any:
-        return train_step(with_prepare(blocks, prepare), states, *others, keys=keys)
-
-    def like(arrays: dict[str, Any], *shape: int) -> dict[str, Any]:
-        split = by_sample(mesh, axis=len(shape) - 1)
-        return {
-            name: jax.ShapeDtypeStruct(
-                (*shape, *leaf.shape[1:]), leaf.dtype, sharding=split
-            )
-            for name, leaf in arrays.items()
-        }
-
-    prepare = put(blocks[0].prepare, whole)
-    batch = like(arrays, batch_size)
-    jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-    lowered_step = jit(step).lower(states, prepare, trunk, batch, keys=keys)
+    lowered_step = lower_step(experiment, index, stored, state, network)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled_step = beside.submit(lowered_step.compile)
         compiled = {
-            size: jit(run_steps)
-            .lower(
-                states,
-                prepare,
-                trunk,
-                kept.data,
-                jax.ShapeDtypeStruct((size, batch_size), jnp.int32, sharding=whole),
-                like(kept.streamed, size, batch_size),
-                keys=keys,
-            )
-            .compile()
-            for size in {chunk, steps % chunk or chunk}
+            count: _lower_steps(
+                experiment, index, stored, state, network, count
+            ).compile()
+            for count in {chunk, steps % chunk or chunk}
         }
         figures = compiler_figures(compiled_step.result())
+    rows_of = jax.jit(
+        functools.partial(
+            epoch_rows, samples=stored.length, batch_size=size, copies=stored.copies
+        ),
+        out_shardings=whole,
+    )
 
-    def epoch(states: Any, trunk: Any, kept: Kept, keys: Any) -> Any:
-        terms: list[Any] = []
-        rows = np.asarray(rows_of(keys[0], states[0].step))
-        read = stream(kept.streamed, rows, steps=chunk) if kept.streamed else [{}]
+    def run(
+        state: State, network: Network, stored: Stored, made: int
+    ) -> tuple[State, Any]:
+        recorded: list[Any] = []
+        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
+        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
         for first, sent in zip(range(0, steps, chunk), read, strict=True):
             # One chunk at work and one that waits: the device need not hold them all.
-            jax.block_until_ready(terms[-2:-1])
+            jax.block_until_ready(recorded[-2:-1])
             some = put(rows[first : first + chunk], whole)
-            sent = put(sent, by_sample(mesh, axis=1))
-            states, own = compiled[len(some)](
-                states, prepare, trunk, kept.data, some, sent, keys=keys
-            )
-            terms.append(own)
-        return states, jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
+            sent = put(sent, by_sample(experiment.mesh, size, axis=1))
+            number = put(np.int32(made + first), whole)
+            state, terms = compiled[len(some)](
+                state, network, stored.common, stored.on_device, some, sent,
+                keys.step, number,
+            )  # fmt: skip
+            recorded.append(terms)
+        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
 
-    return epoch, figures, time.monotonic() - start
+    return Epoch(run, steps, figures, time.monotonic() - start)
+
+
+def _lower_steps(
+    experiment: Experiment,
+    index: int,
+    stored: Stored,
+    state: State,
+    network: Network,
+    count: int,
+) -> jax.stages.Lowered:
+    """So many steps of a phase as a program."""
+    whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
+    step = functools.partial(one_step, experiment, index, stored)
+
+    def run_steps(
+        state: State,
+        network: Network,
+        common: Any,
+        data: Any,
+        rows: jax.Array,
+        sent: Any,
+        key: jax.Array,
+        first: jax.Array,
+    ) -> tuple[State, Any]:
+        def body(state: State, now: tuple[jax.Array, Any, jax.Array]) -> Any:
+            rows, sent, number = now
+            leaves = {name: leaf[rows] for name, leaf in data.items()} | sent
+            return step(state, network, common, leaves, key, number)
+
+        numbers = first + jnp.arange(len(rows), dtype=jnp.int32)
+        return jax.lax.scan(body, state, (rows, sent, numbers))
+
+    return jax.jit(run_steps, donate_argnums=0, out_shardings=whole).lower(
+        state,
+        network,
+        stored.common,
+        stored.on_device,
+        jax.ShapeDtypeStruct((count, size), jnp.int32, sharding=whole),
+        _like(experiment, stored.on_host, count, size),
+        put(keys_of(experiment, experiment.phases[index]).step, whole),
+        put(np.int32(0), whole),
+    )
+
+
+def outline(
+    experiment: Experiment, index: int, *, given: bool = True
+) -> tuple[Stored, State, Network]:
+    """What a phase's step is compiled from, as shapes: nothing is computed.
+
+    Args:
+        experiment: the experiment; an algorithm's `enter` is left out.
+        index: number of the phase.
+        given: whether what frozen parts make of samples is kept, or else computed.
+
+    Returns:
+        The training split, the phase's state and the network before it.
+    """
+
+    def made(key: jax.Array, example: Batch) -> tuple[State, Network, Any]:
+        network = experiment.algorithm.network
+        for phase in experiment.phases[:index]:
+            network = phase.read(phase.init(key, network, example), network)
+        state = experiment.phases[index].init(key, network, example)
+        before = passed(chain(experiment, index), network, example).given
+        return state, network, before if given else None
+
+    state, network, before = jax.eval_shape(made, experiment.key, experiment.example())
+    samples = experiment.dataset.train
+    return as_stored(samples, before, dict(experiment.common)), state, network
+
+
+def lower_step(
+    experiment: Experiment, index: int, stored: Stored, state: State, network: Network
+) -> jax.stages.Lowered:
+    """One step of a phase as a program, for the compiler's figures.
+
+    Args:
+        experiment: the experiment.
+        index: number of the phase.
+        stored: the training split, as of `outline` or as it is read.
+        state: of the phase, likewise.
+        network: what is trained before, likewise.
+    """
+    whole = replicated(experiment.mesh)
+    batch = _like(experiment, stored.leaves, batch_size(experiment, stored))
+    key = put(keys_of(experiment, experiment.phases[index]).step, whole)
+    step = functools.partial(one_step, experiment, index, stored)
+    return jax.jit(step, donate_argnums=0, out_shardings=whole).lower(
+        state, network, stored.common, batch, key, put(np.int32(0), whole)
+    )
+
+
+def _like(experiment: Experiment, leaves: dict[str, Any], *shape: int) -> Any:
+    sharding = by_sample(experiment.mesh, shape[-1], axis=len(shape) - 1)
+    return {
+        name: jax.ShapeDtypeStruct(
+            (*shape, *leaf.shape[1:]), leaf.dtype, sharding=sharding
+        )
+        for name, leaf in leaves.items()
+    }
 
 
 def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:

@@ -103,14 +103,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_sample(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+def by_sample(mesh: Mesh, count: int, *, axis: int = 0) -> NamedSharding:
     """The sharding of arrays whose samples are split over the devices.
 
     Args:
         mesh: the devices.
+        count: of the samples. What cannot be split evenly lies whole on every device.
         axis: of the samples.
     """
+    if count % mesh.devices.size:
+        return replicated(mesh)
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
+
+
+def split_evenly(mesh: Mesh, tree: Any) -> Any:
+    """A batch whose samples are split over the devices, within a compiled program.
+
+    Args:
+        mesh: the devices.
+        tree: arrays (n, …).
+    """
+    # On one device there is nothing to split, and no trace of it in the program.
+    leaves = jax.tree.leaves(tree)
+    if mesh.devices.size == 1 or not leaves:
+        return tree
+    sharding = by_sample(mesh, len(leaves[0]))
+    return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:

@@ -1,145 +1,203 @@
-"""What a network puts out for pictures, and how good that is."""
+"""What a network puts out for samples, and how good that is."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dib_jax.algorithms import Batch, Data, Network, Phase, in_batches
+from dib_jax.data import Split
 from dib_jax.data.stream import stream
 from dib_jax.tasks import Task
-from dib_jax.training.devices import (
-    put,
-    replicated,
-)
+from dib_jax.training.devices import put, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.steps import (
-    Block,
-    Variables,
-    predict,
-    with_prepare,
-)
+from dib_jax.training.storage import Stored, chain, passed
 
-_EVALUATION_BATCH = 512
-# On the device, or on the host where pictures are streamed.
-Split = dict[str, Any]
+_BATCH = 512
+
+Outputs = tuple[jax.Array, ...]
+# (network, common, samples, given) → outputs of some exits for all samples.
+Predictor = Callable[..., Outputs]
 
 
-class Network(NamedTuple):
-    """The trained part of a network.
+def place(experiment: Experiment, split: Split) -> Data:
+    """A split on the device; on the host, as it is, where samples are streamed.
 
-    Attributes:
-        stages: variables (`params`, `batch_stats`) of each trained stage.
-        heads: variables of each trained block's head.
+    Args:
+        experiment: the experiment.
+        split: arrays of one length.
+    """
+    whole = replicated(experiment.mesh)
+    data = experiment.data(split)
+    data = data.replace(common=put(data.common, whole))
+    return data if experiment.streams else data.replace(samples=put(split, whole))
+
+
+def predictor(
+    experiment: Experiment, function: Callable[[Network, Batch], Outputs]
+) -> Predictor:
+    """A function of batches, compiled for whole splits.
+
+    Args:
+        experiment: the experiment.
+        function: (network, batch) → outputs of some exits.
+
+    Returns:
+        (network, common, samples, given) → outputs for all samples. Those on the host
+        are read batch by batch.
     """
 
-    stages: tuple[Variables, ...]
-    heads: tuple[Variables, ...]
+    @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
+    def run(network: Network, common: Any, samples: Any, given: Any) -> Outputs:
+        def outputs(batch: Batch) -> Outputs:
+            inputs, before = split_evenly(experiment.mesh, (batch.inputs, batch.given))
+            return function(network, batch._replace(inputs=inputs, given=before))
+
+        data = Data(samples, common, experiment.prepare_inputs)
+        return in_batches(outputs, data, given=given, size=_BATCH)
+
+    def outputs(
+        network: Network, common: Any, samples: Any, given: Any = None
+    ) -> Outputs:
+        leaves, tree = jax.tree.flatten((samples, given))
+        count = len(leaves[0])
+        on_device = all(isinstance(leaf, jax.Array) for leaf in leaves)
+        if on_device or count <= _BATCH:
+            return run(network, common, samples, given)
+        # The last sample again and again up to whole batches, cut off at the end.
+        order = np.minimum(np.arange(count + -count % _BATCH), count - 1)
+        order = order.reshape(-1, _BATCH)
+        host = {str(i): x for i, x in enumerate(leaves) if not isinstance(x, jax.Array)}
+        parts = []
+        for rows, sent in zip(order, stream(host, order, steps=1), strict=True):
+            batch = [
+                sent[str(i)][0] if str(i) in host else leaf[rows]
+                for i, leaf in enumerate(leaves)
+            ]
+            # Waited for: the device need not hold the samples of all of them.
+            parts.append(
+                jax.block_until_ready(
+                    run(network, common, *jax.tree.unflatten(tree, batch))
+                )
+            )
+        joined = zip(*parts, strict=True)
+        return tuple(jnp.concatenate(part)[:count] for part in joined)
+
+    return outputs
+
+
+def contents(experiment: Experiment, samples: Mapping[str, Any]) -> dict[str, Any]:
+    """Of samples, what makes up the network's input.
+
+    Args:
+        experiment: the experiment.
+        samples: arrays by name.
+    """
+    return {
+        name: array
+        for name, array in samples.items()
+        if name in experiment.dataset.kind.content
+    }
+
+
+def phase_outputs(
+    experiment: Experiment, index: int
+) -> Callable[[Network, Batch], Outputs]:
+    """(network, batch) → the outputs of the exits that a phase trains.
+
+    Args:
+        experiment: the experiment.
+        index: number of the phase.
+    """
+    phase: Phase = experiment.phases[index]
+    functions = chain(experiment, index)
+
+    def outputs(network: Network, batch: Batch) -> Outputs:
+        if phase.outputs is None:
+            batch = batch._replace(given=None)
+            return experiment.algorithm.predict(network, batch)[-len(phase.exits) :]
+        if batch.given is None:
+            batch = passed(functions, network, batch)
+        return phase.outputs(network, batch)
+
+    return outputs
+
+
+def outputs_of(experiment: Experiment, network: Network, samples: Any) -> jax.Array:
+    """What the last exit gives for samples.
+
+    Args:
+        experiment: the experiment.
+        network: a trained one.
+        samples: arrays by name, shaped as the data set's.
+
+    Returns:
+        (n, …).
+    """
+
+    def last(network: Network, batch: Batch) -> Outputs:
+        return experiment.algorithm.predict(network, batch)[-1:]
+
+    data = place(experiment, contents(experiment, samples))
+    return predictor(experiment, last)(network, data.common, data.samples)[0]
 
 
 def evaluate(
     experiment: Experiment, network: Network
 ) -> tuple[list[dict[str, float]], np.ndarray, dict[str, float] | None]:
-    """Metrics of every block's head on the test split, alone and all together.
+    """Metrics of every exit on the test split, alone and all together.
 
     Args:
         experiment: the experiment.
-        network: variables of all its stages and heads.
+        network: a trained one.
 
     Returns:
-        A dict of metrics for each block, the last one's outputs (n, …, num_outputs),
-        and the metrics of the task's ensemble of several heads, if it has one.
+        A dict of metrics for each exit, the last one's outputs (n, …), and the metrics
+        of the task's ensemble of several exits, if it has one.
     """
     test = place(experiment, experiment.dataset.test)
-    outputs = predictor_of(experiment, experiment.blocks)((), *network, test["images"])
+    samples = contents(experiment, test.samples)
+    predict = predictor(experiment, experiment.algorithm.predict)
+    outputs = predict(network, test.common, samples)
     task, ensemble = experiment.task, None
     if task.ensemble and len(outputs) > 1:
-        (ensemble,) = metrics_of(task, (jax.jit(task.ensemble)(outputs),), test)
-    return metrics_of(task, outputs, test), np.asarray(outputs[-1]), ensemble
+        together = (jax.jit(task.ensemble)(outputs),)
+        (ensemble,) = metrics_of(task, together, test.samples)
+    return metrics_of(task, outputs, test.samples), np.asarray(outputs[-1]), ensemble
 
 
-def outputs_of(
-    experiment: Experiment, network: Network, images: np.ndarray
-) -> jax.Array:
-    """What the last block's head gives for pictures.
-
-    Args:
-        experiment: the experiment.
-        network: variables of all its stages and heads.
-        images: uint8 (n, h, w, c), shaped as the data set's.
-
-    Returns:
-        (n, …, num_outputs).
-    """
-    last = experiment.blocks[-1:]
-    border = len(last[0].trunk)
-    trunk, stages = network.stages[:border], network.stages[border:]
-    (outputs,) = predictor_of(experiment, last)(
-        trunk, stages, network.heads[-1:], images
-    )
-    return outputs
-
-
-def place(experiment: Experiment, split: dict[str, np.ndarray]) -> Split:
-    """A split on the device; on the host, as it is, where pictures are streamed."""
-    if experiment.streams:
-        return split
-    return put(dict(split), replicated(experiment.mesh))
-
-
-def predictor_of(
-    experiment: Experiment, blocks: tuple[Block, ...], *, trunk_done: bool = False
-) -> Callable[..., tuple[jax.Array, ...]]:
-    """A function (trunk, stages, heads, images) → outputs of each block's head.
-
-    Args:
-        experiment: the experiment.
-        blocks: neighbours, input side first.
-        trunk_done: whether `images` are what the trunk put out for them.
-
-    Returns:
-        The function; pictures on the host are read by it batch by batch.
-    """
-    prepare = blocks[0].prepare
-
-    @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
-    def run(prepare: Any, trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
-        return predict(
-            with_prepare(blocks, prepare),
-            trunk,
-            stages,
-            heads,
-            images,
-            batch_size=_EVALUATION_BATCH,
-            trunk_done=trunk_done,
-        )
-
-    def outputs(trunk: Any, stages: Any, heads: Any, images: Any) -> Any:
-        count = len(images)
-        if isinstance(images, jax.Array) or count <= _EVALUATION_BATCH:
-            return run(prepare, trunk, stages, heads, images)
-        # The last picture again and again up to whole batches, cut off at the end.
-        rows = np.minimum(np.arange(count + -count % _EVALUATION_BATCH), count - 1)
-        order = rows.reshape(-1, _EVALUATION_BATCH)
-        chunks = stream({"images": images}, order, steps=1)
-        parts = [
-            # Waited for: the device need not hold the pictures of all of them.
-            jax.block_until_ready(
-                run(prepare, trunk, stages, heads, chunk["images"][0])
-            )
-            for chunk in chunks
-        ]
-        return tuple(jnp.concatenate(own)[:count] for own in zip(*parts, strict=True))
-
-    return outputs
-
-
-def metrics_of(
-    task: Task, outputs: tuple[jax.Array, ...], split: Split
+def validate(
+    experiment: Experiment,
+    predict: Predictor,
+    network: Network,
+    stored: Stored,
 ) -> list[dict[str, float]]:
-    """Metrics of each block's outputs."""
-    measure, targets = jax.jit(task.metrics), task.targets(split)
-    values = [measure(own, targets) for own in outputs]
-    return [{name: float(value) for name, value in own.items()} for own in values]
+    """Metrics of each exit of a phase on the validation split; [] for an empty one.
+
+    Args:
+        experiment: the experiment.
+        predict: of `predictor`.
+        network: as far as it is trained.
+        stored: the validation split.
+    """
+    if not stored.length:
+        return []
+    samples, given = stored.samples, stored.given
+    outputs = predict(network, stored.common, contents(experiment, samples), given)
+    return metrics_of(experiment.task, outputs, samples)
+
+
+def metrics_of(task: Task, outputs: Outputs, samples: Any) -> list[dict[str, float]]:
+    """Metrics of each exit's outputs.
+
+    Args:
+        task: what is predicted.
+        outputs: of each exit, for all samples.
+        samples: a whole split.
+    """
+    measure, targets = jax.jit(task.metrics), task.targets(samples)
+    values = [measure(exit_outputs, targets) for exit_outputs in outputs]
+    return [{name: float(x) for name, x in metrics.items()} for metrics in values]

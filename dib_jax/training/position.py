@@ -9,36 +9,24 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax import checkpoints
-from dib_jax.training.devices import (
-    arrays_from_first,
-    from_first,
-    is_first,
-    together,
-)
-from dib_jax.training.evaluation import Network
+from dib_jax.algorithms import Batch, Network, Phase, State
+from dib_jax.training.devices import arrays_from_first, from_first, is_first, together
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.progress import Progress
-from dib_jax.training.steps import (
-    Block,
-    StageState,
-    frozen,
-    initial_states,
-)
-from dib_jax.training.workdir import (
-    finished,
-)
+from dib_jax.training.workdir import finished
 
 
 class Training(NamedTuple):
-    """The blocks of a phase in training.
+    """A phase in training.
 
     Attributes:
-        states: of each block after the last epoch.
-        best: their stages and heads of the best epoch on the validation split.
+        state: of the phase after the last epoch.
+        best: what it had learnt after the best epoch on the validation split, as
+            `learnt` lists it.
     """
 
-    states: tuple[StageState, ...]
-    best: Network
+    state: State
+    best: list[jax.Array]
 
 
 class Position(NamedTuple):
@@ -48,11 +36,11 @@ class Position(NamedTuple):
         phase: number of the phase that trains.
         epoch: epochs of it that are done.
         best_epoch: the best of them on the validation split, or the last.
-        validation: each block's metrics of that epoch; empty without such a split.
+        validation: each exit's metrics of that epoch; empty without such a split.
         seconds: that this phase has trained, compilation included.
         compile_seconds: that the whole run has spent on compilation.
         metrics_bytes: length of metrics.jsonl.
-        stages: entries of results.json for the trained blocks.
+        entries: of results.json, for the trained exits.
     """
 
     phase: int = 0
@@ -62,7 +50,62 @@ class Position(NamedTuple):
     seconds: float = 0.0
     compile_seconds: float = 0.0
     metrics_bytes: int = 0
-    stages: tuple[dict[str, Any], ...] = ()
+    entries: tuple[dict[str, Any], ...] = ()
+
+
+def learnt(phase: Phase, state: State, network: Network) -> list[jax.Array]:
+    """The arrays of a network that a phase has brought into it.
+
+    Args:
+        phase: the phase.
+        state: its state.
+        network: what is trained before.
+    """
+    before = {id(leaf) for leaf in jax.tree.leaves(network)}
+    whole = jax.tree.leaves(phase.read(state, network))
+    return [leaf for leaf in whole if id(leaf) not in before]
+
+
+def with_learnt(
+    phase: Phase, state: State, network: Network, arrays: list[Any]
+) -> Network:
+    """The network after a phase, with arrays as `learnt` lists them.
+
+    Args:
+        phase: the phase.
+        state: of the phase, for its structure.
+        network: what is trained before.
+        arrays: of the best epoch, say.
+    """
+    before = {id(leaf) for leaf in jax.tree.leaves(network)}
+    leaves, tree = jax.tree.flatten(phase.read(state, network))
+    new = iter(arrays)
+    return jax.tree.unflatten(
+        tree, [leaf if id(leaf) in before else next(new) for leaf in leaves]
+    )
+
+
+def initial_state(experiment: Experiment, phase: Phase, network: Network) -> State:
+    """The state of a phase before its first step.
+
+    Args:
+        experiment: the experiment.
+        phase: one of its phases.
+        network: what is trained before.
+    """
+    return jax.jit(phase.init)(experiment.key, network, experiment.example())
+
+
+def begin(experiment: Experiment, phase: Phase, network: Network) -> Training:
+    """A phase before its first step.
+
+    Args:
+        experiment: the experiment.
+        phase: one of its phases.
+        network: what is trained before.
+    """
+    state = initial_state(experiment, phase, network)
+    return Training(state, copied(learnt(phase, state, network)))
 
 
 def save_position(
@@ -91,15 +134,25 @@ def save_position(
 def resume(
     workdir: pathlib.Path, experiment: Experiment, progress: Progress
 ) -> tuple[Position, Network, Training | None]:
-    """Position, network and phase in training of the newest sound checkpoint."""
+    """Position, network and phase in training of the newest sound checkpoint.
+
+    Args:
+        workdir: the run's folder.
+        experiment: the experiment.
+        progress: told from which checkpoint the run goes on.
+    """
     newest = from_first(lambda: _newest(workdir, progress))
     if newest is None:
-        position, network, training = Position(), Network((), ()), None
+        position, network, training = Position(), experiment.algorithm.network, None
     else:
         path, metadata = newest
-        lists = {name: tuple(metadata[name]) for name in ("validation", "stages")}
+        lists = {name: tuple(metadata[name]) for name in ("validation", "entries")}
         position = Position(**{**metadata, **lists})
-        target = jax.eval_shape(functools.partial(_structure, experiment, position))
+        target = jax.eval_shape(
+            functools.partial(_structure, experiment, position),
+            experiment.key,
+            experiment.example(),
+        )
         tree = together(
             lambda: checkpoints.restore(path, target) if is_first() else target
         )
@@ -121,51 +174,27 @@ def _newest(workdir: pathlib.Path, progress: Progress) -> tuple[str, Any] | None
     return found and (str(found[0]), found[1])
 
 
-def _structure(experiment: Experiment, position: Position) -> dict[str, Any]:
-    """A tree like the one that `_save` wrote at a position."""
-    images = jnp.zeros((2, *experiment.inputs.shape), jnp.uint8)
-    trained = [
-        initial_training(experiment, blocks, images)
-        for blocks in experiment.phases[: position.phase + (position.epoch > 0)]
-    ]
-    training = trained.pop() if position.epoch else None
-    network = Network(
-        tuple(stage for entry in trained for stage in entry.best.stages),
-        tuple(head for entry in trained for head in entry.best.heads),
-    )
-    return {"network": network, "training": training}
+def _structure(
+    experiment: Experiment, position: Position, key: jax.Array, example: Batch
+) -> dict[str, Any]:
+    """A tree like the one that `save_position` wrote at a position."""
+    network = experiment.algorithm.network
+    for phase in experiment.phases[: position.phase]:
+        network = phase.read(phase.init(key, network, example), network)
+    if not position.epoch:
+        return {"network": network, "training": None}
+    phase = experiment.phases[position.phase]
+    state = phase.init(key, network, example)
+    return {
+        "network": network,
+        "training": Training(state, learnt(phase, state, network)),
+    }
 
 
 def _cut(path: pathlib.Path, size: int) -> None:
     """Drop the lines of epochs that are not in the checkpoint: they are made again."""
     if path.exists() and path.stat().st_size > size:
         os.truncate(path, size)
-
-
-def block_keys(experiment: Experiment, block: Block) -> tuple[jax.Array, jax.Array]:
-    """PRNG keys of a block: of its initial parameters, and of its training."""
-    init_key, train_key = jax.random.split(
-        jax.random.fold_in(experiment.key, block.stage)
-    )
-    return init_key, train_key
-
-
-def initial_training(
-    experiment: Experiment, blocks: tuple[Block, ...], images: Any
-) -> Training:
-    """Blocks of a phase before their first step; of the images the shape counts."""
-    keys = [block_keys(experiment, block)[0] for block in blocks]
-    states = jax.jit(functools.partial(initial_states, blocks))(keys, images[:2])
-    return Training(states, copied(network_of(states)))
-
-
-def network_of(states: tuple[StageState, ...]) -> Network:
-    """The stages and heads of blocks, as what is applied and never updated."""
-    parts = [frozen(state) for state in states]
-    return Network(
-        tuple(stage for stages, _ in parts for stage in stages),
-        tuple(head for _, head in parts),
-    )
 
 
 def copied(tree: Any) -> Any:

@@ -1,14 +1,17 @@
 """What a run says while it works: a bar on a terminal, else a line for each epoch."""
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
+from dib_jax.training.records import LABEL, Metrics
+
 
 class Progress:
-    """Progress of a run over all epochs of all its blocks, on standard error."""
+    """Progress of a run over the epochs of all its phases, on standard error."""
 
     def __init__(self, epochs: int, *, shown: bool = True) -> None:
         """A bar of `epochs` epochs if standard error is a terminal; nothing unshown."""
@@ -40,26 +43,35 @@ class Progress:
         self._bar.update(count)
 
     def epoch(
-        self, stage: int, epoch: int, epochs: int, metrics: dict[str, dict[str, float]]
+        self,
+        number: int,
+        epoch: int,
+        epochs: int,
+        metrics: Metrics,
+        names: Sequence[str],
     ) -> None:
-        """Show an epoch of a stage.
+        """Show an epoch.
 
         Args:
-            stage: number of the stage, from 0.
+            number: of the last exit that trains.
             epoch: that is done, from 1.
-            epochs: of this stage in all.
+            epochs: of the phase in all.
             metrics: split → name → value.
+            names: of the metrics that are shown, where they are there.
         """
-        shown = [f"loss {metrics['train']['loss']:.4f}"]
+        shown = [f"loss {metrics['train']['loss']:.4f}"] if _has_loss(metrics) else []
         for split, values in metrics.items():
             shown += [
-                f"{split} {name} {values[name]:.4f}"
-                for name in ("accuracy", "ap50")
-                if name in values
+                f"{split} {name} {values[name]:.4f}" for name in names if name in values
             ]
-        text = f"stage {stage} epoch {epoch}/{epochs}: {', '.join(shown)}"
+        text = f"{LABEL} {number} epoch {epoch}/{epochs}: {', '.join(shown)}"
         if self._bar.disable:
             self.say(text)
         else:
             self._bar.set_description_str(text)
             self._bar.update()
+
+
+def _has_loss(metrics: Metrics) -> bool:
+    # An algorithm need not have one: a layer may be solved for in closed form.
+    return "loss" in metrics["train"]

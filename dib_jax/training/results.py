@@ -1,29 +1,18 @@
 """What results.json says of a finished run."""
 
-import itertools
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from dib_jax.data.duplicates import count_duplicates
-from dib_jax.tasks.worth import mean_box
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.position import (
-    Position,
-)
-from dib_jax.training.workdir import (
-    hardware,
-    versions,
-)
+from dib_jax.training.position import Position
+from dib_jax.training.records import LABEL
+from dib_jax.training.workdir import hardware, versions
 
 
 def results_of(
-    config: ml_collections.ConfigDict,
-    config_name: str,
     experiment: Experiment,
     position: Position,
     test: list[dict[str, float]],
@@ -33,65 +22,43 @@ def results_of(
     """What results.json holds, plain JSON.
 
     Args:
-        config: of the run.
-        config_name: what it is called there.
-        experiment: its pieces.
+        experiment: the pieces of the run.
         position: at the end of its training.
-        test: metrics of each block's head on the test split.
-        outputs: of the last head there.
-        ensemble: metrics there of all heads together; None where there are none.
+        test: metrics of each exit on the test split.
+        outputs: of the last exit there.
+        ensemble: metrics there of all exits together; None where there are none.
     """
-    stages = [
+    task, dataset = experiment.task, experiment.dataset
+    entries = [
         {**entry, "test": metrics}
-        for entry, metrics in zip(position.stages, test, strict=True)
+        for entry, metrics in zip(position.entries, test, strict=True)
     ]
-
-    # Blocks of one phase have trained in the same seconds, which count once.
-    ends = itertools.accumulate(len(blocks) for blocks in experiment.phases)
-    seconds = math.fsum(stages[end - 1]["seconds"] for end in ends)
+    # Exits of one phase have trained in the same seconds, which count once.
+    by_exit = {entry[LABEL]: entry["seconds"] for entry in entries}
+    seconds = math.fsum(by_exit[phase.exits[-1]] for phase in experiment.phases)
 
     def largest(name: str) -> int | None:
         return max(
-            (entry[name] for entry in stages if entry[name] is not None), default=None
+            (entry[name] for entry in entries if entry[name] is not None), default=None
         )
 
     results = {
-        "config_name": config_name,
-        "dataset": config.dataset.name,
-        "dataset_description": experiment.dataset.description,
-        "task": config.task.name,
-        "objective": experiment.objective,
-        "head": config.head.name,
-        "schedule": config.schedule.name,
-        "seed": config.seed,
-        "metric": experiment.task.metric,
-        "loss_unit": experiment.task.loss_unit,
-        "duplicates": count_duplicates(experiment.dataset),
-        "test": stages[-1]["test"],
-        "validation": stages[-1]["validation"],
-        "stages": stages,
+        **experiment.about,
+        "dataset_description": dataset.description,
+        "metric": task.metric,
+        "measures": {name: m._asdict() for name, m in task.measures.items()},
+        "duplicates": count_duplicates(dataset),
+        "test": entries[-1]["test"],
+        "validation": entries[-1]["validation"],
+        f"{LABEL}s": entries,
         "temp_bytes": largest("temp_bytes"),
         "peak_bytes": largest("peak_bytes"),
         "seconds": round(seconds, 3),
         "compile_seconds": round(position.compile_seconds, 3),
         "hardware": hardware(experiment.mesh.devices.tolist()),
         "versions": versions(),
+        **task.beside(outputs, dataset.test, dataset.train),
     }
     if ensemble:
         results["ensemble"] = ensemble
-    if experiment.task.uses_boxes:
-        results["mean_box"] = _mean_box(experiment, outputs)
     return results
-
-
-def _mean_box(experiment: Experiment, outputs: np.ndarray) -> dict[str, float]:
-    """Metrics of the mean training box in place of the network's boxes."""
-    task, dataset = experiment.task, experiment.dataset
-    # Of the pictures only the size is asked.
-    test = {**dataset.test, "images": dataset.test["images"][:1]}
-    return mean_box(
-        jax.jit(task.objects)(outputs),
-        task.targets({name: jnp.asarray(array) for name, array in test.items()}),
-        dataset.train,
-        num_classes=len(experiment.inputs.class_names),
-    )

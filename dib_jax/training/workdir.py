@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, what is in it, and on what machine it was made.
 
 config.json     the full configuration
-inputs.json     what a network needs of its data set: class names, normalisation, shape
+inputs.json     what must be known of the data set to use the network without it
 metrics.jsonl   a line for each stage, epoch and split
 results.json    written last, so it is there when the run is finished
 checkpoints/    see `dib_jax.checkpoints`
@@ -12,25 +12,25 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
-import ml_collections
+import numpy as np
 
-from dib_jax.training.config import differences, flatten, from_json, to_json
-from dib_jax.training.experiment import Inputs
+from dib_jax.settings import differences, flatten
+from dib_jax.training.experiment import Experiment
 
 _PACKAGES = ("dib_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Make a workdir belong to a config, or see that it does.
 
     Args:
         workdir: the folder; made if it is missing.
-        config: a complete config.
+        config: a complete one, as plain JSON.
 
     Raises:
         ValueError: as `check_owner`.
@@ -39,15 +39,22 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     check_owner(workdir, config)
     if not (workdir / "config.json").exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", to_json(config))
+        write_json(workdir / "config.json", config)
 
 
-def check_owner(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def check_owner(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    completed: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda saved: saved,
+) -> None:
     """Refuse a workdir that is not this config's; nothing is written.
 
     Args:
         workdir: a folder, perhaps not made yet.
-        config: a complete config.
+        config: a complete one, as plain JSON.
+        completed: what an earlier version saved → with the fields that are newer. A
+            ValueError says that it cannot; then it is compared as it is.
 
     Raises:
         ValueError: it belongs to another config, and the message has the fields that
@@ -62,10 +69,10 @@ def check_owner(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Non
                 "not a run of ours; choose another --workdir"
             )
         return
-    saved = _read_json(workdir / "config.json")
-    with contextlib.suppress(ValueError):  # of another version: compared as it is
-        saved = to_json(from_json(saved))
-    there, here = flatten(saved), flatten(to_json(config))
+    saved: Mapping[str, Any] = _read_json(workdir / "config.json")
+    with contextlib.suppress(ValueError):
+        saved = completed(dict(saved))
+    there, here = flatten(saved), flatten(config)
     changed = [
         f"{field} is {_shown(there, field)} there and {_shown(here, field)} here"
         for field in differences(saved, config)
@@ -81,8 +88,8 @@ def _shown(flat: Mapping[str, Any], field: str) -> str:
     return repr(flat[field]) if field in flat else "absent"
 
 
-def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config that a workdir belongs to.
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config that a workdir belongs to, as plain JSON.
 
     Args:
         workdir: the folder of a run.
@@ -90,7 +97,7 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     Raises:
         ValueError: config.json is missing or damaged.
     """
-    return from_json(_read_json(workdir / "config.json"))
+    return _read_json(workdir / "config.json")
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, Any]:
@@ -105,28 +112,45 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any]:
     return _read_json(workdir / "results.json")
 
 
-def read_inputs(workdir: pathlib.Path) -> Inputs | None:
-    """What the network in a workdir has to know of its data set.
+_INPUTS = ("kind", "class_names", "samples", "common")
+
+
+def write_inputs(workdir: pathlib.Path, experiment: Experiment) -> None:
+    """Write what must be known of a data set to use a network without it.
+
+    inputs.json has the kind of sample, the class names in the order of the labels,
+    shape and dtype of each array of a sample, and what all samples share.
+
+    Args:
+        workdir: the folder of a run.
+        experiment: its pieces.
+    """
+    dataset = experiment.dataset
+    samples = {
+        name: {"shape": list(array.shape[1:]), "dtype": str(array.dtype)}
+        for name, array in dataset.train.items()
+    }
+    common = {name: np.asarray(x).tolist() for name, x in experiment.common.items()}
+    values = (dataset.kind.name, [str(x) for x in dataset.class_names], samples, common)
+    write_json(workdir / "inputs.json", dict(zip(_INPUTS, values, strict=True)))
+
+
+def read_inputs(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `write_inputs` has written.
 
     Args:
         workdir: the folder of a run.
 
-    Returns:
-        It; None where the folder does not hold it, as those of earlier versions.
-
     Raises:
-        ValueError: inputs.json is damaged.
+        ValueError: inputs.json is missing or damaged.
     """
-    path = workdir / "inputs.json"
-    if not path.exists():
-        return None
-    found = _read_json(path)
-    if set(found) != set(Inputs._fields):
+    found = _read_json(workdir / "inputs.json")
+    if set(found) != set(_INPUTS):
         raise ValueError(
-            f"workdir: {path} is damaged: it must hold {', '.join(Inputs._fields)}"
+            f"workdir: {workdir / 'inputs.json'} is damaged: it must hold "
+            f"{', '.join(_INPUTS)}"
         )
-    lists = ("class_names", "shape", "mean", "deviation")
-    return Inputs(**{**found, **{name: tuple(found[name]) for name in lists}})
+    return found
 
 
 def finished(workdir: pathlib.Path) -> bool:

@@ -1,22 +1,17 @@
 """A new local loss is one new file in the folder, and the name of it in a config."""
 
-import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from dib_jax import objectives
-from dib_jax.training.build import known
-from dib_jax.training.config import complete
-from dib_jax.training.experiment import assemble
-from dib_jax.training.steps import initial_state, train_step
-from experiments.command_line import load_config
+from dib_jax.commands.assemble import assemble
+from dib_jax.commands.config import complete
+from dib_jax.commands.registry import known
 
 pytestmark = pytest.mark.once
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 RIVAL = '''
 """Each stage hands on what it got, as well as a linear map of it can tell."""
 
@@ -62,21 +57,28 @@ def rival(tmp_path, monkeypatch):
     sys.modules.pop("dib_jax.objectives.hand_on", None)
 
 
+CONFIG = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp", "widths": (6, 5)},
+    "batch_size": 8,
+}
+
+
 def test_one_file_is_known_checked_and_trained(rival):
     assert rival in known("objectives")
-    config = load_config(f"{CONFIG}:quick").config.to_dict()
-    config["objective"] = {"name": rival, "weight": "much"}
+    config = {**CONFIG, "objective": {"name": rival, "weight": "much"}}
     with pytest.raises(ValueError, match="objective.weight: got 'much'; must be a num"):
         complete(config)
     config["objective"]["weight"] = 2.0
     experiment = assemble(complete(config))
-    assert experiment.objective == rival
-    block = experiment.blocks[0]
-    batch = {
-        name: jnp.asarray(array[:8]) for name, array in experiment.dataset.train.items()
-    }
-    state = initial_state(block, jax.random.key(0), batch["images"])
-    keys = (jax.random.key(1),)
-    _, (terms,) = train_step((block,), (state,), (), batch, keys=keys)
+    phase = experiment.algorithm.phases[0]
+    batch = experiment.data(experiment.dataset.train).take(slice(8)).batch()
+
+    @jax.jit
+    def first_step(key, batch):
+        state = phase.init(key, experiment.algorithm.network, batch)
+        return phase.step(state, experiment.algorithm.network, batch, key)[1]
+
+    terms = first_step(experiment.key, batch)[0]
     assert terms["lost"] > 0
     assert terms["loss"] == pytest.approx(terms["task_loss"] + 2 * terms["lost"])

@@ -1,0 +1,1 @@
+"""What the commands do: configs read, checked and turned into experiments."""

@@ -1,0 +1,151 @@
+"""From a config to the pieces of an experiment. Past this, nobody reads the config."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dib_jax import data
+from dib_jax.algorithms import Parts
+from dib_jax.commands import registry
+from dib_jax.commands.config import FACTORIES, complete
+from dib_jax.data import Dataset
+from dib_jax.settings import plain
+from dib_jax.training import devices
+from dib_jax.training.experiment import Cache, Experiment, streams
+from dib_jax.training.optimizers import optimizer
+from dib_jax.training.workdir import read_config, read_inputs
+
+
+def assemble(
+    config: ConfigDict, *, name: str = "", mesh: jax.sharding.Mesh | None = None
+) -> Experiment:
+    """Load the data set and build network, heads, task, objective and algorithm.
+
+    Args:
+        config: a complete config.
+        name: what the config is called, for results.json.
+        mesh: the devices, see `dib_jax.training.devices`; None for one of this process.
+
+    Raises:
+        FileNotFoundError: the data set is not there.
+        ValueError: the data, or a value of the config, cannot be used.
+    """
+    dataset = _load(config)
+    count = data.size(dataset.train)
+    if config.batch_size > count:
+        raise ValueError(
+            f"batch_size: {config.batch_size} is more than the {count} training "
+            f"samples of {dataset.name!r}; allowed are 1 to {count}"
+        )
+    return _experiment(config, name, dataset, dataset.kind.common(dataset.train), mesh)
+
+
+def assemble_from(workdir: pathlib.Path, *, with_data: bool = True) -> Experiment:
+    """The pieces of the run in a workdir.
+
+    Args:
+        workdir: of a run.
+        with_data: whether its data set is loaded; without it the network can predict,
+            and not be trained or evaluated: the splits are empty.
+
+    Raises:
+        FileNotFoundError: the data set is needed and not there any more.
+        ValueError: there is no run, or its config can no longer be used.
+    """
+    config = complete(read_config(workdir))
+    if with_data:
+        return assemble(config)
+    inputs = read_inputs(workdir)
+    split = {
+        array: np.zeros((0, *about["shape"]), about["dtype"])
+        for array, about in inputs["samples"].items()
+    }
+    common = {k: np.asarray(x, np.float32) for k, x in inputs["common"].items()}
+    dataset = Dataset(
+        name=config.dataset.name,
+        train=split,
+        validation=split,
+        test=split,
+        class_names=tuple(inputs["class_names"]),
+        description="",
+        kind=data.kind_named(inputs["kind"]),
+    )
+    return _experiment(config, "", dataset, common, None)
+
+
+def _load(config: ConfigDict) -> Dataset:
+    # What a task reads does not depend on how many classes there are.
+    task = registry.build(FACTORIES["task"], config.task.to_dict(), num_classes=2)
+    settings = config.dataset
+    return data.load(
+        settings.name,
+        data_dir=settings.data_dir,
+        val_fraction=settings.val_fraction,
+        seed=config.seed,
+        boxes=task.uses_boxes,
+        skip_bad_boxes=settings.skip_bad_boxes,
+        skip_groups=settings.skip_groups,
+        samples=settings.samples,
+    )
+
+
+def _experiment(
+    config: ConfigDict,
+    name: str,
+    dataset: Dataset,
+    common: dict[str, np.ndarray],
+    mesh: jax.sharding.Mesh | None,
+) -> Experiment:
+    sections = config.to_dict()
+    known: dict[str, Any] = {"num_classes": len(dataset.class_names)}
+
+    def build(section: str, **more: Any) -> Any:
+        return registry.build(FACTORIES[section], sections[section], **known, **more)
+
+    known["stages"] = stages = tuple(build("model"))
+    known["num_stages"] = len(stages)
+    task = build("task")
+    known["num_outputs"] = task.num_outputs
+    count = data.size(dataset.train) or config.batch_size
+    steps = count // config.batch_size
+    parts = Parts(
+        stages=stages,
+        head=lambda stage: build("head", stage=stage),
+        task=task,
+        objective=build("objective"),
+        optimizer=lambda epochs: optimizer(
+            **sections["optimizer"], epochs=epochs, steps_per_epoch=steps
+        ),
+        epochs=config.epochs,
+        steps=steps,
+        compute_dtype=jnp.dtype(config.precision.compute),
+    )
+    text = config.dataset.augment.strip()
+    try:
+        augment = dataset.kind.augment(text, dataset.class_names) if text else None
+    except ValueError as error:
+        raise ValueError(f"dataset.augment: {error}") from None
+    return Experiment(
+        dataset=dataset,
+        common=common,
+        task=task,
+        algorithm=build("algorithm", parts=parts),
+        key=jax.random.key(config.seed),
+        batch_size=config.batch_size,
+        augment=augment,
+        cache=Cache(**sections["cache"]),
+        streams=streams(config.dataset.placement, dataset),
+        mesh=mesh or devices.mesh_of(jax.local_devices()[:1]),
+        about={
+            "config_name": name,
+            "dataset": config.dataset.name,
+            **{key: sections[key]["name"] for key in ("task", "objective", "head")},
+            "algorithm": config.algorithm.name,
+            "seed": config.seed,
+        },
+        config=plain(sections),
+    )

@@ -1,0 +1,611 @@
+"""What every command does with its command line, and how it says what is wrong.
+
+A mistake gives one line on standard error and exit status 2, and nothing is written.
+"""
+
+import ast
+import importlib
+import inspect
+import os
+import pathlib
+import shutil
+import sys
+import textwrap
+import traceback
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import ml_collections
+
+from dib_jax import settings
+from dib_jax.commands import config as configs
+from dib_jax.commands import values
+from dib_jax.commands.registry import nearest
+
+# Commands that go on where they were stopped.
+_RESUMED = ("run", "prepare", "compare")
+
+
+class Arguments(NamedTuple):
+    """A command line, taken apart.
+
+    Attributes:
+        flags: value of each flag that was given, by name without dashes; "" of one that
+            takes none.
+        overrides: text of each `--config.field=value`, by dotted field.
+        rest: what is no flag.
+        help: whether `--help` was given.
+    """
+
+    flags: dict[str, str]
+    overrides: dict[str, str]
+    rest: list[str]
+    help: bool
+
+
+class Request(NamedTuple):
+    """What the command line of `experiments.run` asks for.
+
+    Attributes:
+        config: complete and checked.
+        config_name: the config file without folder and ending.
+        variant: "full", or what stands behind the colon: "quick".
+        workdir: where the run goes.
+        devices: how many of this machine's share each batch; None for all.
+        distributed: whether several processes make the run.
+    """
+
+    config: ml_collections.ConfigDict
+    config_name: str
+    variant: str
+    workdir: pathlib.Path
+    devices: int | None
+    distributed: bool
+
+
+class ConfigFile(NamedTuple):
+    """A config file that was read.
+
+    Attributes:
+        path: where it lies.
+        name: without folder and ending.
+        variant: "full", or what stands behind the colon.
+        config: what `get_config` returned, not yet checked.
+    """
+
+    path: pathlib.Path
+    name: str
+    variant: str
+    config: ml_collections.ConfigDict
+
+
+def split_arguments(
+    arguments: Sequence[str],
+    flags: Sequence[str],
+    *,
+    switches: Sequence[str] = (),
+    overrides: bool = False,
+    rest: str = "",
+) -> Arguments:
+    """Take a command line apart.
+
+    `--flag=value` and `--flag value` are the same; `--` ends the flags.
+
+    Args:
+        arguments: without the command's name.
+        flags: names of those that the command knows, without dashes; each has a value.
+        switches: names of those that have none.
+        overrides: whether `--config.field=value` is one of them.
+        rest: what else the command takes, in words; "" for nothing.
+
+    Raises:
+        ValueError: an unknown flag, one without a value or given twice, or something
+            that is no flag where the command takes nothing else.
+    """
+    found = Arguments({}, {}, [], any(word in ("--help", "-h") for word in arguments))
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            found.rest.extend(waiting)
+            break
+        if word in ("--help", "-h"):
+            continue
+        if not word.startswith("-") or word == "-":
+            found.rest.append(word)
+            continue
+        dashed, equals, value = word.partition("=")
+        name = dashed.lstrip("-")
+        is_field = overrides and name.startswith("config.") and name != "config."
+        if not is_field:
+            _check_flag(dashed, (*flags, *switches), overrides=overrides)
+        if name in switches and equals:
+            raise ValueError(f"{dashed} has no value: write it alone")
+        if name not in switches and not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ValueError(f"{dashed} needs a value: {dashed}=VALUE")
+            value = waiting.pop(0)
+        target = found.overrides if is_field else found.flags
+        key = name.removeprefix("config.") if is_field else name
+        if key in target:
+            raise ValueError(
+                f"{dashed} is given twice, as {target[key]!r} and as {value!r}; "
+                "give it once"
+            )
+        target[key] = value
+    if found.rest and not rest:
+        raise ValueError(
+            f"{found.rest[0]!r} is no flag; write --FLAG=VALUE, with one of "
+            f"{', '.join(f'--{flag}' for flag in flags)}"
+        )
+    return found
+
+
+def _check_flag(dashed: str, names: Sequence[str], *, overrides: bool) -> None:
+    known = [f"--{name}" for name in (*names, "help")]
+    if dashed not in known:
+        also = ", --config.FIELD" if overrides else ""
+        hint = nearest("--" + dashed.lstrip("-"), known, form="{}")
+        raise ValueError(
+            f"unknown flag {dashed}; the flags are {', '.join(known)}{also}{hint}"
+        )
+
+
+def read_request(arguments: Sequence[str], *, command: str, purpose: str) -> Request:
+    """What a command with `--config` and `--workdir` is asked to do.
+
+    With `--help` it prints the help and exits.
+
+    Args:
+        arguments: without the command's name.
+        command: "experiments.run".
+        purpose: what the command does, in a sentence, for `--help`.
+
+    Returns:
+        A checked config, and a workdir that may be used for it; nothing is written.
+
+    Raises:
+        ValueError: a mistake in flags, config or workdir.
+        FileNotFoundError: there is no such config file.
+    """
+    flags = ("config", "workdir", "devices")
+    given = split_arguments(arguments, flags, switches=("distributed",), overrides=True)
+    if given.help and "config" not in given.flags:
+        lines = [_usage(command, purpose, ""), "", "Configs:", "", *_listed_configs()]
+        print("\n".join(lines))
+        raise SystemExit(0)
+    if "config" not in given.flags:
+        raise ValueError(
+            "--config is missing: give --config=PATH, one of "
+            f"{', '.join(map(str, config_files())) or 'your own'}; "
+            "--help says more"
+        )
+    file = load_config(given.flags["config"])
+    config = configs.complete(override(file.config, given.overrides))
+    workdir = _workdir(given, file, config)
+    devices = _devices(given.flags)
+    if given.help:
+        print(_usage(command, purpose, given.flags["config"]))
+        print(f"\nThe fields of {given.flags['config']}, as they are set now:\n")
+        print(configs.describe(config, width=_width(120)))
+        print(f"\nThe run would go to {workdir}.")
+        raise SystemExit(0)
+    check_workdir(workdir, config)
+    config.workdir = str(workdir)
+    distributed = "distributed" in given.flags
+    return Request(config, file.name, file.variant, workdir, devices, distributed)
+
+
+def _workdir(
+    given: Arguments, file: ConfigFile, config: ml_collections.ConfigDict
+) -> pathlib.Path:
+    flag, field = given.flags.get("workdir"), given.overrides.get("workdir")
+    if flag is not None and field is not None:
+        raise ValueError(
+            f"the workdir is given twice, as --workdir={flag} and as "
+            f"--config.workdir={field}; give it once"
+        )
+    if flag == "":
+        raise ValueError("--workdir is empty; give a folder, or leave the flag out")
+    usual = settings.flatten(file.config.to_dict()).get("algorithm.name", "")
+    default = configs.default_workdir(
+        file.name, file.variant, config, usual_algorithm=usual
+    )
+    return pathlib.Path(flag or config.workdir or default).expanduser()
+
+
+def _devices(flags: Mapping[str, str]) -> int | None:
+    text = flags.get("devices")
+    if text is None:
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f"--devices must be a whole number ≥ 1, got {text!r}")
+    if "distributed" in flags:
+        raise ValueError(
+            "--devices and --distributed exclude each other: several processes use all "
+            "their devices"
+        )
+    return int(text)
+
+
+def find_workdir(flags: Mapping[str, str]) -> pathlib.Path:
+    """The folder of a run that `--workdir` names.
+
+    Args:
+        flags: value by name, as `split_arguments` gives them.
+
+    Raises:
+        ValueError: the flag is missing, or no run is there.
+    """
+    if not flags.get("workdir"):
+        raise ValueError(
+            "--workdir is missing: give --workdir=DIR, the folder of a run"
+        )
+    workdir = pathlib.Path(flags["workdir"]).expanduser()
+    if not (workdir / "config.json").is_file():
+        what = "holds no config.json" if workdir.is_dir() else "is no folder"
+        raise ValueError(
+            f"--workdir: {workdir} {what}; give the folder of a run, which "
+            "`python -m experiments.run` makes"
+        )
+    return workdir
+
+
+def parse_flags(flags: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
+    """What flags mean.
+
+    Args:
+        flags: text by name, as `split_arguments` gives them.
+        types: annotation of each one's values.
+
+    Raises:
+        ValueError: a text cannot mean such a value.
+    """
+    found = {}
+    for flag, text in flags.items():
+        try:
+            found[flag] = values.parse(text, types[flag])
+        except ValueError as error:
+            raise ValueError(f"--{flag}: got {text!r}; {error}") from None
+    return found
+
+
+def load_config(path_and_variant: str) -> ConfigFile:
+    """Run the `get_config` of a config file.
+
+    Args:
+        path_and_variant: "configs/NAME.py", or "configs/NAME.py:VARIANT"; outside of
+            the checkout that this package lies in, also of that checkout.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no config file, or has no such variant, or has a mistake.
+    """
+    path, variant = pathlib.Path(path_and_variant), ""
+    if not path.is_file():
+        before, _, variant = path_and_variant.rpartition(":")
+        path = pathlib.Path(before or path_and_variant)
+        variant = variant if before else ""
+    if not path.is_file() and path.parts[:1] == ("configs",):
+        in_checkout = _CHECKOUT / path
+        path = in_checkout if in_checkout.is_file() else path
+    if not path.is_file():
+        raise FileNotFoundError(_not_found(path))
+    module = types.ModuleType("config")
+    module.__file__ = str(path)
+    try:
+        # Not by import, which would leave a __pycache__ beside the file.
+        code = compile(path.read_bytes(), str(path), "exec")
+        exec(code, vars(module))
+        get_config = vars(module).get("get_config")
+        if not callable(get_config):
+            raise ValueError("there is no function get_config in it")
+        if variant and not inspect.signature(get_config).parameters:
+            raise ValueError(f"it has no variants, so no {variant!r} either")
+        config = get_config(variant) if variant else get_config()
+    except OSError as error:
+        raise ValueError(f"--config: {_one_line(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {_one_line(error)}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(_where(path, error)) from None
+    if isinstance(config, Mapping):
+        config = ml_collections.ConfigDict(dict(config))
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"{path}: get_config returned {config!r}; it must return an "
+            "ml_collections.ConfigDict"
+        )
+    return ConfigFile(path, path.stem, variant or "full", config)
+
+
+def _where(path: pathlib.Path, error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        line, message = error.lineno, error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = [frame.lineno for frame in frames if frame.filename == str(path)][-1]
+        message = _one_line(error)
+    return f"{path}:{line}: {type(error).__name__}: {message}"
+
+
+# In a checkout the folder `configs` lies beside the package; a wheel has none.
+_CHECKOUT = pathlib.Path(__file__).parents[2]
+
+
+def _configs_folder() -> pathlib.Path:
+    here = pathlib.Path("configs")
+    return here if here.is_dir() else _CHECKOUT / "configs"
+
+
+def config_files(folder: pathlib.Path | None = None) -> list[pathlib.Path]:
+    """The config files in a folder.
+
+    Args:
+        folder: None for `configs` here, or in the checkout that this package lies in.
+    """
+    folder = _configs_folder() if folder is None else folder
+    return sorted(
+        file
+        for file in folder.glob("*.py")
+        if "get_config" in file.read_text(encoding="utf-8", errors="replace")
+    )
+
+
+def _not_found(path: pathlib.Path) -> str:
+    what = "a folder, not a config file" if path.is_dir() else "not there"
+    folders = dict.fromkeys((_configs_folder(), path.parent))
+    by_name = {file.name: str(file) for each in folders for file in config_files(each)}
+    if not by_name:
+        return (
+            f"--config: {path} is {what}; give the path of a config file: those that "
+            "dib_jax is described with lie in configs/ of its repository, which a "
+            "package without a checkout does not hold"
+        )
+    hint = nearest(path.name if path.suffix else f"{path.name}.py", by_name)
+    for name, written in by_name.items():
+        hint = hint.replace(repr(name), written)
+    return f"--config: {path} is {what}; there are {', '.join(by_name.values())}{hint}"
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, str]
+) -> ml_collections.ConfigDict:
+    """A copy of a config with fields as the command line has them.
+
+    Where the name of a model, head, task, objective or algorithm is another than the
+    file's, the file's options of that section are dropped: they were the other one's.
+
+    Args:
+        config: as the file has it.
+        overrides: text by dotted field.
+
+    Raises:
+        ValueError: an unknown field, or text that cannot be one of its values.
+    """
+    if not overrides:
+        return config
+    sections = config.to_dict()
+    for section in configs.FACTORIES:
+        name = overrides.get(f"{section}.name")
+        chosen = sections.get(section)
+        if name is not None and not (
+            isinstance(chosen, Mapping) and chosen.get("name") == name
+        ):
+            sections[section] = {"name": name}
+    fields = configs.schema(sections)
+    for dotted, text in overrides.items():
+        if dotted not in fields:
+            raise ValueError(f"--config.{configs.unknown(dotted, text, fields)}")
+        try:
+            value = values.parse(text, fields[dotted].type)
+        except ValueError:
+            value = text  # `complete` says what is wrong with it
+        section, _, name = dotted.rpartition(".")
+        target = sections.setdefault(section, {}) if section else sections
+        if isinstance(target, dict):  # if not, `complete` says so
+            target[name] = value
+    return ml_collections.ConfigDict(sections)
+
+
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuse a workdir that cannot be used for a config; nothing is written.
+
+    Args:
+        workdir: a folder, perhaps not made yet.
+        config: a complete config.
+
+    Raises:
+        ValueError: it is no folder, cannot be written, belongs to another config, or
+            holds files that are not a run's.
+    """
+    try:
+        place = next(each for each in (workdir, *workdir.parents) if each.exists())
+    except OSError as error:
+        raise ValueError(f"--workdir: {_one_line(error)}") from None
+    if not place.is_dir():
+        raise ValueError(
+            f"--workdir: {workdir} cannot be used, for {place} is a file; give a folder"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--workdir: {workdir} cannot be used, for {place} cannot be written; "
+            "give a folder that can"
+        )
+    # Late, for it needs JAX, and --help should not wait for that.
+    from dib_jax.training.workdir import check_owner
+
+    def completed(saved: dict[str, Any]) -> dict[str, Any]:
+        return settings.plain(configs.complete(saved))
+
+    check_owner(workdir, settings.plain(config), completed=completed)
+
+
+def usage(line: str, purpose: str, flags: Mapping[str, str]) -> str:
+    """What `--help` prints of a command.
+
+    Args:
+        line: how it is called.
+        purpose: what it does, in sentences.
+        flags: the meaning of each flag, by how it is written.
+    """
+    flags = {"--help": "this", **flags}
+    flags["--help"] = flags.pop("--help")  # the last line
+    widest = max(map(len, flags)) + 2
+    wrapped = (
+        textwrap.fill(
+            meaning,
+            _width(),
+            initial_indent=f"  {flag:<{widest}}",
+            subsequent_indent=" " * (widest + 2),
+            break_on_hyphens=False,
+        )
+        for flag, meaning in flags.items()
+    )
+    return "\n".join([line, "", textwrap.fill(purpose, _width()), "", *wrapped])
+
+
+def _usage(command: str, purpose: str, config: str) -> str:
+    line = (
+        f"python -m {command} --config={config or 'configs/NAME.py[:quick]'} "
+        "[--workdir=DIR]\n    [--devices=N | --distributed] [--config.FIELD=VALUE …]"
+    )
+    flags = {
+        "--config=PATH[:VARIANT]": "config file; :quick is a run of a minute or two",
+        "--workdir=DIR": "where the run goes; the same command on the same folder goes "
+        "on where it stopped",
+        "--devices=N": "devices that share each batch; otherwise all",
+        "--distributed": "one of several processes, all with this command; the workdir "
+        "is the first one's",
+        "--config.FIELD=VALUE": "set a field of the config, e.g. --config.seed=1",
+        "--help": "this; with --config also every field and its value",
+    }
+    return usage(line, purpose, flags)
+
+
+def _listed_configs() -> list[str]:
+    rows = []
+    for path in config_files():
+        try:
+            docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+        except (SyntaxError, ValueError):
+            docstring = "(cannot be read)"
+        rows.append((str(path), docstring.strip().partition("\n")[0]))
+    widest = max((len(path) for path, _ in rows), default=0)
+    return [f"  {path:<{widest}}  {summary}".rstrip() for path, summary in rows]
+
+
+def _width(most: int = 88) -> int:
+    return min(shutil.get_terminal_size().columns, most)
+
+
+def called(name: str) -> str:
+    """How this process was told to run a command, for what is said of it.
+
+    Args:
+        name: of the command, "run".
+
+    Returns:
+        "experiments.run", or "dib_jax.commands.run" where the process was started so.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    package = f"dib_jax.commands.{name}"
+    return package if spec and spec.name == package else f"experiments.{name}"
+
+
+def start(name: str) -> NoReturn:
+    """Run a command on the arguments of this process, and end with its exit status.
+
+    Args:
+        name: of its module in this package: "run".
+    """
+    command = importlib.import_module(f"dib_jax.commands.{name}").main
+    sys.exit(main(command, command=called(name), goes_on=name in _RESUMED))
+
+
+def main(
+    function: Callable[[list[str]], int | None],
+    *,
+    command: str,
+    goes_on: bool = False,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a command, and turn what goes wrong into one line and an exit status.
+
+    Status 2: bad input, that is a `ValueError` that our code or the user's raises, or a
+    file or folder that cannot be used. Status 1: a failure while running, that is one
+    of dib_jax's own errors. 130: Ctrl-C. Whatever else is raised, also a `ValueError`
+    from inside a library, is a defect: its traceback is left as it is.
+
+    Args:
+        function: takes the arguments; returns the exit status, None for 0.
+        command: "experiments.run", which starts the line.
+        goes_on: whether the same command goes on where it was stopped.
+        arguments: None for those of this process.
+
+    Returns:
+        The exit status, for `sys.exit`.
+    """
+    try:
+        status = function(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return status or 0
+    except KeyboardInterrupt:
+        again = "; the same command goes on from the last checkpoint" if goes_on else ""
+        say(command, f"interrupted{again}")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone; Python must not try to flush it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        is_ours = _is_ours(type(error).__module__)
+        if isinstance(error, OSError) or _refuses(error):
+            status = 2
+        elif is_ours:
+            status = 2 if isinstance(error, ValueError) else 1
+        else:
+            raise
+        say(command, _one_line(error))
+        return status
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether it is a `ValueError` that a `raise` of ours or of the user's threw.
+
+    The traceback's last line tells. It must be a `raise`, for a call that fails in C
+    leaves no line of its own, and JAX takes its lines off: then a call of ours is last.
+    """
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
+    module = frame.f_globals.get("__name__", "")
+    is_library = module.partition(".")[0] in sys.stdlib_module_names or not {
+        "site-packages",
+        "dist-packages",
+    }.isdisjoint(pathlib.Path(last.filename).parts)
+    is_raised = "raise" in (last.line or "").split()
+    return is_raised and (_is_ours(module) or not is_library)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "dib_jax"  # installed or not
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def say(command: str, message: str) -> None:
+    """Write a line about a command on standard error.
+
+    Args:
+        command: "experiments.run".
+        message: what is to be said.
+    """
+    print(f"{command}: {message}", file=sys.stderr)

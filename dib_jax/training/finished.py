@@ -1,0 +1,76 @@
+"""Finished runs, read from their workdirs."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dib_jax import checkpoints
+from dib_jax.algorithms import Network
+from dib_jax.training.devices import from_first, is_first
+from dib_jax.training.evaluation import evaluate
+from dib_jax.training.experiment import Experiment
+from dib_jax.training.position import resume
+from dib_jax.training.progress import Progress
+from dib_jax.training.workdir import read_results
+
+
+class Trained(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        experiment: its pieces.
+        network: what it has trained.
+        results: what results.json holds.
+        test: metrics of each exit on the test split.
+        outputs: of the last exit for the test split, (n, …).
+        ensemble: metrics there of all exits together, by the task's `ensemble`; None
+            with one exit or a task without such.
+    """
+
+    experiment: Experiment
+    network: Network
+    results: dict[str, Any]
+    test: list[dict[str, float]]
+    outputs: np.ndarray
+    ensemble: dict[str, float] | None
+
+
+def load_trained(experiment: Experiment, workdir: pathlib.Path) -> Trained:
+    """A finished run from its workdir, its test outputs computed anew.
+
+    Args:
+        experiment: of the workdir's config.
+        workdir: of a finished run.
+
+    Raises:
+        ValueError: there is no finished run.
+        dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
+    """
+    network, results = restore(experiment, workdir)
+    return Trained(experiment, network, results, *evaluate(experiment, network))
+
+
+def restore(
+    experiment: Experiment, workdir: pathlib.Path
+) -> tuple[Network, dict[str, Any]]:
+    """The network and the results of a finished run, nothing evaluated.
+
+    Args:
+        experiment: of the workdir's config; it may have been made without data.
+        workdir: of a finished run.
+
+    Raises:
+        ValueError: there is no finished run.
+        dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
+    """
+    results = from_first(lambda: read_results(workdir))
+    with Progress(0, shown=is_first()) as progress:
+        position, network, _ = resume(workdir, experiment, progress)
+    if position.phase < len(experiment.phases):
+        raise checkpoints.CheckpointError(
+            f"{workdir / 'checkpoints'}: the checkpoint of the finished network is "
+            "damaged; move results.json away, and the same run goes on from the last "
+            "sound one"
+        )
+    return network, results
