@@ -9,16 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from dib_jax.data.augment import augment
-from dib_jax.models.heads.linear import linear
-from dib_jax.models.mlp import mlp
-from dib_jax.objectives.dib import dib
-from dib_jax.tasks.classification import classification
-from dib_jax.training import cache, compilation
 from dib_jax.training.cache import keep
-from dib_jax.training.compilation import compile_epoch
-from dib_jax.training.devices import mesh_of
 from dib_jax.training.steps import (
     TRUNK_OUTPUT,
     Block,
@@ -28,6 +19,15 @@ from dib_jax.training.steps import (
     initial_state,
     train_step,
 )
+
+from dib_jax.data.augment import augment
+from dib_jax.models.heads.linear import linear
+from dib_jax.models.mlp import mlp
+from dib_jax.objectives.dib import dib
+from dib_jax.tasks.classification import classification
+from dib_jax.training import cache, compilation
+from dib_jax.training.compilation import compile_epoch
+from dib_jax.training.devices import mesh_of
 
 pytestmark = pytest.mark.once
 

@@ -10,12 +10,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from dib_jax.training.config import complete
+from experiments.command_line import load_config, override
 
 from dib_jax.training import train as engine
-from dib_jax.training.config import complete
 from dib_jax.training.devices import choose
 from dib_jax.training.train import load_trained, train
-from experiments.command_line import load_config, override
 
 pytestmark = pytest.mark.once
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-
-from dib_jax.models.heads.linear import linear
 from dib_jax.training.config import complete
-from dib_jax.training.experiment import assemble
 from dib_jax.training.steps import initial_state
 from experiments.command_line import load_config
+
+from dib_jax.models.heads.linear import linear
+from dib_jax.training.experiment import assemble
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from dib_jax.training.config import complete
+from dib_jax.training.steps import Block, initial_states, train_step
+from experiments.command_line import load_config
 from test_train import stop_at
 
 from dib_jax.models.cnn import cnn
@@ -17,10 +20,7 @@ from dib_jax.models.heads.momentum import momentum
 from dib_jax.models.mlp import mlp
 from dib_jax.objectives.dib import dib
 from dib_jax.tasks.classification import classification
-from dib_jax.training.config import complete
-from dib_jax.training.steps import Block, initial_states, train_step
 from dib_jax.training.train import train
-from experiments.command_line import load_config
 
 STAGES = cnn(widths=(4, 6, 8), convolutions=1, pools=2)
 KEYS = tuple(jax.random.split(jax.random.key(3), 3))

@@ -7,15 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from dib_jax.data.augment import augment
-from dib_jax.models.cnn import cnn
-from dib_jax.models.heads.linear import linear
-from dib_jax.objectives import WithModules
-from dib_jax.objectives.dib import dib
-from dib_jax.tasks.classification import classification
-from dib_jax.training import steps
-from dib_jax.training.compilation import compiler_figures
 from dib_jax.training.steps import (
     TRUNK_OUTPUT,
     Block,
@@ -27,6 +18,15 @@ from dib_jax.training.steps import (
     train_step,
     train_steps,
 )
+
+from dib_jax.data.augment import augment
+from dib_jax.models.cnn import cnn
+from dib_jax.models.heads.linear import linear
+from dib_jax.objectives import WithModules
+from dib_jax.objectives.dib import dib
+from dib_jax.tasks.classification import classification
+from dib_jax.training import steps
+from dib_jax.training.compilation import compiler_figures
 
 pytestmark = pytest.mark.once
 

@@ -6,15 +6,15 @@ import chex
 import jax
 import numpy as np
 import pytest
+from dib_jax.training.cache import Kept
+from dib_jax.training.steps import epoch_rows
 from test_train import lines, small, without_seconds
 
 from dib_jax.training import compilation, evaluation
 from dib_jax.training import experiment as assembly
-from dib_jax.training.cache import Kept
 from dib_jax.training.compilation import compile_epoch
 from dib_jax.training.experiment import assemble
 from dib_jax.training.position import block_keys, initial_training
-from dib_jax.training.steps import epoch_rows
 from dib_jax.training.train import Trained, load_trained, train
 
 pytestmark = pytest.mark.once

@@ -11,16 +11,16 @@ import chex
 import jax
 import numpy as np
 import pytest
+from dib_jax.training.config import complete
+from experiments.command_line import load_config
 
 from dib_jax import checkpoints
 from dib_jax.objectives import Occasional
 from dib_jax.training import train as engine
 from dib_jax.training.compilation import compiler_figures
-from dib_jax.training.config import complete
 from dib_jax.training.evaluation import predictor_of
 from dib_jax.training.train import NonFiniteError, load_trained, train
 from dib_jax.training.workdir import read_results
-from experiments.command_line import load_config
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 
