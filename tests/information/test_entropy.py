@@ -204,7 +204,9 @@ want, want_slope = jax.jit(jax.value_and_grad(entropy))(x)
 np.testing.assert_allclose(value, want, atol=1e-5)
 np.testing.assert_allclose(slope, want_slope, atol=1e-5)
 """
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    )
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", code],
