@@ -64,7 +64,16 @@ def one_step(
         leaves: rows of the split's leaves.
         key: PRNG key of the phase's steps.
         step: updates that the phase has made.
+
+    Returns:
+        The new state, and the terms of each of the phase's exits, in their order:
+        numbers of stages in the program would be as many programs for stages that are
+        alike.
+
+    Raises:
+        ValueError: the phase has terms for other exits than its own.
     """
+    phase = experiment.phases[index]
     samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
     augment_key, key = jax.random.split(jax.random.fold_in(key, step))
     if experiment.augment and given is None:
@@ -72,7 +81,14 @@ def one_step(
     batch = experiment.prepare(samples, common)._replace(given=given)
     if given is None:
         batch = passed(chain(experiment, index), network, batch)
-    return experiment.phases[index].step(state, network, batch, key)
+    state, terms = phase.step(state, network, batch, key)
+    if set(terms) != set(phase.exits):
+        raise ValueError(
+            f"algorithm.name: {experiment.about.get('algorithm')!r} has a step with "
+            f"terms for {', '.join(map(repr, terms)) or 'nothing'}; it must have a "
+            f"dict of scalars for each of the exits {phase.exits}"
+        )
+    return state, tuple(terms[number] for number in phase.exits)
 
 
 def epoch_rows(
@@ -141,6 +157,7 @@ def compile_epoch(
     """
     start = time.monotonic()
     whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
+    exits = experiment.phases[index].exits
     keys = put(keys_of(experiment, experiment.phases[index]), whole)
     steps = stored.count // size
     step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
@@ -196,7 +213,8 @@ def compile_epoch(
                 put(np.int32(made + first), whole),
             )  # fmt: skip
             terms.append(recorded)
-        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
+        return state, dict(zip(exits, joined, strict=True))
 
     return Epoch(run, steps, figures, time.monotonic() - start)
 
