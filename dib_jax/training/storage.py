@@ -147,9 +147,10 @@ def store(
     Raises:
         OSError: the disk has no room for the files that `place` asks for.
     """
-    entered = experiment.phases[phase].enter
-    same = entered is None and augment is None
-    done = previous.done if previous and same else 0
+    done = previous.done if previous and not augment else 0
+    # What a phase has selected is for itself: no other one goes on from it.
+    if done and (experiment.phases[phase].enter or experiment.phases[done - 1].enter):
+        done = 0
     if previous and not done:
         _forget(previous, folder)
         previous = None

@@ -179,7 +179,8 @@ def test_a_block_trained_at_once_learns_on_the_features_of_the_one_before(at_onc
     _, terms = step(states)
     assert list(terms) == [0, 1, 2]
     for before, after in itertools.pairwise(terms.values()):
-        np.testing.assert_array_equal(after["stage_input"], before["features"])
+        # In one program what is recorded may be computed apart from what is handed on.
+        np.testing.assert_allclose(after["stage_input"], before["features"], rtol=1e-6)
         np.testing.assert_array_equal(after["network_input"], before["network_input"])
     assert float(jnp.abs(terms[2]["features"]).max()) > 0
 

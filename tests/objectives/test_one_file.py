@@ -1,6 +1,5 @@
 """A new local loss is one new file in the folder, and the name of it in a config."""
 
-import pathlib
 import sys
 
 import jax
@@ -8,15 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from dib_jax import objectives
-from dib_jax.training.build import known
-from dib_jax.training.config import complete
-from dib_jax.training.experiment import assemble
-from dib_jax.training.steps import initial_state, train_step
-from experiments.command_line import load_config
+from dib_jax.commands.assemble import assemble
+from dib_jax.commands.config import complete
+from dib_jax.commands.registry import known
 
 pytestmark = pytest.mark.once
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
 RIVAL = '''
 """Each stage hands on what it got, as well as a linear map of it can tell."""
 
@@ -64,19 +60,24 @@ def rival(tmp_path, monkeypatch):
 
 def test_one_file_is_known_checked_and_trained(rival):
     assert rival in known("objectives")
-    config = load_config(f"{CONFIG}:quick").config.to_dict()
-    config["objective"] = {"name": rival, "weight": "much"}
+    config = {
+        "dataset": {"samples": 100},
+        "model": {"name": "mlp", "widths": (6,)},
+        "objective": {"name": rival, "weight": "much"},
+        "batch_size": 8,
+    }
     with pytest.raises(ValueError, match="objective.weight: got 'much'; must be a num"):
         complete(config)
     config["objective"]["weight"] = 2.0
     experiment = assemble(complete(config))
-    assert experiment.objective == rival
-    block = experiment.blocks[0]
-    batch = {
+    assert experiment.about["objective"] == rival
+    phase, network = experiment.phases[0], experiment.algorithm.network
+    samples = {
         name: jnp.asarray(array[:8]) for name, array in experiment.dataset.train.items()
     }
-    state = initial_state(block, jax.random.key(0), batch["images"])
-    keys = (jax.random.key(1),)
-    _, (terms,) = train_step((block,), (state,), (), batch, keys=keys)
+    batch = experiment.data(samples).batch()
+    state = jax.jit(phase.init)(experiment.key, network, batch)
+    _, terms = jax.jit(phase.step)(state, network, batch, jax.random.key(1))
+    (terms,) = terms.values()
     assert terms["lost"] > 0
     assert terms["loss"] == pytest.approx(terms["task_loss"] + 2 * terms["lost"])
