@@ -50,11 +50,10 @@ def save(
     *,
     keep: int = 3,
 ) -> Path:
-    """Write a checkpoint and keep the newest `keep`.
+    """Write a checkpoint, and remove all but the newest `keep` of this step and before.
 
     Temporary folders that a killed process left are removed. A checkpoint of the same
-    step is replaced. Older ones are removed beyond `keep`; those of later steps are
-    neither counted nor touched.
+    step is replaced. Checkpoints of later steps are neither counted nor touched.
 
     Args:
         folder: where the checkpoints of one run lie; made where missing.
@@ -106,9 +105,7 @@ def save(
         older = [path for path in _steps(folder) if int(path.name) <= step]
         for path in older[keep:]:
             _remove(path)
-    except (
-        Exception
-    ) as error:  # Orbax passes errors of the file system on as many types
+    except Exception as error:  # Orbax raises errors of the file system as many types
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -155,7 +152,7 @@ def newest_sound(
 
 
 def find_damage(path: str | os.PathLike[str]) -> str:
-    """What is wrong with the files of one checkpoint, in one line; "" if nothing is.
+    """Describe in one line how the files of a checkpoint are damaged; "" if sound.
 
     Args:
         path: the folder of one checkpoint.
@@ -164,7 +161,7 @@ def find_damage(path: str | os.PathLike[str]) -> str:
     try:
         written = (path / _DIGEST).read_text(encoding="utf-8")
         digests = json.loads(written)["files"]
-        # Compared as text, so that no bit of the digest itself can change unseen.
+        # Compared as text, so that a changed bit in the digest itself is noticed too.
         if _digest_text(digests) != written or _METADATA not in digests:
             return f"{_DIGEST} is not as it was written"
     except FileNotFoundError:
@@ -212,7 +209,7 @@ def restore(path: str | os.PathLike[str], target: Any) -> Any:
         raise CheckpointError(
             f"checkpoint {path} cannot be read: {_one_line(error)}"
         ) from error
-    found: dict[tuple[str, ...], Any] = {
+    found = {
         _names(keys): np.asarray(leaf)
         for keys, leaf in jax.tree_util.tree_flatten_with_path(stored)[0]
     }
@@ -249,17 +246,17 @@ def _like(leaf: Any) -> _Like:
     return _Like(tuple(leaf.shape), leaf.dtype)
 
 
-def _describe(leaf: Any) -> str:
+def _describe(leaf: np.ndarray | _Like | None) -> str:
     return "missing" if leaf is None else f"{leaf.dtype} {tuple(leaf.shape)}"
 
 
-def _on_device(value: np.ndarray) -> Any:
+def _on_device(value: np.ndarray) -> np.ndarray | jax.Array:
     if jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
         return value
     return jnp.array(value)
 
 
-def _names(keys: tuple[Any, ...]) -> tuple[str, ...]:
+def _names(keys: jax.tree_util.KeyPath) -> tuple[str, ...]:
     """A key path as plain names: field, dictionary key or index."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
 
@@ -301,9 +298,11 @@ def _nested(tree: Any) -> dict[str, Any]:
 
 def _checkpointer() -> ocp.Checkpointer:
     # This process alone: of several, Orbax would wait for all to come here.
-    own = jax.process_index()
+    process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"own{own}"
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process{process}",
     )
     # One database for all arrays instead of a folder for each; weights hardly compress.
     handler = ocp.PyTreeCheckpointHandler(
@@ -354,8 +353,8 @@ def _files(path: Path) -> list[str]:
 def _digest_text(digests: Mapping[str, str]) -> str:
     """The text of digest.json, which ends with a digest of its own list."""
     files = dict(sorted(digests.items()))
-    own = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return json.dumps({"files": files, "list": own}, indent=1) + "\n"
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return json.dumps({"files": files, "list": digest}, indent=1) + "\n"
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Whether paying stages for entropy helps: with two kinds of heads, on three data sets.
+"""Whether a reward for entropy helps stages: two kinds of heads, three data sets.
 
 β = −0.1 on H(T), with widths that are not relative the best that beta.py:cifar10 found,
 beside no term and end to end.

@@ -401,22 +401,11 @@ def _local_loss(
     rest. Returned beside the loss: terms, batch statistics of the head and the modules.
     """
     x, stage_input, targets = features[-1], _input_of(batch), batch.targets
-    # Collections of the head that no gradient reaches, such as a follower's weights.
-    frozen = {
-        name: entry
-        for name, entry in state.head.items()
-        if name not in ("params", "batch_stats")
-    }
-    head_stats = state.head["batch_stats"]
-
-    def read(x: jax.Array) -> tuple[jax.Array, Any]:
-        outputs, stats = _apply(block, block.head, head_params, head_stats, x, frozen)
-        return _cast(outputs, jnp.float32), stats
-
-    outputs, new_head_stats = read(to_head)
+    outputs, head_stats = _head_outputs(block, state, head_params, to_head)
     value, task_terms = block.task.loss(outputs, targets)
     # Costs nothing where the objective does not use it: the compiler leaves it out.
-    head_value, _ = block.task.loss(read(jax.lax.stop_gradient(x))[0], targets)
+    alone, _ = _head_outputs(block, state, head_params, jax.lax.stop_gradient(x))
+    head_value, _ = block.task.loss(alone, targets)
     given, module_stats = {}, {}
     for name, module in _modules(block, batch.inputs).items():
         made, module_stats[name] = _apply(
@@ -448,7 +437,23 @@ def _local_loss(
         **terms,
         SPREAD: _spread(x, stage_input),
     }
-    return loss, (terms, new_head_stats, module_stats)
+    return loss, (terms, head_stats, module_stats)
+
+
+def _head_outputs(
+    block: Block, state: StageState, params: Any, x: jax.Array
+) -> tuple[jax.Array, Any]:
+    """What the head makes of features, float32, and its new batch statistics."""
+    # Collections that no gradient reaches, such as a follower's weights.
+    frozen = {
+        name: entry
+        for name, entry in state.head.items()
+        if name not in ("params", "batch_stats")
+    }
+    outputs, stats = _apply(
+        block, block.head, params, state.head["batch_stats"], x, frozen
+    )
+    return _cast(outputs, jnp.float32), stats
 
 
 def _norm(gradient: jax.Array) -> jax.Array:
@@ -513,40 +518,20 @@ def at_once(
         after_init: changes them before the first one.
     """
     first, last = blocks[0].first, blocks[-1].stage + 1
-    dtype = blocks[0].compute_dtype
 
     def init(key: jax.Array, network: Network, example: Batch) -> States:
-        states, x = [], _passed(trunk, example.inputs)
-        for block in blocks:
-            block_key = jax.random.split(jax.random.fold_in(key, block.stage))[0]
-            states.append(initial_state(block, block_key, example.inputs, x))
-            x = _passed(block.stages, x)
-        return after_init(tuple(states))
+        return after_init(_initial_states(blocks, trunk, key, example))
 
     def step(
         states: States, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[States, dict[int, Terms]]:
-        new_states, terms = [], {}
-        for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
-            # Not by the stage: phases have keys of their own, and stages that are alike
-            # share a program.
-            block_key = jax.random.fold_in(key, index)
-            state, terms[block.stage], x = update(block, state, batch, block_key)
-            if block is not blocks[-1]:
-                x = after(x, params=state.params, step=state.step)
-            batch = batch._replace(given=x)
-            new_states.append(state)
-        return after_step(tuple(new_states)), terms
-
-    def read(states: States, network: Network) -> Network:
-        stages = tuple(entry for state in states for entry in state.variables())
-        heads = tuple(state.head for state in states)
-        return Network((*network.stages, *stages), (*network.heads, *heads))
+        states, terms = _update_all(blocks, states, batch, key)
+        return after_step(states), terms
 
     def given(network: Network, batch: Batch) -> jax.Array:
-        modules, variables = trunk[done:], network.stages[done:first]
+        dtype, variables = blocks[0].compute_dtype, network.stages[done:first]
         x = _input_of(batch)
-        return apply_frozen(modules, variables, x, compute_dtype=dtype)[-1]
+        return apply_frozen(trunk[done:], variables, x, compute_dtype=dtype)[-1]
 
     def outputs(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
         heads = network.heads[len(network.heads) - len(blocks) :]
@@ -555,7 +540,7 @@ def at_once(
     return Phase(
         init=init,
         step=step,
-        read=read,
+        read=_read,
         epochs=epochs,
         exits=tuple(block.stage for block in blocks),
         trains=tuple(range(first, last)),
@@ -563,6 +548,40 @@ def at_once(
         outputs=outputs,
         notices=collapse,
     )
+
+
+def _initial_states(
+    blocks: Sequence[Block], trunk: Sequence[nn.Module], key: jax.Array, example: Batch
+) -> States:
+    states, x = [], _passed(trunk, example.inputs)
+    for block in blocks:
+        block_key = jax.random.split(jax.random.fold_in(key, block.stage))[0]
+        states.append(initial_state(block, block_key, example.inputs, x))
+        x = _passed(block.stages, x)
+    return tuple(states)
+
+
+def _update_all(
+    blocks: Sequence[Block], states: States, batch: Batch, key: jax.Array
+) -> tuple[States, dict[int, Terms]]:
+    """One update of each block, on the detached output of the one before."""
+    new_states, terms = [], {}
+    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
+        # Not by the stage: phases have keys of their own, and stages that are alike
+        # share a program.
+        block_key = jax.random.fold_in(key, index)
+        state, terms[block.stage], x = update(block, state, batch, block_key)
+        if block is not blocks[-1]:
+            x = after(x, params=state.params, step=state.step)
+        batch = batch._replace(given=x)
+        new_states.append(state)
+    return tuple(new_states), terms
+
+
+def _read(states: States, network: Network) -> Network:
+    stages = tuple(entry for state in states for entry in state.variables())
+    heads = tuple(state.head for state in states)
+    return Network((*network.stages, *stages), (*network.heads, *heads))
 
 
 def local(

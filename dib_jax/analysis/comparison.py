@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from dib_jax.analysis import figures
+from dib_jax.tasks import Measure, measure_of, measures_of, style
 
 _LEVEL = 0.95
 # Of metrics in float32.
@@ -139,31 +139,37 @@ def _row(
     seeds = tuple(sorted(runs))
     results = [runs[seed].results for seed in seeds]
     metric = results[0]["metric"]
-    values = {
-        name: [result["test"][name] for result in results]
+    scores = {
+        name: _mean_and_std([result["test"][name] for result in results])
         for name in results[0]["test"]
         if name != "loss"
     }
-    scores = {
-        name: (statistics.fmean(own), _spread(own)) for name, own in values.items()
-    }
     mean, std = scores.pop(metric)
-    validation = [
-        result["validation"][metric]
-        for result in results
-        if metric in (result.get("validation") or {})
-    ]
     common = [seed for seed in seeds if seed in others and method != reference]
     difference, low, high = paired_difference(
         [runs[seed].results["test"][metric] for seed in common],
         [others[seed].results["test"][metric] for seed in common],
     )
-    temporaries = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
-    together = [
-        result["ensemble"][metric] for result in results if result.get("ensemble")
-    ]
-    has_ensemble = len(together) == len(results)
-    by_stage = zip(*(_stages(result, metric) for result in results), strict=False)
+    validated, together = (
+        [
+            each[metric]
+            for result in results
+            if metric in (each := result.get(part) or {})
+        ]
+        for part in ("validation", "ensemble")
+    )
+    # Not every run of a method need have an ensemble.
+    ensemble: tuple[float | None, float | None] = (None, None)
+    if len(together) == len(results):
+        ensemble = _mean_and_std(together)
+    by_stage = zip(
+        *(
+            [x["test"][metric] for x in result["stages"] if metric in x["test"]]
+            for result in results
+        ),
+        strict=False,
+    )
+    sizes = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
     return Row(
         dataset=dataset,
         method=method,
@@ -171,27 +177,23 @@ def _row(
         metric=metric,
         mean=mean,
         std=std,
-        validation=statistics.fmean(validation) if validation else None,
+        validation=statistics.fmean(validated) if validated else None,
         difference=difference,
         low=low,
         high=high,
         seconds=statistics.fmean(result["seconds"] for result in results),
-        temp_bytes=max(temporaries, default=None),
-        stages=tuple(statistics.fmean(own) for own in by_stage),
+        temp_bytes=max(sizes, default=None),
+        stages=tuple(statistics.fmean(values) for values in by_stage),
         others=scores,
-        ensemble=statistics.fmean(together) if has_ensemble else None,
-        ensemble_std=_spread(together) if has_ensemble else None,
+        ensemble=ensemble[0],
+        ensemble_std=ensemble[1],
     )
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _stages(result: Mapping[str, Any], metric: str) -> list[float]:
-    return [
-        entry["test"][metric] for entry in result["stages"] if metric in entry["test"]
-    ]
+def _mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; None for it where there are too few."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.fmean(values), std
 
 
 def paired_difference(
@@ -233,7 +235,7 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
     Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
     return {
-        dataset: _contrasts([own for own in entries if own.dataset == dataset])
+        dataset: _contrasts([entry for entry in entries if entry.dataset == dataset])
         for dataset in dict.fromkeys(entry.dataset for entry in entries)
     }
 
@@ -243,9 +245,9 @@ def _contrasts(entries: Sequence[Entry]) -> Contrasts:
     for entry in entries:
         value = entry.results["test"][entry.results["metric"]]
         runs.setdefault(entry.method, {})[entry.seed] = value
-    sets = collections.Counter(tuple(sorted(own)) for own in runs.values())
-    seeds = max(sets, key=lambda own: (sets[own], len(own)))
-    methods = tuple(name for name, own in runs.items() if own.keys() >= set(seeds))
+    sets = collections.Counter(tuple(sorted(of_method)) for of_method in runs.values())
+    seeds = max(sets, key=lambda each: (sets[each], len(each)))
+    methods = tuple(name for name, each in runs.items() if each.keys() >= set(seeds))
     nothing = Contrasts(methods, seeds, None, ())
     if min(len(methods), len(seeds)) < 2:
         return nothing
@@ -268,7 +270,7 @@ def _contrasts(entries: Sequence[Entry]) -> Contrasts:
 
 
 def methods_figure(
-    table: Sequence[Row], entries: Sequence[Entry], *, width: float = 8.3
+    table: Sequence[Row], entries: Sequence[Entry], *, width: float = style.WIDE
 ) -> Figure:
     """The metric of each method: a dot a seed, a bar at the mean; a panel a data set.
 
@@ -277,81 +279,87 @@ def methods_figure(
         entries: the same runs.
         width: inches.
     """
-    figure, panels = _panels(table, width=width, margin=0.4)
-    for axes, here in panels:
-        for place, row in enumerate(reversed(here)):
-            points = [
-                100 * entry.results["test"][row.metric]
-                for entry in entries
-                if (entry.dataset, entry.method) == (row.dataset, row.method)
-            ]
-            axes.plot(
-                points, [place] * len(points), "o", ms=4, color=figures.BLUE, alpha=0.6
-            )
-            axes.plot([100 * row.mean], [place], "|", ms=13, mew=2, color="#222222")
+    measure = _measure(table, entries)
+    figure, lines = _lines(table, measure, width=width, margin=0.4)
+    for axes, place, row in lines:
+        points = [
+            measure.scale * entry.results["test"][row.metric]
+            for entry in entries
+            if (entry.dataset, entry.method) == (row.dataset, row.method)
+        ]
+        places = [place] * len(points)
+        axes.plot(points, places, "o", ms=4, color=style.BLUE, alpha=0.6)
+        mean = [measure.scale * row.mean]
+        axes.plot(mean, [place], "|", ms=13, mew=2, color=style.INK)
     return figure
 
 
-def _panels(
-    table: Sequence[Row], *, width: float, margin: float
-) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
-    """A figure with a panel a data set, a labelled line a method, the first on top.
-
-    Args:
-        table: as `rows` gives it.
-        width: inches.
-        margin: inches of height beside the panels.
-
-    Returns:
-        The figure, and for each data set its axes and its rows of the table.
-    """
-    datasets = list(dict.fromkeys(row.dataset for row in table))
-    rows_of = [[row for row in table if row.dataset == name] for name in datasets]
-    heights = [0.5 + 0.27 * len(here) for here in rows_of]
-    figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
-    panels = figure.subplots(
-        len(datasets), 1, squeeze=False, height_ratios=heights
-    ).ravel()
-    for axes, here, dataset in zip(panels, rows_of, datasets, strict=True):
-        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
-        axes.set_ylim(-0.6, len(here) - 0.4)
-        axes.set_title(dataset, fontsize=9.5, loc="left")
-        figures.finish(axes, f"Test {here[0].metric} (%)", "")
-        axes.grid(axis="x", color="#EDEDED", lw=0.7)
-    return figure, list(zip(panels, rows_of, strict=True))
-
-
-def stages_figure(table: Sequence[Row], *, width: float = 8.3) -> Figure:
+def stages_figure(
+    table: Sequence[Row], entries: Sequence[Entry], *, width: float = style.WIDE
+) -> Figure:
     """The mean metric after each stage: a row a method, a dot a stage.
 
     What was trained as one block has one dot; a panel a data set.
 
     Args:
         table: as `rows` gives it.
+        entries: the same runs.
         width: inches.
     """
+    measure = _measure(table, entries)
     count = max(len(row.stages) for row in table)
-    colors = figures.stage_colors(count)
-    figure, panels = _panels(table, width=width, margin=0.7)
-    for axes, here in panels:
-        for place, row in enumerate(reversed(here)):
-            values = [100 * value for value in row.stages]
-            axes.plot(values, [place] * len(values), lw=1, color="#C8C8C8", zorder=1)
-            if len(values) == 1:
-                axes.plot(values, [place], "D", ms=5, color="#222222")
-                continue
-            for stage, value in enumerate(values):
-                axes.plot(value, place, "o", ms=5, color=colors[stage], zorder=2)
+    colors = style.stage_colors(count)
+    figure, lines = _lines(table, measure, width=width, margin=0.7)
+    for axes, place, row in lines:
+        values = [measure.scale * value for value in row.stages]
+        places = [place] * len(values)
+        axes.plot(values, places, lw=1, color=style.RULE, zorder=1)
+        if len(values) == 1:
+            axes.plot(values, places, "D", ms=5, color=style.INK)
+            continue
+        axes.scatter(values, places, s=25, color=colors[: len(values)], zorder=2)
     marks = [
         Line2D([], [], ls="", marker="o", ms=5, color=color, label=f"stage {stage}")
-        for stage, color in enumerate(colors[:count] if count > 1 else [])
+        for stage, color in enumerate(colors if count > 1 else [])
     ]
     if any(len(row.stages) == 1 for row in table):
         marks.append(
-            Line2D([], [], ls="", marker="D", ms=5, color="#222222", label="one block")
+            Line2D([], [], ls="", marker="D", ms=5, color=style.INK, label="one block")
         )
-    figure.legend(
-        handles=marks, loc="outside lower center", frameon=False, fontsize=8,
-        ncols=max(1, min(len(marks), int(1.1 * width))),
-    )  # fmt: skip
+    most = max(1, int(1.1 * width))
+    style.legend(figure, marks, columns=most, place="outside lower center")
     return figure
+
+
+def _measure(table: Sequence[Row], entries: Sequence[Entry]) -> Measure:
+    return measure_of(measures_of(entries[0].results), table[0].metric)
+
+
+def _lines(
+    table: Sequence[Row], measure: Measure, *, width: float, margin: float
+) -> tuple[Figure, list[tuple[Axes, int, Row]]]:
+    """A figure with a panel a data set, a labelled line a method, the first on top.
+
+    Args:
+        table: as `rows` gives it.
+        measure: what its metric is called.
+        width: inches.
+        margin: inches of height beside the panels.
+
+    Returns:
+        The figure, and for each row of the table its axes and its place there.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in table))
+    rows_of = [[row for row in table if row.dataset == name] for name in datasets]
+    heights = [0.5 + 0.27 * len(here) for here in rows_of]
+    figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(datasets), 1, squeeze=False, height_ratios=heights)
+    lines: list[tuple[Axes, int, Row]] = []
+    for axes, here, dataset in zip(panels.flat, rows_of, datasets, strict=True):
+        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
+        axes.set_ylim(-0.6, len(here) - 0.4)
+        style.heading(axes, dataset)
+        style.finish(axes, f"Test {measure.axis}", "")
+        axes.grid(axis="x", color=style.GRID, lw=0.7)
+        lines += [(axes, place, row) for place, row in enumerate(reversed(here))]
+    return figure, lines

@@ -1,4 +1,4 @@
-"""What a setting does: the metric, the local loss's pull and the information kept.
+"""What a setting does: the metric, the local loss's pull, the information that stays.
 
 A curve joins methods of a comparison that differ in one number, its values are measured
 at every stage: whether a penalty helps early and hurts late is what they are for.
@@ -13,15 +13,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dib_jax.analysis import figures
+from dib_jax.analysis.figures import Rows
 from dib_jax.analysis.recording import SPLITS, read_information
-from dib_jax.analysis.report.material import read_metrics
+from dib_jax.analysis.runs import read_metrics
+from dib_jax.tasks import Measure, style
 
 Curves = Mapping[str, Mapping[str, float]]
 """Name of a curve → name of a method → the number by which it differs."""
 
 QUANTITIES = {
-    "metric": "Test {metric} (%)",
+    "metric": "Test {metric}",
     "pull": "Gradient of the local loss ÷ task’s",
     "kept": "I(X;T) at the end (bits)",
 }
@@ -56,27 +57,23 @@ def measured(workdir: pathlib.Path, results: Mapping[str, Any]) -> Measured:
     """
     stages = [entry for entry in results["stages"] if entry["test"]]
     rows = read_metrics(workdir / "metrics.jsonl")
+    information: Mapping[str, np.ndarray] = {}
+    if (workdir / "information.npz").is_file():  # else the run was not probed
+        information = read_information(workdir)
+    # On the validation split where there is one.
+    bits = [information.get(f"{split}/input_stage") for split in reversed(SPLITS)]
+    last = next((values[-1] for values in bits if values is not None), ())
     return Measured(
         metric=tuple(entry["test"][results["metric"]] for entry in stages),
         pull=tuple(_pull(rows, entry["stage"]) for entry in stages),
-        kept=_kept(workdir),
+        kept=tuple(map(float, last)),
     )
 
 
-def _pull(rows: figures.Rows, stage: int) -> float | None:
-    own = [row for row in rows if row["stage"] == stage and "task_gradient" in row]
-    task = sum(row["task_gradient"] for row in own)
-    return sum(row["local_gradient"] for row in own) / task if task else None
-
-
-def _kept(workdir: pathlib.Path) -> tuple[float, ...]:
-    if not (workdir / "information.npz").is_file():
-        return ()  # the run was not probed
-    information = read_information(workdir)
-    for split in reversed(SPLITS):
-        if f"{split}/input_stage" in information:
-            return tuple(map(float, information[f"{split}/input_stage"][-1]))
-    return ()
+def _pull(rows: Rows, stage: int) -> float | None:
+    rows = [row for row in rows if row["stage"] == stage and "task_gradient" in row]
+    task = sum(row["task_gradient"] for row in rows)
+    return sum(row["local_gradient"] for row in rows) / task if task else None
 
 
 def table(
@@ -103,17 +100,11 @@ def table(
                     "seeds": len(seeds),
                 }  # fmt: skip
                 for quantity in QUANTITIES:
-                    each = [getattr(run, quantity) for run in seeds]
-                    own = [
-                        values[stage]
-                        for values in each
-                        if stage < len(values) and values[stage] is not None
-                    ]
-                    point[quantity] = statistics.fmean(own) if own else None
-                    several = len(own) > 1
-                    point[f"{quantity}_std"] = (
-                        statistics.stdev(own) if several else None
-                    )
+                    each = [getattr(run, quantity)[stage : stage + 1] for run in seeds]
+                    at = [x for of_run in each for x in of_run if x is not None]
+                    std = statistics.stdev(at) if len(at) > 1 else None
+                    point[quantity] = statistics.fmean(at) if at else None
+                    point[f"{quantity}_std"] = std
                 found.append(point)
     return found
 
@@ -123,9 +114,9 @@ def curves_figure(
     quantity: str,
     *,
     axis: str,
-    metric: str = "accuracy",
+    measure: Measure,
     reference: tuple[str, float] | None = None,
-    width: float = 8.3,
+    width: float = style.WIDE,
 ) -> Figure:
     """One quantity against the setting, a panel a stage, a line a curve.
 
@@ -136,65 +127,48 @@ def curves_figure(
         points: as `table` gives them, of one data set.
         quantity: one of `QUANTITIES`.
         axis: what the setting is called.
-        metric: name of the metric.
+        measure: what the metric is called.
         reference: a method's name and its metric at the end, drawn in the last panel.
         width: inches.
 
     Raises:
         ValueError: no point has that quantity.
     """
-    values = np.array(sorted({point["value"] for point in points}), float)
+    settings = np.array(sorted({point["value"] for point in points}), float)
     points = [point for point in points if point[quantity] is not None]
     if not points:
         raise ValueError(f"{quantity}: no run of a curve has it")
     stages = sorted({point["stage"] for point in points})
     names = list(dict.fromkeys(point["curve"] for point in points))
-    colors = figures.stage_colors(len(names))
     columns = min(len(stages), 4 if width > 5 else 1)
-    lines = -(-len(stages) // columns)
-    figure = Figure(figsize=(width, 2.5 * lines + 0.7), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    factor = 100 if quantity == "metric" else 1
-    label = QUANTITIES[quantity].format(metric=metric)
-    for number, axes in enumerate(panels.flat):
-        if number >= len(stages):
-            axes.set_visible(False)
-            continue
-        for name, color in zip(names, colors, strict=True):
-            own = [
-                point
-                for point in points
-                if point["curve"] == name and point["stage"] == stages[number]
-            ]
+    shared = {"sharex": True, "sharey": True}
+    figure, panels = style.panels(
+        len(stages), columns, width=width, height=2.5, margin=0.7, **shared
+    )
+    factor = measure.scale if quantity == "metric" else 1
+    label = QUANTITIES[quantity].format(metric=measure.axis)
+    for number, (axes, stage) in enumerate(zip(panels, stages, strict=True)):
+        for name, color in zip(names, style.stage_colors(len(names)), strict=True):
+            line = [p for p in points if (p["curve"], p["stage"]) == (name, stage)]
             axes.errorbar(
-                [point["value"] for point in own],
-                [factor * point[quantity] for point in own],
-                yerr=[factor * (point[f"{quantity}_std"] or 0) for point in own],
+                [point["value"] for point in line],
+                [factor * point[quantity] for point in line],
+                yerr=[factor * (point[f"{quantity}_std"] or 0) for point in line],
                 color=color, label=name, marker="o", ms=3, lw=1.2, elinewidth=0.8,
             )  # fmt: skip
-        if reference and quantity == "metric" and number == len(stages) - 1:
-            axes.axhline(
-                factor * reference[1],
-                color="#666666",
-                ls="--",
-                lw=1,
-                label=reference[0],
-            )
-        _scale(axes, values)
+        if reference and quantity == "metric" and axes is panels[-1]:
+            name, value = reference
+            axes.axhline(factor * value, color=style.GREY, ls="--", lw=1, label=name)
+        _scale(axes, settings)
         if quantity == "pull":
-            axes.set_yscale("symlog", linthresh=_least(points, quantity))
-        figures.finish(
-            axes,
-            axis if number + columns >= len(stages) else "",
-            label if number % columns == 0 else "",
-        )
-        axes.set_title(f"stage {stages[number]}", fontsize=9.5, loc="left")
-        axes.tick_params("x", labelsize=7, labelbottom=number + columns >= len(stages))
-    handles, labels = panels.flat[len(stages) - 1].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", frameon=False, fontsize=8,
-        ncols=max(1, min(len(labels), int(width / 1.9))),
-    )  # fmt: skip
+            least = min((p["pull"] for p in points if p["pull"] > 0), default=1.0)
+            axes.set_yscale("symlog", linthresh=least)
+        lowest = number + columns >= len(stages)
+        style.finish(axes, axis * lowest, label * (number % columns == 0))
+        style.heading(axes, f"stage {stage}")
+        axes.tick_params("x", labelsize=7, labelbottom=lowest)
+    handles, most = style.lines_of(panels[-1]), max(1, int(width / 1.9))
+    style.legend(figure, handles, columns=most, place="outside lower center")
     return figure
 
 
@@ -202,17 +176,9 @@ def _scale(axes: Axes, values: np.ndarray) -> None:
     sizes = np.abs(values[values != 0])
     if len(sizes) and sizes.max() > 20 * sizes.min():
         axes.set_xscale("symlog", linthresh=sizes.min(), linscale=1)
-        largest = 10.0 ** np.arange(
-            np.ceil(np.log10(sizes.min())), np.floor(np.log10(sizes.max())) + 1
-        )
-        ticks = [-size for size in largest if -size >= values[0]]
-        ticks += [0.0, *(size for size in largest if size <= values[-1])]
-        labels = [f"{tick:g}".replace("-", "−") for tick in ticks]
-        axes.set_xticks(ticks, labels)
+        ends = np.ceil(np.log10(sizes.min())), np.floor(np.log10(sizes.max()))
+        powers = 10.0 ** np.arange(ends[0], ends[1] + 1)
+        ticks = [-tick for tick in powers if -tick >= values[0]]
+        ticks += [0.0, *(tick for tick in powers if tick <= values[-1])]
+        axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
         axes.minorticks_off()
-
-
-def _least(points: Sequence[Mapping[str, Any]], quantity: str) -> float:
-    return min(
-        (point[quantity] for point in points if point[quantity] > 0), default=1.0
-    )

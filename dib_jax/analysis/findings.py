@@ -7,38 +7,22 @@ change has an interval over its runs, and of a single run it is not called a fin
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dib_jax.analysis import statistics as stats
 from dib_jax.analysis.recording import (
     SPLITS,
     probe_files,
     read_grams,
     read_information,
 )
-from dib_jax.analysis.statistics import (
-    Order,
-    Violations,
-    bootstrap_difference,
-    bootstrap_interval,
-    chain,
-    chain_at_width,
-    convergence_epochs,
-    convergence_order,
-    data_processing_violations,
-    deviation,
-    estimator_bias,
-    role_differentiation,
-)
-from dib_jax.training.config import flatten
-from dib_jax.training.workdir import (
-    finished,
-    read_config,
-    read_results,
-    write_json,
-)
+from dib_jax.analysis.runs import END_TO_END, read_json
+from dib_jax.settings import flatten
+from dib_jax.tasks.exhibits import Cell, Table
+from dib_jax.training.workdir import finished, read_results, write_json
 
 TOLERANCE = 0.05
 FACTORS = (0.5, 1.0, 2.0)
@@ -46,9 +30,28 @@ FILE = "findings.json"
 _MANY_PROBES = 10  # at most so many are looked at with other kernel widths
 # Fields in which the runs of a group may differ.
 _FREE = {"seed", "workdir", "dataset.data_dir", "dataset.placement"}
+_ROLES = {"X": "nhsic_input", "Y": "nhsic_target"}
+# What is measured of convergence: key, words for sentences, None where only the table
+# has it.
+_CONVERGENCE = {
+    "CKA": ("cka_final", "CKA to the last probe"),
+    "linear CKA": ("linear_cka_final", None),
+    "I(X;T)": ("input_stage", "I(X;T)"),
+    "I(T;Y)": ("stage_target", None),
+}
+_SHOWN = {
+    "entropy": "H(T)",
+    "input_stage": "I(X;T)",
+    "stage_target": "I(T;Y)",
+    "stage_target_shuffled": "shuffled Y",
+    "conditional_target": "I(T;Y|before)",
+    "nhsic_input": "nHSIC X",
+    "nhsic_target": "nHSIC Y",
+    "effective_rank": "effective rank",
+}
 
 
-class Run(NamedTuple):
+class Probed(NamedTuple):
     """A probed run.
 
     Attributes:
@@ -62,20 +65,6 @@ class Run(NamedTuple):
     config: dict[str, Any]
     information: dict[str, np.ndarray]
     seconds: float | None
-
-
-class Table(NamedTuple):
-    """Numbers that belong together.
-
-    Attributes:
-        title: what they are.
-        header: a name for each column.
-        rows: cells, text or numbers; None where there is nothing.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str | float | None, ...]]
 
 
 class Findings(NamedTuple):
@@ -96,7 +85,18 @@ class Findings(NamedTuple):
     statistics: dict[str, Any]
 
 
-def read_run(workdir: pathlib.Path) -> Run:
+class _Part(NamedTuple):
+    """What one question adds to the findings."""
+
+    sentences: Sequence[str]
+    tables: Sequence[Table] = ()
+    statistics: dict[str, Any] | None = None
+
+
+Group = Sequence[Probed]
+
+
+def read_probed(workdir: pathlib.Path) -> Probed:
     """A probed run from its folder.
 
     Args:
@@ -105,12 +105,12 @@ def read_run(workdir: pathlib.Path) -> Run:
     Raises:
         ValueError: it was not probed, or a file is damaged.
     """
-    config = flatten(read_config(workdir).to_dict())
+    config = flatten(read_json(workdir / "config.json"))
     seconds = read_results(workdir)["seconds"] if finished(workdir) else None
-    return Run(workdir, config, read_information(workdir), seconds)
+    return Probed(workdir, config, read_information(workdir), seconds)
 
 
-def groups(runs: Sequence[Run]) -> list[list[Run]]:
+def groups(runs: Group) -> list[list[Probed]]:
     """Runs of one config with different seeds, probed equally far, together.
 
     Args:
@@ -119,7 +119,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     Returns:
         The groups, in the order of their first runs.
     """
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[Probed]] = {}
     for run in runs:
         same = {name: v for name, v in run.config.items() if name not in _FREE}
         epochs = run.information["train/epoch"].tolist()
@@ -127,9 +127,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     return list(found.values())
 
 
-def find(
-    runs: Sequence[Run], *, controls: bool = False, split: str = "train"
-) -> Findings:
+def find(runs: Group, *, controls: bool = False, split: str = "train") -> Findings:
     """Statistics, sentences and tables of one group.
 
     Args:
@@ -141,36 +139,26 @@ def find(
     Returns:
         The findings.
     """
-    first = runs[0].information
-    sentences, tables = [], [_last_probe(runs)]
-    statistics: dict[str, Any] = {"split": split, "runs": len(runs)}
-    stages = first[f"{split}/sigma"].shape[1]
-    sentences.append(_what_was_measured(runs, split))
-    if len(first[f"{split}/epoch"]) > 1:
-        made = _changes(runs, split)
-        sentences += made[0]
-        statistics["change_of_input_stage"] = made[1]
+    probes, stages = runs[0].information[f"{split}/sigma"].shape
+    parts = [_Part([_what_was_measured(runs, split)], [_last_probe(runs)])]
+    if probes > 1:
+        parts.append(_changes(runs, split))
         if stages > 1:
-            for part in (
-                _convergence(runs, split),
-                _markov(runs, split, controls),
-                _roles(runs, split),
-            ):
-                sentences += part[0]
-                tables.append(part[1])
-                statistics |= part[2]
-    sentences += _targets(runs, split)
+            parts.append(_convergence(runs, split))
+            parts.append(_markov(runs, split, controls))
+            parts.append(_roles(runs, split))
+    parts.append(_Part([_targets(runs, split)]))
     if controls:
-        said, table, rows = _estimator(runs, split)
-        sentences += said
-        tables.append(table)
-        statistics["estimator_bias"] = rows
-    sentences += _cost(runs, split)
+        parts.append(_estimator(runs, split))
+    parts.append(_Part(_cost(runs, split)))
+    statistics: dict[str, Any] = {"split": split, "runs": len(runs)}
+    for part in parts:
+        statistics |= part.statistics or {}
     return Findings(
         name_of(runs[0]),
         tuple(run.workdir.name for run in runs),
-        sentences,
-        tables,
+        [sentence for part in parts for sentence in part.sentences],
+        [table for part in parts for table in part.tables],
         statistics,
     )
 
@@ -188,8 +176,9 @@ def write_findings(workdir: pathlib.Path, findings: Findings) -> pathlib.Path:
     Raises:
         OSError: the workdir cannot be written.
     """
-    tables = [table._asdict() for table in findings.tables]
-    write_json(workdir / FILE, _without_nan({**findings._asdict(), "tables": tables}))
+    names = ("title", "header", "rows")
+    tables = [{name: getattr(t, name) for name in names} for t in findings.tables]
+    write_json(workdir / FILE, _plain({**findings._asdict(), "tables": tables}))
     return workdir / FILE
 
 
@@ -198,8 +187,8 @@ def read_findings(workdir: pathlib.Path) -> Findings | None:
     try:
         found = json.loads((workdir / FILE).read_text(encoding="utf-8"))
         tables = [
-            Table(own["title"], tuple(own["header"]), [tuple(r) for r in own["rows"]])
-            for own in found["tables"]
+            Table(t["title"], tuple(t["header"]), [tuple(row) for row in t["rows"]])
+            for t in found["tables"]
         ]
         return Findings(
             found["name"],
@@ -212,7 +201,7 @@ def read_findings(workdir: pathlib.Path) -> Findings | None:
         return None
 
 
-def compare(found: Sequence[Sequence[Run]], *, split: str = "train") -> Table:
+def compare(found: Sequence[Group], *, split: str = "train") -> Table:
     """The last probe of several groups, one beside the other.
 
     Args:
@@ -232,7 +221,7 @@ def compare(found: Sequence[Sequence[Run]], *, split: str = "train") -> Table:
 
 
 def differentiation(
-    found: Sequence[Sequence[Run]], *, split: str = "train"
+    found: Sequence[Group], *, split: str = "train"
 ) -> tuple[list[str], Table]:
     """Whether the stages of one group take more different roles than another's.
 
@@ -249,80 +238,78 @@ def differentiation(
         `role_differentiation`, is this package's.
     """
 
-    def kind(runs: Sequence[Run]) -> tuple[Any, ...]:
+    def kind(runs: Group) -> tuple[Any, ...]:
         network = {k: v for k, v in runs[0].config.items() if k.startswith("model.")}
         return runs[0].config["dataset.name"], json.dumps(network, default=str)
 
-    header = ("end to end beside", "nHSIC with", "end to end", "other", "difference",
-              "95 % interval")  # fmt: skip
-    table = Table(f"How differently the stages change, {split}", header, [])
+    def has_roles(runs: Group) -> bool:
+        sigma = runs[0].information.get(f"{split}/sigma")
+        return sigma is not None and sigma.shape[1] > 1
+
+    baselines = [runs for runs in found if _is_end_to_end(runs[0])]
     sentences: list[str] = []
-    baselines = [own for own in found if _is_end_to_end(own)]
+    rows: list[tuple[Cell, ...]] = []
     for baseline in baselines:
         for other in found:
-            if other in baselines or kind(other) != kind(baseline):
-                continue
-            if f"{split}/sigma" not in other[0].information:
-                continue
-            if other[0].information[f"{split}/sigma"].shape[1] < 2:
-                continue
-            sentences.append(_beside(baseline, other, split, table))
-    return sentences, table
+            same = kind(other) == kind(baseline) and has_roles(other)
+            if same and not _is_end_to_end(other[0]):
+                sentence, of_pair = _beside(baseline, other, split)
+                sentences.append(sentence)
+                rows += of_pair
+    header = ("end to end beside", "nHSIC with", "end to end", "other", "difference",
+              "95 % interval")  # fmt: skip
+    return sentences, Table(f"How differently the stages change, {split}", header, rows)
 
 
-def _is_end_to_end(runs: Sequence[Run]) -> bool:
-    return runs[0].config["schedule.name"] == "end_to_end"
+def _is_end_to_end(run: Probed) -> bool:
+    return run.config["algorithm.name"] == END_TO_END
 
 
 def _beside(
-    baseline: Sequence[Run], other: Sequence[Run], split: str, table: Table
-) -> str:
-    said = []
-    for name, key in _ROLES.items():
+    baseline: Group, other: Group, split: str
+) -> tuple[str, list[tuple[Cell, ...]]]:
+    """Roles in one group beside those end to end: a sentence and rows of the table."""
+    name, said = name_of(other[0]), []
+    rows: list[tuple[Cell, ...]] = []
+    for variable, key in _ROLES.items():
         one, two = (
-            role_differentiation(
-                np.stack([run.information[f"{split}/{key}"] for run in runs])
-            )
+            stats.role_differentiation(_values(runs, split, key))
             for runs in (baseline, other)
         )
-        difference = bootstrap_difference(one, two)
-        interval = _interval(difference.low, difference.high)
-        table.rows.append(
-            (
-                name_of(other[0]),
-                name,
-                float(one.mean()),
-                float(two.mean()),
-                difference.mean,
-                interval,
-            )
-        )
-        verdict = (
-            "in one run of a kind, so no difference is claimed"
-            if math.isnan(difference.low)
-            else "more different end to end"
-            if difference.low > 0
-            else "less different end to end"
-            if difference.high < 0
-            else "no difference is established, for the interval holds 0"
-        )
+        apart = stats.bootstrap_difference(one, two)
+        interval = _interval(apart.low, apart.high)
+        means = float(one.mean()), float(two.mean())
+        rows.append((name, variable, *means, apart.mean, interval))
         said.append(
-            f"by nHSIC with {name} {one.mean():.2f} end to end and {two.mean():.2f} "
-            f"here, a difference of {difference.mean:+.2f}".replace("-", "−")
-            + (f" ({interval})" if not math.isnan(difference.low) else "")
-            + f": {verdict}"
+            f"by nHSIC with {variable} {means[0]:.2f} end to end and {means[1]:.2f} "
+            f"here, a difference of {_signed(apart.mean)}"
         )
-    return (
-        f"{name_of(other[0])} beside end to end, {len(other)} and {len(baseline)} "
-        "runs: how differently the stages change (standard deviation over stages of "
-        f"the change from the untrained network on) is {'; '.join(said)}."
+        if math.isnan(apart.low):
+            said[-1] += ": in one run of a kind, so no difference is claimed"
+        elif apart.low <= 0 <= apart.high:
+            said[-1] += f" ({interval}): no difference is established, for the "
+            said[-1] += "interval holds 0"
+        else:
+            more = "more" if apart.low > 0 else "less"
+            said[-1] += f" ({interval}): {more} different end to end"
+    sentence = (
+        f"{name} beside end to end, {len(other)} and {len(baseline)} runs: how "
+        "differently the stages change (standard deviation over stages of the change "
+        f"from the untrained network on) is {'; '.join(said)}."
     )
+    return sentence, rows
 
 
 def as_text(table: Table) -> str:
     """A table in columns, for a terminal."""
-    cells = [table.header, *([_cell(value) for value in row] for row in table.rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.header))]
+
+    def cell(value: Cell) -> str:
+        if value is None:
+            return "–"
+        return value if isinstance(value, str) else f"{value:.4g}"
+
+    cells = [table.header, *([cell(value) for value in row] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
         for row in cells
@@ -330,127 +317,96 @@ def as_text(table: Table) -> str:
     return "\n".join([table.title, *lines])
 
 
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else f"{value:.4g}"
-
-
-def name_of(run: Run) -> str:
-    """Data set, schedule and objective of a run, in words."""
-    schedule = run.config["schedule.name"]
-    objective = run.config["objective.name"] if schedule != "end_to_end" else ""
-    return f"{run.config['dataset.name']}, {schedule}" + f", {objective}" * bool(
-        objective
-    )
+def name_of(run: Probed) -> str:
+    """Data set, algorithm and objective of a run, in words."""
+    words = [run.config["dataset.name"], run.config["algorithm.name"]]
+    if not _is_end_to_end(run):
+        words.append(run.config["objective.name"])
+    return ", ".join(filter(None, words))
 
 
 # Sentences. Each says no more than its numbers, and with how many runs.
 
 
-def _what_was_measured(runs: Sequence[Run], split: str) -> str:
+def _values(runs: Group, split: str, key: str) -> np.ndarray:
+    """A quantity of each run at each probe, (r, p, …)."""
+    return np.stack([run.information[f"{split}/{key}"] for run in runs]).astype(float)
+
+
+def _what_was_measured(runs: Group, split: str) -> str:
     found = runs[0].information
     epochs = found[f"{split}/epoch"]
     return (
         f"{name_of(runs[0])}: {_count(len(runs), 'run')}, "
         f"{_count(len(epochs), 'probe')} from epoch {epochs[0]} to {epochs[-1]}, "
-        f"{int(found[f'{split}/samples'])} pictures of the {split} split, "
+        f"{int(found[f'{split}/samples'])} samples of the {split} split, "
         f"α = {float(found[f'{split}/alpha']):g}, kernel width by the rule "
         f"{runs[0].config['analysis.bandwidth']}"
         + ("." if runs[0].seconds is not None else "; the run is not finished.")
     )
 
 
-_MEASURES = {
-    "CKA": "CKA to the last probe",
-    "linear CKA": "linear CKA to the last probe",
-    "I(X;T)": "I(X;T)",
-    "I(T;Y)": "I(T;Y)",
-}
-
-
-def _deviations(run: Run, split: str, measure: str, of: str) -> np.ndarray:
-    keys = {
-        "CKA": "cka_final",
-        "linear CKA": "linear_cka_final",
-        "I(X;T)": "input_stage",
-        "I(T;Y)": "stage_target",
-    }
-    values = run.information[f"{split}/{keys[measure]}"].astype(np.float64)
-    if "CKA" in measure:
-        # Exactly 1 in the end, but for rounding.
-        values = np.concatenate([values[:-1], np.ones_like(values[-1:])])
-    return deviation(values, of=of)
-
-
-def _convergence(
-    runs: Sequence[Run], split: str
-) -> tuple[list[str], Table, dict[str, Any]]:
+def _convergence(runs: Group, split: str) -> _Part:
     epochs = runs[0].information[f"{split}/epoch"]
-    imposed = runs[0].config["schedule.name"] == "sequential"
+    trained = runs[0].information[f"{split}/trained"] > 0
+    # A stage is done before the next one begins.
+    imposed = bool(np.any(trained[:, :-1] & ~trained[:, 1:]))
     sentences: list[str] = []
-    rows: list[tuple[str | float | None, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     statistics: dict[str, Any] = {}
-    for measure, words in _MEASURES.items():
-        orders: dict[str, Order] = {}
+    for measure, (key, words) in _CONVERGENCE.items():
+        values = _values(runs, split, key)
+        if "CKA" in measure:
+            values[:, -1] = 1  # exactly 1 in the end, but for rounding
+        orders: dict[str, stats.Order] = {}
         for of in ("final", "change"):
             reached = np.stack(
                 [
-                    convergence_epochs(
-                        _deviations(run, split, measure, of),
-                        epochs,
-                        tolerance=TOLERANCE,
+                    stats.convergence_epochs(
+                        stats.deviation(of_run, of=of), epochs, tolerance=TOLERANCE
                     )
-                    for run in runs
+                    for of_run in values
                 ]
             )
-            order = orders[of] = convergence_order(reached)
+            order = orders[of] = stats.convergence_order(reached)
             mean = reached.mean(axis=0)
             what = "of its last value" if of == "final" else "of its whole change"
-            rows.append(
-                (
-                    f"{measure}, within 5 % {what}",
-                    *(float(epoch) for epoch in mean),
-                    order.tau,
-                    _interval(order.low, order.high),
-                )
-            )
+            name = f"{measure}, within 5 % {what}"
+            rows.append((name, *mean, order.tau, _interval(order.low, order.high)))
             statistics[f"{measure}, {of}"] = {
                 "epochs": reached.tolist(),
                 "tau": order.tau,
                 "interval": [order.low, order.high],
             }
-            if of == "final" and measure in ("CKA", "I(X;T)"):
-                early = [str(k) for k in np.flatnonzero(mean == epochs[0])]
-                sentences.append(
-                    f"By {words} the stages stay within 5 % of their last value from "
-                    f"epoch {_listed(mean)} on"
-                    + (", means over the runs" if len(runs) > 1 else "")
-                    + (
-                        f"; {_stages(early)} so untrained, which tells nothing of "
-                        "training"
-                        if early
-                        else ""
-                    )
-                    + "."
-                )
-        if measure in ("CKA", "I(X;T)"):
+            if words and of == "final":
+                early = np.flatnonzero(mean == epochs[0])
+                sentences.append(_when(words, mean, early, several=len(runs) > 1))
+        if words:
             sentences.append(_about_order(words, orders, imposed=imposed))
-    gaps = np.diff(epochs)
+    gap = _count(int(np.diff(epochs).max()), "epoch")
     sentences.append(
-        f"Probes are up to {_count(int(gaps.max()), 'epoch')} apart: no epoch of "
-        "convergence is known better than that."
+        f"Probes are up to {gap} apart: no epoch of convergence is known better than "
+        "that."
     )
-    stages = tuple(f"stage {k}" for k in range(len(rows[0]) - 3))
-    table = Table(
-        f"Epoch from which a stage stays near its end, {split}",
-        ("by", *stages, "Kendall’s τ", "95 % interval"),
-        rows,
-    )
-    return sentences, table, {"convergence": statistics}
+    title = f"Epoch from which a stage stays near its end, {split}"
+    table = _by_stage(title, "by", rows, ("Kendall’s τ", "95 % interval"))
+    return _Part(sentences, [table], {"convergence": statistics})
 
 
-def verdict(order: Order) -> str:
+def _when(words: str, mean: np.ndarray, early: np.ndarray, *, several: bool) -> str:
+    said = (
+        f"By {words} the stages stay within 5 % of their last value from epoch "
+        f"{_listed(mean)} on{', means over the runs' * several}"
+    )
+    if len(early):
+        verb = "is" if len(early) == 1 else "are"
+        said += (
+            f"; {_stages(early)} {verb} so untrained, which tells nothing of training"
+        )
+    return said + "."
+
+
+def verdict(order: stats.Order) -> str:
     """What an interval of τ says of the order: bottom to top, top to bottom, or "".
 
     Args:
@@ -461,13 +417,7 @@ def verdict(order: Order) -> str:
     return "top to bottom" if order.high < 0 else ""
 
 
-def _stages(numbers: Sequence[str]) -> str:
-    if len(numbers) == 1:
-        return f"stage {numbers[0]} is"
-    return f"stages {', '.join(numbers[:-1])} and {numbers[-1]} are"
-
-
-def _about_order(words: str, orders: dict[str, Order], *, imposed: bool) -> str:
+def _about_order(words: str, orders: dict[str, stats.Order], *, imposed: bool) -> str:
     order, other = orders["final"], orders["change"]
     said = f"Kendall’s τ between depth and that epoch, by {words}, is {order.tau:.2f}"
     if math.isnan(order.low):
@@ -489,145 +439,94 @@ def _about_order(words: str, orders: dict[str, Order], *, imposed: bool) -> str:
     return said + "."
 
 
-def _changes(runs: Sequence[Run], split: str) -> tuple[list[str], list[Any]]:
-    values = np.stack([run.information[f"{split}/input_stage"] for run in runs])
-    change = (values[:, -1] - values[:, 0]).astype(np.float64)  # (r, s)
-    found: list[Any] = []
-    rises: dict[str, list[str]] = {"falls": [], "rises": []}
-    for stage, own in enumerate(change.T):
-        low, high = bootstrap_interval(own)
-        found.append({"mean": float(own.mean()), "interval": [low, high]})
-        if low > 0 or high < 0:
-            rises["falls" if high < 0 else "rises"].append(
-                f"stage {stage} by {abs(own.mean()):.2f} ({_interval(low, high)})"
-            )
+def _change(runs: Group, split: str, key: str) -> np.ndarray:
+    """From the untrained network to the last probe, (r, s)."""
+    values = _values(runs, split, key)
+    return values[:, -1] - values[:, 0]
+
+
+def _changes(runs: Group, split: str) -> _Part:
+    change = _change(runs, split, "input_stage")
+    mean, (low, high) = change.mean(axis=0), stats.bootstrap_interval(change)
+    found = [
+        {"mean": each, "interval": [low[stage], high[stage]]}
+        for stage, each in enumerate(mean)
+    ]
+    claims = []
+    for verb, agrees in (("falls", high < 0), ("rises", low > 0)):
+        moved = [
+            f"stage {k} by {abs(mean[k]):.2f} ({_interval(low[k], high[k])})"
+            for k in np.flatnonzero(agrees)
+        ]
+        if moved:
+            claims.append(f"it {verb} in {' and '.join(moved)}")
     said = (
         "From the untrained network to the last probe I(X;T) changes by "
-        f"{_listed(change.mean(axis=0), '{:+.2f}')} bits, stage by stage"
+        f"{_listed(mean, '{:+.2f}')} bits, stage by stage"
     )
     if len(runs) < 2:
-        return [f"{said}, in one run: no interval, so nothing is claimed."], found
-    claims = [f"it {verb} in {' and '.join(own)}" for verb, own in rises.items() if own]
-    ending = "; ".join(claims) or "every interval over the runs holds 0"
-    return [f"{said}; {ending}."], found
+        said += ", in one run: no interval, so nothing is claimed."
+    else:
+        said += f"; {'; '.join(claims) or 'every interval over the runs holds 0'}."
+    return _Part([said], statistics={"change_of_input_stage": found})
 
 
-def _markov(
-    runs: Sequence[Run], split: str, controls: bool
-) -> tuple[list[str], Table, dict[str, Any]]:
-    names = ["Y", "X"]
-    names += [f"T{k}" for k in range(runs[0].information[f"{split}/sigma"].shape[1])]
-    whole = np.stack([chain(run.information, split) for run in runs])
-    found: dict[str, Violations] = {
-        "all probes": data_processing_violations(whole),
-        "untrained network": data_processing_violations(whole[:, 0]),
-        "last probe": data_processing_violations(whole[:, -1]),
+def _markov(runs: Group, split: str, controls: bool) -> _Part:
+    whole = np.stack([stats.chain(run.information, split) for run in runs])
+    names = ["Y", "X", *(f"T{k}" for k in range(whole.shape[-1] - 2))]
+    found: dict[str, stats.Violations] = {
+        "all probes": stats.data_processing_violations(whole),
+        "untrained network": stats.data_processing_violations(whole[:, 0]),
+        "last probe": stats.data_processing_violations(whole[:, -1]),
     }
+
+    def where(violations: stats.Violations) -> str:
+        return " → ".join(names[i] for i in violations.worst)
+
     overall = found["all probes"]
-    sentences = [
+    said = (
         "I(A;C) ≤ min(I(A;B), I(B;C)) along the chain Y → X → T0 → … is violated by "
         f"more than 0.01 bits in {overall.violated} of {overall.triples} triples "
         f"({_share(overall):.0f} %)"
-        + (
+    )
+    if overall.violated:
+        said += (
             f", by {overall.mean:.2f} bits in the mean and {overall.largest:.2f} at "
-            f"most, {' → '.join(names[i] for i in overall.worst)}; in the untrained "
-            f"network in {_share(found['untrained network']):.0f} %."
-            if overall.violated
-            else "."
+            f"most, {where(overall)}; in the untrained network in "
+            f"{_share(found['untrained network']):.0f} %"
         )
-    ]
+    sentences = [f"{said}."]
     if controls and all(probe_files(run.workdir) for run in runs):
         by_width = _at_widths(runs, split)
         found |= {f"kernels × {factor:g}": v for factor, v in by_width.items()}
-        listed = ", ".join(
-            f"{_share(own):.0f} % by {own.mean:.2f} bits (× {factor:g})"
-            for factor, own in by_width.items()
-        )
-        moves = _moves([_share(own) for own in by_width.values()], least=5) or _moves(
-            [own.mean for own in by_width.values()], least=0.05
-        )
-        sentences.append(
-            f"With other kernel widths they are {listed}: "
-            + (
-                "they move with the width, so they are the kernel’s at least as much "
-                "as the network’s."
-                if moves
-                else "they hardly move with the width."
-            )
-        )
-    rows: list[tuple[str | float | None, ...]] = [
-        (
-            name,
-            own.triples,
-            own.violated,
-            _share(own),
-            own.mean,
-            own.largest,
-            " → ".join(names[i] for i in own.worst),
-        )
-        for name, own in found.items()
+        sentences.append(_about_widths(by_width))
+    rows = [
+        (name, v.triples, v.violated, _share(v), v.mean, v.largest, where(v))
+        for name, v in found.items()
     ]
     table = Table(
         f"Violations of the data-processing inequality, {split}",
         ("at", "triples", "violated", "%", "mean bits", "largest excess", "where"),
         rows,
     )
-    return (
-        sentences,
-        table,
-        {"data_processing": {k: v._asdict() for k, v in found.items()}},
+    statistics = {name: violations._asdict() for name, violations in found.items()}
+    return _Part(sentences, [table], {"data_processing": statistics})
+
+
+def _about_widths(found: dict[float, stats.Violations]) -> str:
+    listed = ", ".join(
+        f"{_share(v):.0f} % by {v.mean:.2f} bits (× {factor:g})"
+        for factor, v in found.items()
     )
-
-
-_ROLES = {"X": "nhsic_input", "Y": "nhsic_target"}
-
-
-def _roles(runs: Sequence[Run], split: str) -> tuple[list[str], Table, dict[str, Any]]:
-    rows: list[tuple[str | float | None, ...]] = []
-    statistics: dict[str, Any] = {}
-    said = []
-    for name, key in _ROLES.items():
-        values = np.stack([run.information[f"{split}/{key}"] for run in runs])
-        change = (values[:, -1] - values[:, 0]).astype(np.float64)  # (r, s)
-        spread = role_differentiation(values)
-        low, high = bootstrap_interval(spread)
-        signs = [bootstrap_interval(own) for own in change.T]
-        rising = [str(k) for k, (start, _) in enumerate(signs) if start > 0]
-        falling = [str(k) for k, (_, end) in enumerate(signs) if end < 0]
-        rows.append(
-            (
-                name,
-                *(float(own) for own in change.mean(axis=0)),
-                float(spread.mean()),
-                _interval(low, high),
-            )
-        )
-        statistics[f"nHSIC {name}"] = {
-            "change": change.tolist(),
-            "differentiation": spread.tolist(),
-            "interval": [low, high],
-        }
-        moved = [
-            f"{verb} in {'stage' if len(own) == 1 else 'stages'} {', '.join(own)}"
-            for verb, own in (("rises", rising), ("falls", falling))
-            if own
-        ]
-        said.append(
-            f"with {name} by {_listed(change.mean(axis=0), '{:+.2f}')}"
-            + (
-                f", and {' and '.join(moved)} (intervals over the runs)"
-                if moved
-                else ""
-            )
-        )
-    stages = tuple(f"stage {k}" for k in range(len(rows[0]) - 3))
-    table = Table(
-        f"Change of the normalised HSIC, untrained to last probe, {split}",
-        ("with", *stages, "differentiation", "95 % interval"),
-        rows,
+    moves = _moves([_share(v) for v in found.values()], least=5)
+    moves = moves or _moves([v.mean for v in found.values()], least=0.05)
+    ending = (
+        "they move with the width, so they are the kernel’s at least as much as the "
+        "network’s."
+        if moves
+        else "they hardly move with the width."
     )
-    sentence = f"The normalised HSIC changes {'; '.join(said)}, stage by stage."
-    return [sentence], table, {"roles": statistics}
+    return f"With other kernel widths they are {listed}: {ending}"
 
 
 def _moves(values: Sequence[float], *, least: float) -> bool:
@@ -635,86 +534,111 @@ def _moves(values: Sequence[float], *, least: float) -> bool:
     return max(values) > 2 * min(values) and max(values) - min(values) > least
 
 
-def _at_widths(runs: Sequence[Run], split: str) -> dict[float, Violations]:
-    found: dict[float, list[np.ndarray]] = {factor: [] for factor in FACTORS}
+def _at_widths(runs: Group, split: str) -> dict[float, stats.Violations]:
+    chains: dict[float, list[np.ndarray]] = {factor: [] for factor in FACTORS}
     for run in runs:
         files = probe_files(run.workdir)
         chosen = np.unique(np.linspace(0, len(files) - 1, _MANY_PROBES).round())
         for index in chosen.astype(int):
             target, nodes = read_grams(files[index], split)
             alpha = float(run.information[f"{split}/alpha"])
-            for factor, own in found.items():
-                own.append(chain_at_width(target, nodes, factor=factor, alpha=alpha))
+            for factor, found in chains.items():
+                found.append(
+                    stats.chain_at_width(target, nodes, factor=factor, alpha=alpha)
+                )
     return {
-        factor: data_processing_violations(np.stack(own))
-        for factor, own in found.items()
+        factor: stats.data_processing_violations(np.stack(found))
+        for factor, found in chains.items()
     }
 
 
-def _share(violations: Violations) -> float:
+def _share(violations: stats.Violations) -> float:
     return 100 * violations.violated / violations.triples
 
 
-def _targets(runs: Sequence[Run], split: str) -> list[str]:
-    def last(key: str, probe: int = -1) -> str:
-        return _mean(
-            np.stack([run.information[f"{split}/{key}"][probe, -1] for run in runs])
-        )
+def _roles(runs: Group, split: str) -> _Part:
+    rows: list[tuple[Cell, ...]] = []
+    statistics: dict[str, Any] = {}
+    said = []
+    for name, key in _ROLES.items():
+        change = _change(runs, split, key)
+        mean, (low, high) = change.mean(axis=0), stats.bootstrap_interval(change)
+        spread = stats.role_differentiation(_values(runs, split, key))
+        ends = stats.bootstrap_interval(spread)
+        rows.append((name, *mean, float(spread.mean()), _interval(*ends)))
+        statistics[f"nHSIC {name}"] = {
+            "change": change.tolist(),
+            "differentiation": spread.tolist(),
+            "interval": list(ends),
+        }
+        moved = [
+            f"{verb} in {_stages(np.flatnonzero(agrees), last=', ')}"
+            for verb, agrees in (("rises", low > 0), ("falls", high < 0))
+            if agrees.any()
+        ]
+        said.append(f"with {name} by {_listed(mean, '{:+.2f}')}")
+        if moved:
+            said[-1] += f", and {' and '.join(moved)} (intervals over the runs)"
+    title = f"Change of the normalised HSIC, untrained to last probe, {split}"
+    table = _by_stage(title, "with", rows, ("differentiation", "95 % interval"))
+    sentence = f"The normalised HSIC changes {'; '.join(said)}, stage by stage."
+    return _Part([sentence], [table], {"roles": statistics})
+
+
+def _targets(runs: Group, split: str) -> str:
+    def at(key: str, probe: int = -1) -> str:
+        return _mean(_values(runs, split, key)[:, probe, -1])
 
     entropy = float(runs[0].information[f"{split}/target_entropy"])
-    return [
-        f"In the last stage I(T;Y) is {last('stage_target')} bits of H(Y) = "
-        f"{entropy:.2f}; {last('stage_target_shuffled')} with shuffled targets, which "
-        f"is the estimator’s, and {last('stage_target', 0)} in the untrained network."
-    ]
+    return (
+        f"In the last stage I(T;Y) is {at('stage_target')} bits of H(Y) = "
+        f"{entropy:.2f}; {at('stage_target_shuffled')} with shuffled targets, which "
+        f"is the estimator’s, and {at('stage_target', 0)} in the untrained network."
+    )
 
 
-def _estimator(
-    runs: Sequence[Run], split: str
-) -> tuple[list[str], Table, list[dict[str, float]]]:
+def _estimator(runs: Group, split: str) -> _Part:
     count = int(runs[0].information[f"{split}/samples"])
-    rows = estimator_bias(
+    rows = stats.estimator_bias(
         alpha=float(runs[0].information[f"{split}/alpha"]),
         bandwidth=runs[0].config["analysis.bandwidth"],
         samples=sorted({max(2, count // 2), count}),
     )
+
+    def of(name: str, **wanted: float) -> np.ndarray:
+        return np.array(
+            [row[name] for row in rows if wanted.items() <= row.items()], float
+        )
+
     said = []
     for truth in (0.0, 2.0):
-        own = [r for r in rows if r["samples"] == count and r["truth"] == truth]
-        low, high = (f(r["estimate"] for r in own) for f in (min, max))
-        said.append(f"{low:.2f} to {high:.2f} bits where {truth:g} is true")
-    names = ("samples", "dimension", "factor", "truth", "estimate", "bias")
-    table = Table(
-        "The estimator on Gaussians whose information is known, in bits",
-        names,
-        [tuple(row[name] for name in names) for row in rows],
+        found = of("estimate", samples=count, truth=truth)
+        said.append(
+            f"{found.min():.2f} to {found.max():.2f} bits where {truth:g} is true"
+        )
+    fewest = min(row["samples"] for row in rows)
+    errors = [np.abs(of("bias", samples=n)).mean() for n in (fewest, count)]
+    widths = ", ".join(
+        f"{_signed(of('bias', factor=factor).mean())} (× {factor:g})"
+        for factor in sorted({row["factor"] for row in rows})
     )
     sentence = (
         f"The estimator itself, on Gaussians of {count} samples, 1 to 64 dimensions "
         f"and kernels × 0.5 to × 2, gives {' and '.join(said)}: values of different "
-        "dimensions or widths cannot be compared, only courses of one."
+        "dimensions or widths cannot be compared, only courses of one. Its mean error "
+        f"is {errors[0]:.2f} bits with half as many samples and {errors[1]:.2f} with "
+        f"all; its mean bias by kernel width {widths}."
     )
-    halves = [
-        np.mean([abs(row["bias"]) for row in rows if row["samples"] == size])
-        for size in (min(row["samples"] for row in rows), count)
-    ]
-    widths = ", ".join(
-        f"{np.mean([r['bias'] for r in rows if r['factor'] == factor]):+.2f} "
-        f"(× {factor:g})"
-        for factor in sorted({row["factor"] for row in rows})
-    ).replace("-", "−")
-    sentence += (
-        f" Its mean error is {halves[0]:.2f} bits with half as many samples and "
-        f"{halves[1]:.2f} with all; its mean bias by kernel width {widths}."
-    )
-    return [sentence], table, rows
+    title = "The estimator on Gaussians whose information is known, in bits"
+    table = Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    return _Part([sentence], [table], {"estimator_bias": rows})
 
 
-def _cost(runs: Sequence[Run], split: str) -> list[str]:
-    if any(run.seconds is None for run in runs):
+def _cost(runs: Group, split: str) -> list[str]:
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    if len(seconds) < len(runs):
         return []
-    probes = sum(run.information[f"{split}/seconds"].sum() for run in runs)
-    training = sum(run.seconds for run in runs if run.seconds is not None)
+    probes, training = _values(runs, split, "seconds").sum(), sum(seconds)
     return [
         f"The probes took {probes:.1f} s beside {training:.1f} s of training, "
         f"{100 * probes / (probes + training):.1f} % of both."
@@ -723,44 +647,35 @@ def _cost(runs: Sequence[Run], split: str) -> list[str]:
 
 # Tables
 
-_SHOWN = {
-    "entropy": "H(T)",
-    "input_stage": "I(X;T)",
-    "stage_target": "I(T;Y)",
-    "stage_target_shuffled": "shuffled Y",
-    "conditional_target": "I(T;Y|before)",
-    "nhsic_input": "nHSIC X",
-    "nhsic_target": "nHSIC Y",
-    "effective_rank": "effective rank",
-}
 
-
-def _last_probe(runs: Sequence[Run]) -> Table:
+def _last_probe(runs: Group) -> Table:
+    several = len(runs[0].information["train/epoch"]) > 1
     rows = [
         (split, when, *row)
         for split in SPLITS
         if f"{split}/sigma" in runs[0].information
-        for when, probe in (("untrained", 0), ("last", -1))
+        for when, probe in ([("untrained", 0)] * several + [("last", -1)])
         for row in _stage_rows(runs, split, probe)
     ]
-    if len(runs[0].information["train/epoch"]) == 1:
-        rows = [row for row in rows if row[1] == "last"]
     header = ("split", "probe", "stage", *_SHOWN.values())
     return Table("The untrained network and the last probe", header, rows)
 
 
-def _stage_rows(
-    runs: Sequence[Run], split: str, probe: int
-) -> list[tuple[str | float | None, ...]]:
-    values = {
-        key: np.stack([run.information[f"{split}/{key}"][probe] for run in runs])
-        for key in _SHOWN
-    }
-    stages = values["entropy"].shape[1]
-    return [
-        (stage, *(_mean(own[:, stage]) for own in values.values()))
-        for stage in range(stages)
-    ]
+def _stage_rows(runs: Group, split: str, probe: int) -> list[tuple[Cell, ...]]:
+    values = [_values(runs, split, key)[:, probe] for key in _SHOWN]
+    stages = values[0].shape[1]
+    return [(k, *(_mean(each[:, k]) for each in values)) for k in range(stages)]
+
+
+def _by_stage(
+    title: str, first: str, rows: list[tuple[Cell, ...]], last: tuple[str, str]
+) -> Table:
+    """A table with a column for each stage between the first and the last ones."""
+    stages = [f"stage {k}" for k in range(len(rows[0]) - 1 - len(last))]
+    return Table(title, (first, *stages, *last), rows)
+
+
+# Words
 
 
 def _mean(values: np.ndarray) -> str:
@@ -769,13 +684,25 @@ def _mean(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
-def _listed(values: np.ndarray, form: str = "{:.4g}") -> str:
+def _listed(values: Iterable[float], form: str = "{:.4g}") -> str:
     words = [form.format(value).replace("-", "−") for value in values]
     return words[0] if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _interval(low: float, high: float) -> str:
-    if math.isnan(low):
+def _stages(numbers: np.ndarray, *, last: str = " and ") -> str:
+    """The name of one stage, or the names of several."""
+    words = [str(number) for number in numbers]
+    if len(words) == 1:
+        return f"stage {words[0]}"
+    return f"stages {', '.join(words[:-1])}{last}{words[-1]}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _interval(low: float | np.ndarray, high: float | np.ndarray) -> str:
+    if np.isnan(low):
         return "–"
     return f"{low:.2f} to {high:.2f}".replace("-", "−")
 
@@ -784,12 +711,12 @@ def _count(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _without_nan(value: Any) -> Any:
-    """The same with None for numbers that JSON cannot hold."""
+def _plain(value: Any) -> Any:
+    """The same as JSON can hold it: None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _without_nan(own) for key, own in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(own) for own in value]
-    if isinstance(value, np.generic):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic | np.ndarray):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,10 +1,10 @@
 """Figures of what probes measured: information arrays in, a matplotlib figure out.
 
-As `dib_jax.analysis.figures`: the width is in inches, and but for `save` nothing is
-written. A group is one or more runs that were probed at the same epochs; what is drawn
-is the mean over its runs, with the percentile bootstrap's 95 % interval where it says
-so. Colours of amounts are cividis and viridis, which keep their order for colour-blind
-eyes and in grey print.
+As `dib_jax.analysis.figures`: the width is in inches, and nothing is written. A group
+is one or more runs that were probed at the same epochs; what is drawn is the mean over
+its runs, with the percentile bootstrap's 95 % interval where it says so. Colours of
+amounts are cividis and viridis, which keep their order for colour-blind eyes and in
+grey print.
 
 `drawings` is the list of all, with a caption and a table of its numbers for each.
 """
@@ -12,33 +12,30 @@ eyes and in grey print.
 import functools
 import io
 import math
-import pathlib
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from dib_jax.analysis import figures
-from dib_jax.analysis.findings import Run, Table, name_of
-from dib_jax.analysis.statistics import chain
-from dib_jax.training.workdir import write_atomically
+from dib_jax.analysis.findings import Probed, name_of
+from dib_jax.analysis.statistics import bootstrap_interval, chain
+from dib_jax.tasks import style
+from dib_jax.tasks.exhibits import Cell, Drawing, Table
+from dib_jax.tasks.style import DOTTED, INK, RULE, WIDE
 
 Information = Mapping[str, np.ndarray]
 """Of one run, as `dib_jax.analysis.recording.read_information` gives it."""
 Group = Sequence[Information]
 
-_INK, _RULE = "#222222", "#C8C8C8"
-_TITLE, _LABEL, _TICK = 9, 9, 8  # points
 _DASHES = ((None, None), (5, 2), (1.5, 1.5), (5, 1.5, 1.5, 1.5))
 _LETTER = 0.075  # inches of a title, about
 _MOST_STAGES = 8  # panels of one method; of more stages some are taken
@@ -46,60 +43,24 @@ _MANY_CELLS = 400  # of a map, beyond which it is drawn in pixels
 # Else white paper shows between the cells of an SVG.
 _SEAMLESS: dict[str, Any] = {"edgecolors": "face", "linewidth": 0.4}
 _MOST_FRAMES = 40
-_RESAMPLES = 2000
 _SHOWN = {
     "input_stage": "$I(X;T_k)$ (bits)",
     "stage_target": "$I(T_k;Y)$ (bits)",
     "previous_stage": "$I(T_{k-1};T_k)$ (bits)",
     "cka_final": "CKA with the last probe",
+    "linear_cka_final": "Linear CKA with the last probe",
 }
-
-
-class Drawing(NamedTuple):
-    """A figure that can be drawn in any width.
-
-    Attributes:
-        name: of its file, without an ending.
-        title: its heading.
-        draw: with the option `width`, inches, gives the figure.
-        alt: what there is to see, for those who cannot.
-        caption: below it.
-        table: its numbers; None where another drawing's table has them.
-        animate: makes an animated GIF of it; None where there is none.
-    """
-
-    name: str
-    title: str
-    draw: Callable[..., Figure]
-    alt: str
-    caption: str
-    table: Table | None = None
-    animate: Callable[[], bytes] | None = None
-
-
-class Rendered(NamedTuple):
-    """A drawing as files.
-
-    Attributes:
-        drawing: what was drawn.
-        png: for a wide page.
-        svg: the same.
-        page: media type, and contents for a wide page and for a phone.
-        width: of the wide one, inches.
-        gif: its animation; None where it has none.
-    """
-
-    drawing: Drawing
-    png: bytes
-    svg: bytes
-    page: tuple[str, bytes, bytes]
-    width: float
-    gif: bytes | None
+_BITS = {
+    "input_stage": "I(X;T)",
+    "stage_target": "I(T;Y)",
+    "previous_stage": "I(before;T)",
+}
+_NHSIC = {"nhsic_input": "nHSIC X", "nhsic_target": "nHSIC Y"}
 
 
 def drawings(
-    runs: Sequence[Run],
-    beside: Sequence[Sequence[Run]] = (),
+    runs: Sequence[Probed],
+    beside: Sequence[Sequence[Probed]] = (),
     *,
     split: str = "train",
 ) -> list[Drawing]:
@@ -115,130 +76,145 @@ def drawings(
         In the order in which to show them; without a map of one stage, and without a
         comparison where there is nothing to compare with.
     """
+    methods = _comparable([runs, *beside], split)
+    made = [*_planes(runs, split), *_courses(runs, split)]
+    return made + (_side_by_side(methods, split) if len(methods) > 1 else [])
+
+
+def _some(stages: int) -> str:
+    """What a caption adds where not all stages are drawn."""
+    shown = len(_chosen(stages, _MOST_STAGES))
+    return f" {shown} of {stages} stages." if shown < stages else ""
+
+
+def _over(group: Group) -> str:
+    return f", means over {len(group)} runs" if len(group) > 1 else ""
+
+
+def _planes(runs: Sequence[Probed], split: str) -> list[Drawing]:
+    """The planes of one group."""
     group = [run.information for run in runs]
-    over = f", means over {len(runs)} runs" if len(runs) > 1 else ""
-    pictures = f"{int(group[0][f'{split}/samples'])} pictures of the {split} split"
     probes, stages = group[0][f"{split}/sigma"].shape
-    chosen = _chosen(stages, _MOST_STAGES)
-    some = f" {len(chosen)} of {stages} stages." if len(chosen) < stages else ""
-    own = {name_of(runs[0]): group}
-    hollow = " Hollow: the stage was not trained yet. The square is the last probe."
-    made = [
+    samples, over = int(group[0][f"{split}/samples"]), _over(group)
+    draw = functools.partial(information_plane, {name_of(runs[0]): group}, split=split)
+    course = f"The course of {stages} stages in the"
+    return [
         Drawing(
             "information_plane",
-            "Information plane",
-            functools.partial(information_plane, own, split=split),
-            f"The course of {stages} stages in the information plane.",
+            draw,
+            f"{course} information plane.",
             f"I(X;T) against I(T;Y) of each stage, {probes} probes from dark to light; "
-            f"{pictures}{over}.{hollow}{some}",
-            _table_of(group, split),
+            f"{samples} samples of the {split} split{over}. Hollow: the stage was not "
+            f"trained yet. The square is the last probe.{_some(stages)}",
+            "Information plane",
+            _every_probe(group, split),
         ),
         Drawing(
             "information_plane_modified",
-            "Modified information plane",
-            functools.partial(information_plane, own, split=split, modified=True),
-            f"The course of {stages} stages in the modified information plane.",
+            functools.partial(draw, modified=True),
+            f"{course} modified information plane.",
             "What a stage holds of the one before it, I(Tₖ₋₁;Tₖ), against "
             "I(Tₖ;Y); before stage 0 comes the input. So a stage is seen by what it "
             "makes of its own input, which is what a local objective can act on. That "
-            f"this is the modified plane is this package’s reading.{some}",
+            f"this is the modified plane is this package’s reading.{_some(stages)}",
+            "Modified information plane",
         ),
         Drawing(
             "nhsic_plane",
-            "Plane of normalised HSIC",
-            functools.partial(information_plane, own, split=split, measure="nhsic"),
-            f"The course of {stages} stages in the plane of normalised HSIC.",
+            functools.partial(draw, measure="nhsic"),
+            f"{course} plane of normalised HSIC.",
             "The same with the normalised HSIC between a stage and input or target in "
-            f"place of information; it has no unit{over}.{some}",
+            f"place of information; it has no unit{over}.{_some(stages)}",
+            "Plane of normalised HSIC",
         ),
+    ]
+
+
+def _courses(runs: Sequence[Probed], split: str) -> list[Drawing]:
+    """What one group does over the epochs."""
+    group = [run.information for run in runs]
+    probes, stages = group[0][f"{split}/sigma"].shape
+    band = "One run, so without an interval."
+    if len(group) > 1:
+        band = (
+            f"Means over {len(group)} runs, the band is their 95 % bootstrap interval."
+        )
+    change = ", and below what has changed since the first probe" * (probes > 1)
+    animate = functools.partial(matrices_animation, group, split=split)
+    return [
         Drawing(
             "information_curves",
-            "Convergence",
             functools.partial(convergence_curves, group, split=split),
             f"Information and alignment of {stages} stages over the epochs.",
-            "Thin where the stage was not trained yet. "
-            + (
-                f"Means over {len(runs)} runs, the band is their 95 % bootstrap "
-                "interval."
-                if len(runs) > 1
-                else "One run, so without an interval."
-            )
-            + " The line at 0.95 is what counts as near the end.",
+            f"Thin where the stage was not trained yet. {band} The line at 0.95 is "
+            "what counts as near the end.",
+            "Convergence",
         ),
         Drawing(
             "information_map",
-            "Stages and epochs",
             functools.partial(stage_epoch_map, group, split=split),
             "Maps with a row for each stage and a column for each probe.",
-            f"Every stage at every probe{over}; each map has its own scale.",
+            f"Every stage at every probe{_over(group)}; each map has its own scale.",
+            "Stages and epochs",
         ),
         Drawing(
             "information_matrices",
-            "Information between all variables",
             functools.partial(matrices, group, split=split),
             "Matrices of mutual information, epoch by epoch.",
-            "I(A;B) between target Y, input X and the stages"
-            + (
-                ", and below what has changed since the first probe"
-                if probes > 1
-                else ""
-            )
-            + f"{over}.",
+            f"I(A;B) between target Y, input X and the stages{change}{_over(group)}.",
+            "Information between all variables",
             _last_matrix(group, split),
-            functools.partial(matrices_animation, group, split=split)
-            if probes > 1
-            else None,
+            animate if probes > 1 else None,
         ),
     ]
-    methods = _comparable([runs, *beside], split)
-    if len(methods) > 1:
-        names = " and ".join(methods)
-        for modified in (False, True):
-            made.append(
-                Drawing(
-                    f"beside_plane{'_modified' * modified}",
-                    f"{'Modified i' if modified else 'I'}nformation planes "
-                    "side by side",
-                    functools.partial(
-                        information_plane, methods, split=split, modified=modified
-                    ),
-                    f"The courses of {names}, stage by stage.",
-                    f"{names}, with the same axes for a stage. The colour is the share "
-                    f"of each one’s epochs.{some}",
-                )
-            )
-        made.append(
-            Drawing(
-                "beside_nhsic",
-                "Planes of normalised HSIC side by side",
-                functools.partial(
-                    information_plane, methods, split=split, measure="nhsic"
-                ),
-                f"The courses of {names} by normalised HSIC, stage by stage.",
-                f"{names}, with the same axes for a stage. Whether stages take "
-                "different roles, and more so in one method, is a number in the table "
-                f"of roles.{some}",
-                _roles_table(methods, split),
-            )
-        )
-        made.append(
-            Drawing(
-                "beside_depth",
-                "By depth, side by side",
-                functools.partial(depth_profiles, methods, split=split),
-                f"Information by stage at the last probe of {names}.",
-                "The last probe; dotted the untrained network. A band is the 95 % "
-                "bootstrap interval, where there are several runs.",
-                _depth_table(methods, split),
-            )
-        )
-    return made
 
 
-def _comparable(groups: Sequence[Sequence[Run]], split: str) -> dict[str, Group]:
+def _side_by_side(methods: Mapping[str, Group], split: str) -> list[Drawing]:
+    """Several groups beside each other."""
+    names = " and ".join(methods)
+    some = _some(next(iter(methods.values()))[0][f"{split}/sigma"].shape[1])
+    planes = functools.partial(information_plane, methods, split=split)
+    made = [
+        Drawing(
+            f"beside_plane{'_modified' * modified}",
+            functools.partial(planes, modified=modified),
+            f"The courses of {names}, stage by stage.",
+            f"{names}, with the same axes for a stage. The colour is the share of each "
+            f"one’s epochs.{some}",
+            f"{'Modified i' if modified else 'I'}nformation planes side by side",
+        )
+        for modified in (False, True)
+    ]
+    roles = f"First and last probe by stage, {split}, normalised HSIC"
+    depth = f"First and last probe by stage, {split}, in bits"
+    return [
+        *made,
+        Drawing(
+            "beside_nhsic",
+            functools.partial(planes, measure="nhsic"),
+            f"The courses of {names} by normalised HSIC, stage by stage.",
+            f"{names}, with the same axes for a stage. Whether stages take different "
+            "roles, and more so in one method, is a number in the table of roles."
+            f"{some}",
+            "Planes of normalised HSIC side by side",
+            _first_and_last(methods, split, _NHSIC, roles),
+        ),
+        Drawing(
+            "beside_depth",
+            functools.partial(depth_profiles, methods, split=split),
+            f"Information by stage at the last probe of {names}.",
+            "The last probe; dotted the untrained network. A band is the 95 % "
+            "bootstrap interval, where there are several runs.",
+            "By depth, side by side",
+            _first_and_last(methods, split, _BITS, depth),
+        ),
+    ]
+
+
+def _comparable(groups: Sequence[Sequence[Probed]], split: str) -> dict[str, Group]:
     """Those on the first one's data set with as many stages, by their names."""
 
-    def kind(run: Run) -> tuple[Any, ...]:
+    def kind(run: Probed) -> tuple[Any, ...]:
         sigma = run.information.get(f"{split}/sigma", np.zeros((0, 0)))
         return run.config["dataset.name"], sigma.shape[1]
 
@@ -252,51 +228,13 @@ def _comparable(groups: Sequence[Sequence[Run]], split: str) -> dict[str, Group]
     return found
 
 
-def render(drawing: Drawing) -> Rendered:
-    """Draw it, once for all folders and pages that it goes to.
-
-    Args:
-        drawing: one of `drawings`.
-    """
-    wide = drawing.draw(width=figures.WIDE)
-    png, svg = figures.png(wide), figures.svg(wide)
-    narrow = drawing.draw(width=figures.NARROW)
-    return Rendered(
-        drawing,
-        png,
-        svg,
-        figures.for_page(png, svg, narrow),
-        wide.get_figwidth(),
-        drawing.animate() if drawing.animate else None,
-    )
-
-
-def save(workdir: pathlib.Path, rendered: Sequence[Rendered]) -> None:
-    """Write figures/NAME.png, .svg and, of an animation, .gif.
-
-    Args:
-        workdir: of a run, finished or not.
-        rendered: of `render`.
-
-    Raises:
-        OSError: the workdir cannot be written.
-    """
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    for made in rendered:
-        files = {"png": made.png, "svg": made.svg, "gif": made.gif}
-        for ending, content in files.items():
-            if content is not None:
-                write_atomically(folder / f"{made.drawing.name}.{ending}", content)
-
-
 def information_plane(
     methods: Mapping[str, Group],
     *,
     split: str = "train",
     modified: bool = False,
     measure: str = "information",
-    width: float = 8.3,
+    width: float = WIDE,
 ) -> Figure:
     """The course of each stage in the information plane, a panel each.
 
@@ -323,53 +261,48 @@ def information_plane(
     by_nhsic = measure == "nhsic"
     if by_nhsic and modified:
         raise ValueError("modified: the plane of normalised HSIC is not modified")
-    x_key = "previous_stage" if modified else "input_stage"
-    keys = ("nhsic_input", "nhsic_target") if by_nhsic else (x_key, "stage_target")
+    keys = ("previous_stage" if modified else "input_stage", "stage_target")
+    if by_nhsic:
+        keys = ("nhsic_input", "nhsic_target")
+    wide, several = width > 5, len(methods) > 1
     first = next(iter(methods.values()))
     stages = _chosen(first[0][f"{split}/sigma"].shape[1], _MOST_STAGES)
-    columns = min(len(stages), 4 if width > 5 else 2)
-    if len(stages) in (5, 6) and width > 5:
-        columns = 3
-    blocks = math.ceil(len(stages) / columns)
-    lines = blocks * len(methods)
-    size = (width, 0.75 + (2.15 if width > 5 else 1.9) * lines)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False)
-    for axes in panels.flat:
+    most = 3 if len(stages) in (5, 6) else 4
+    columns = min(len(stages), most if wide else 2)
+    lines = math.ceil(len(stages) / columns) * len(methods)
+    figure, grid = style.panels(
+        lines * columns, columns, width=width, height=2.15 if wide else 1.9, margin=0.75
+    )
+    for axes in grid:
         axes.set_visible(False)
-    colors = _truncated("viridis", 0.9)
-    several = len(methods) > 1
-    last = max(int(own[0][f"{split}/epoch"][-1]) for own in methods.values())
+    colors = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
+    last = max(int(group[0][f"{split}/epoch"][-1]) for group in methods.values())
     norm = Normalize(0, 100 if several else max(last, 1))
     for place, stage in enumerate(stages):
         block, column = divmod(place, columns)
         here = []
         for number, (name, group) in enumerate(methods.items()):
-            axes = panels[block * len(methods) + number, column]
+            axes = grid[(block * len(methods) + number) * columns + column]
             here.append(axes)
             axes.set_visible(True)
             _trajectory(axes, group, split, keys, stage, norm, colors, several)
-            title = f"stage {stage}"
-            if several:
-                room = int((width / columns - 0.3) / _LETTER)
-                title += "\n" + textwrap.fill(name, room)
-            axes.set_title(title, fontsize=_TITLE, color=_INK, loc="left")
-            before = "X" if stage == 0 else f"T_{{{stage - 1}}}"
-            x_name = f"({before if modified else 'X'};T_{{{stage}}})"
-            y_name = f"(T_{{{stage}}};Y)"
-            words = [
-                f"nHSIC${own}$" if by_nhsic else f"$I{own}$ (bits)"
-                for own in (x_name, y_name)
-            ]
-            figures.finish(axes, *words)
-            axes.grid(axis="x", color="#EDEDED", lw=0.7)
-        _same_limits(here, ticks=4 if width > 5 else 3)
-    bar = _color_bar(figure, panels, norm, colors)
-    bar.set_label(
-        "Share of the epochs (%)" if several else "Epoch", fontsize=_LABEL, color=_INK
-    )
+            room = int((width / columns - 0.3) / _LETTER)
+            below = f"\n{textwrap.fill(name, room)}" if several else ""
+            style.heading(axes, f"stage {stage}{below}")
+            _name_plane(axes, stage, modified=modified, by_nhsic=by_nhsic)
+        _same_limits(here, ticks=4 if wide else 3)
+    label = "Share of the epochs (%)" if several else "Epoch"
+    bar = _bar_below(figure, grid, norm, colors, label)
     bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     return figure
+
+
+def _name_plane(axes: Axes, stage: int, *, modified: bool, by_nhsic: bool) -> None:
+    before = ("X" if stage == 0 else f"T_{{{stage - 1}}}") if modified else "X"
+    pairs = f"({before};T_{{{stage}}})", f"(T_{{{stage}}};Y)"
+    words = [f"nHSIC${pair}$" if by_nhsic else f"$I{pair}$ (bits)" for pair in pairs]
+    style.finish(axes, *words)
+    axes.grid(axis="x", color=style.GRID, lw=0.7)
 
 
 def _trajectory(
@@ -393,7 +326,7 @@ def _trajectory(
         x, y, s=20, edgecolors=drawn, linewidths=1.0, zorder=3,
         facecolors=np.where(trained[:, None], drawn, (1, 1, 1, 1)),
     )  # fmt: skip
-    axes.plot(x[-1:], y[-1:], "s", ms=6.5, mfc=drawn[-1], mec=_INK, mew=0.9, zorder=4)
+    axes.plot(x[-1:], y[-1:], "s", ms=6.5, mfc=drawn[-1], mec=INK, mew=0.9, zorder=4)
 
 
 def _same_limits(panels: Sequence[Axes], *, ticks: int) -> None:
@@ -409,7 +342,7 @@ def _same_limits(panels: Sequence[Axes], *, ticks: int) -> None:
 
 
 def convergence_curves(
-    group: Group, *, split: str = "train", width: float = 8.3
+    group: Group, *, split: str = "train", width: float = WIDE
 ) -> Figure:
     """Information and alignment with the last probe over the epochs, a line a stage.
 
@@ -424,56 +357,50 @@ def convergence_curves(
     keys = ("input_stage", "stage_target", "cka_final", "linear_cka_final")
     epochs = group[0][f"{split}/epoch"]
     trained = group[0][f"{split}/trained"] > 0  # (p, s)
-    columns = 2 if width > 5 else 1
-    size = (width, 0.5 + 2.3 * len(keys) / columns)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(keys) // columns, columns, squeeze=False)
+    figure, panels = style.panels(
+        len(keys), 2 if width > 5 else 1, width=width, height=2.3, margin=0.5
+    )
     stages = trained.shape[1]
-    colors = figures.stage_colors(stages)
-    for axes, key in zip(panels.flat, keys, strict=True):
-        values = np.stack([own[f"{split}/{key}"] for own in group])
-        mean, (low, high) = values.mean(axis=0), interval(values)
+    colors = style.stage_colors(stages)
+    marker = "." if len(epochs) <= 15 else None
+    for axes, key in zip(panels, keys, strict=True):
+        values = _values(group, f"{split}/{key}")
+        mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
         for stage, color in enumerate(colors):
-            style: dict[str, Any] = {
-                "color": color, "dashes": _DASHES[stage % len(_DASHES)],
-                "marker": "." if len(epochs) <= 15 else None, "ms": 4,
-            }  # fmt: skip
+            dashes = _DASHES[stage % len(_DASHES)]
+            look: dict[str, Any] = dict(color=color, dashes=dashes, marker=marker, ms=4)
+            course = mean[:, stage]
             # From its untrained state on it is drawn as one that learns.
             start = max(0, int((~trained[:, stage]).sum()) - 1)
-            before = slice(start + 1)
-            axes.plot(epochs[before], mean[before, stage], lw=0.7, zorder=2, **style)
             axes.plot(
-                epochs[start:], mean[start:, stage], lw=1.6, zorder=3,
-                label=f"stage {stage}", **style,
-            )  # fmt: skip
-            if len(group) > 1:
-                axes.fill_between(
-                    epochs, low[:, stage], high[:, stage], color=color, alpha=0.2,
-                    lw=0, zorder=1,
-                )  # fmt: skip
-        label = _SHOWN.get(key, "Linear CKA with the last probe")
+                epochs[: start + 1], course[: start + 1], lw=0.7, zorder=2, **look
+            )
+            look["label"] = f"stage {stage}"
+            axes.plot(epochs[start:], course[start:], lw=1.6, zorder=3, **look)
+            _band(axes, epochs, low[:, stage], high[:, stage], color)
         if "cka" in key:
-            axes.axhline(0.95, color="#666666", lw=0.8, ls=(0, (1, 2)), zorder=1)
-        figures.finish(axes, "Epoch", label)
-        axes.xaxis.set_major_locator(
-            MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10])
-        )
-    if stages <= 7:
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper right", frameon=False, ncols=4,
-            fontsize=_TICK, labelcolor=_INK, borderaxespad=0.2,
-        )  # fmt: skip
+            axes.axhline(0.95, color=style.GREY, lw=0.8, ls=DOTTED, zorder=1)
+        style.finish(axes, "Epoch", _SHOWN[key])
+        style.whole_numbers(axes.xaxis, 7)
+    if stages <= len(style.PALETTE):
+        style.legend(figure, style.lines_of(panels[0]), columns=4)
     else:
         norm = Normalize(-0.5, stages - 0.5)
-        bar = _color_bar(figure, panels, norm, ListedColormap(colors))
-        bar.set_label("Stage", fontsize=_LABEL, color=_INK)
+        bar = _bar_below(figure, panels, norm, ListedColormap(colors), "Stage")
         bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     return figure
 
 
+def _band(
+    axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str
+) -> None:
+    """The interval over runs, where there are several."""
+    if not np.isnan(low).any():
+        axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0, zorder=1)
+
+
 def stage_epoch_map(
-    group: Group, *, split: str = "train", width: float = 8.3
+    group: Group, *, split: str = "train", width: float = WIDE
 ) -> Figure:
     """Every stage at every probe: information and alignment, a map each.
 
@@ -485,41 +412,33 @@ def stage_epoch_map(
     Returns:
         The figure; stage 0 is the lowest row.
     """
+    keys = ("input_stage", "stage_target", "previous_stage", "cka_final")
     epochs = group[0][f"{split}/epoch"].astype(float)
     stages = group[0][f"{split}/sigma"].shape[1]
-    columns = 2 if width > 5 else 1
     height = 1.0 + min(2.4, 0.28 * stages)
-    size = (width, 0.2 + height * len(_SHOWN) / columns)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(_SHOWN) // columns, columns, squeeze=False)
-    middle = (epochs[1:] + epochs[:-1]) / 2
-    # The first and last probe reach as far outwards as inwards.
-    ends = (
-        (2 * epochs[0] - middle[0], 2 * epochs[-1] - middle[-1])
-        if len(epochs) > 1
-        else (epochs[0] - 0.5, epochs[0] + 0.5)
+    figure, panels = style.panels(
+        len(keys), 2 if width > 5 else 1, width=width, height=height, margin=0.2
     )
-    edges = np.array([ends[0], *middle, ends[1]])
-    for axes, (key, label) in zip(panels.flat, _SHOWN.items(), strict=True):
+    # The first and last probe reach as far outwards as inwards.
+    half = np.diff(epochs) / 2 if len(epochs) > 1 else np.array([0.5])
+    edges = np.array([epochs[0] - half[0], *(epochs[:-1] + half[: len(epochs) - 1])])
+    edges = np.append(edges, epochs[-1] + half[-1])
+    for axes, key in zip(panels, keys, strict=True):
         values = _mean(group, f"{split}/{key}").T
         mesh = axes.pcolormesh(
             edges, np.arange(stages + 1) - 0.5, values, cmap="cividis",
             rasterized=values.size > _MANY_CELLS, **_SEAMLESS,
         )  # fmt: skip
-        figures.finish(axes, "Epoch", "Stage")
+        style.finish(axes, "Epoch", "Stage")
         axes.grid(visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.xaxis.set_major_locator(
-            MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10])
-        )
-        bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=16)
-        bar.ax.tick_params(labelsize=_TICK, length=2, color=_RULE)
-        bar.outline.set_visible(False)
-        axes.set_title(label, fontsize=_TITLE, color=_INK, loc="left")
+        style.whole_numbers(axes.xaxis, 7)
+        style.color_bar(figure, mesh, axes, aspect=16)
+        style.heading(axes, _SHOWN[key])
     return figure
 
 
-def matrices(group: Group, *, split: str = "train", width: float = 8.3) -> Figure:
+def matrices(group: Group, *, split: str = "train", width: float = WIDE) -> Figure:
     """Mutual information between all variables at some probes, as a film strip.
 
     Args:
@@ -564,16 +483,16 @@ def matrices_animation(group: Group, *, split: str = "train") -> bytes:
     for probe in (chosen[-1], *chosen):
         for mesh, values in zip(meshes, (whole, whole - whole[0]), strict=False):
             mesh.set_array(np.ma.masked_invalid(values[probe]))
-        panels[0, 0].set_title(f"epoch {epochs[probe]}", fontsize=_TITLE, loc="left")
+        panels[0, 0].set_title(
+            f"epoch {epochs[probe]}", fontsize=style.TITLE, loc="left"
+        )
         canvas.draw()
         figure.set_layout_engine("none")  # all frames alike
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     # Colours of the last frame, which has most of them, for all: else they flicker.
-    palette = frames[0].quantize(256, dither=Image.Dither.NONE)
-    reduced = [
-        frame.quantize(palette=palette, dither=Image.Dither.NONE)
-        for frame in frames[1:]
-    ]
+    plain = Image.Dither.NONE
+    palette = frames[0].quantize(256, dither=plain)
+    reduced = [frame.quantize(palette=palette, dither=plain) for frame in frames[1:]]
     buffer = io.BytesIO()
     reduced[0].save(
         buffer, format="GIF", save_all=True, append_images=reduced[1:], loop=0,
@@ -589,53 +508,45 @@ def _matrix_panels(
     frames: Sequence[int],
     epochs: np.ndarray,
 ) -> list[Any]:
+    """Fill one line of panels with the matrices, and a second one with the change."""
     change = whole - whole[0]
+    low, high = float(np.nanmin(whole)), float(np.nanmax(whole))
+    most = max(float(np.nanmax(np.abs(change))), 0.01)
+    looks: list[tuple[np.ndarray, str, dict[str, Any]]] = [
+        (whole, "I(A;B) (bits)",
+         {"cmap": "cividis", "norm": Normalize(low, max(high, low + 0.01))}),
+        (change, "Change (bits)", {"cmap": "PuOr_r", "norm": Normalize(-most, most)}),
+    ]  # fmt: skip
     names = ["Y", "X", *(f"T{k}" for k in range(whole.shape[1] - 2))]
-    step = math.ceil(len(names) / 8)
-    ticks = list(range(0, len(names), step))
+    ticks = list(range(0, len(names), math.ceil(len(names) / 8)))
+    edges = np.arange(len(names) + 1) - 0.5
+    pixels = len(names) ** 2 * len(frames) > _MANY_CELLS
     meshes: list[Any] = []
-    for line, (values, label) in enumerate(
-        ((whole, "I(A;B) (bits)"), (change, "Change (bits)"))[: len(panels)]
-    ):
-        if line == 0:
-            low, high = float(np.nanmin(whole)), float(np.nanmax(whole))
-            norm = Normalize(low, max(high, low + 0.01))
-        else:
-            most = max(float(np.nanmax(np.abs(change))), 0.01)
-            norm = Normalize(-most, most)
-        mesh: Any = None
-        for axes, frame in zip(panels[line], frames, strict=True):
-            edges = np.arange(len(names) + 1) - 0.5
+    for line, (values, label, look) in zip(panels, looks, strict=False):
+        for axes, frame in zip(line, frames, strict=True):
+            shown = np.ma.masked_invalid(values[frame])
             mesh = axes.pcolormesh(
-                edges, edges, np.ma.masked_invalid(values[frame]), norm=norm,
-                cmap=("cividis", "PuOr_r")[line],
-                rasterized=len(names) ** 2 * len(frames) > _MANY_CELLS, **_SEAMLESS,
-            )  # fmt: skip
+                edges, edges, shown, rasterized=pixels, **look, **_SEAMLESS
+            )
             axes.set_facecolor("#E4E4E4")
             axes.set_aspect("equal")
             axes.invert_yaxis()
-            shown = [names[tick] for tick in ticks]
             # A strip names its variables once at its left.
-            first = axes is panels[line][0]
-            axes.set_xticks(ticks, shown, fontsize=7)
-            axes.set_yticks(ticks, shown if first else [""] * len(ticks), fontsize=7)
-            axes.tick_params(length=1.5, color=_RULE, labelcolor=_INK)
-            for spine in axes.spines.values():
-                spine.set_color(_RULE)
-            if line == 0:
-                axes.set_title(
-                    f"epoch {epochs[frame]}", fontsize=_TITLE, color=_INK, loc="left"
-                )
-        bar = figure.colorbar(mesh, ax=list(panels[line]), pad=0.02, aspect=14)
-        bar.set_label(label, fontsize=_LABEL, color=_INK)
-        bar.ax.tick_params(labelsize=_TICK, length=2, color=_RULE)
-        bar.outline.set_visible(False)
+            words = [names[tick] for tick in ticks]
+            beside = words if axes is line[0] else [""] * len(ticks)
+            axes.set_xticks(ticks, words, fontsize=7)
+            axes.set_yticks(ticks, beside, fontsize=7)
+            axes.tick_params(length=1.5, color=RULE, labelcolor=INK)
+            axes.spines[:].set_color(RULE)
+            if values is whole:
+                style.heading(axes, f"epoch {epochs[frame]}")
+        style.color_bar(figure, mesh, list(line), label, aspect=14)
         meshes.append(mesh)
     return meshes
 
 
 def depth_profiles(
-    methods: Mapping[str, Group], *, split: str = "train", width: float = 8.3
+    methods: Mapping[str, Group], *, split: str = "train", width: float = WIDE
 ) -> Figure:
     """Information by stage at the first and the last probe, a line a method.
 
@@ -647,68 +558,41 @@ def depth_profiles(
     Returns:
         The figure: I(X;T_k), I(T_k;Y) and I(T_{k−1};T_k); untrained dotted.
     """
-    keys = ("input_stage", "stage_target", "previous_stage")
-    columns = 3 if width > 5 else 1
-    lines = len(keys) // columns
-    size = (width, 0.3 + 0.2 * len(methods) + 2.2 * lines)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False)
-    colors = figures.stage_colors(len(methods))
-    for axes, key in zip(panels.flat, keys, strict=True):
+    columns, margin = 3 if width > 5 else 1, 0.3 + 0.2 * len(methods)
+    figure, panels = style.panels(
+        len(_BITS), columns, width=width, height=2.2, margin=margin
+    )
+    colors = style.stage_colors(len(methods))
+    for axes, key in zip(panels, _BITS, strict=True):
         for number, (name, group) in enumerate(methods.items()):
-            values = np.stack([own[f"{split}/{key}"] for own in group])
-            mean, (low, high) = values.mean(axis=0), interval(values)
-            depth, color = np.arange(mean.shape[1]), colors[number]
+            values, color = _values(group, f"{split}/{key}"), colors[number]
+            mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
+            depth, marker = np.arange(mean.shape[1]), "osD^v"[number % 5]
             axes.plot(
-                depth, mean[-1], color=color, marker="osD^v"[number % 5], ms=4.5,
-                lw=1.6, label=name, zorder=3,
+                depth, mean[-1], color=color, marker=marker, ms=4.5, lw=1.6, label=name,
+                zorder=3,
             )  # fmt: skip
             if len(mean) > 1:
-                axes.plot(depth, mean[0], color=color, lw=1.1, ls=(0, (1, 2)))
-            if len(group) > 1:
-                axes.fill_between(
-                    depth, low[-1], high[-1], color=color, alpha=0.2, lw=0
-                )
-        figures.finish(axes, "Stage", _SHOWN[key])
+                axes.plot(depth, mean[0], color=color, lw=1.1, ls=DOTTED)
+            _band(axes, depth, low[-1], high[-1], color)
+        style.finish(axes, "Stage", _SHOWN[key])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color=_INK, lw=1.1, ls=(0, (1, 2))))
-    figure.legend(
-        handles, [*labels, "untrained"], loc="outside upper left", frameon=False,
-        ncols=3 if width > 5 else 1, fontsize=_TICK, labelcolor=_INK,
-    )  # fmt: skip
+    untrained = Line2D([], [], color=INK, lw=1.1, ls=DOTTED, label="untrained")
+    handles = [*style.lines_of(panels[0]), untrained]
+    style.legend(figure, handles, columns=columns, place="outside upper left")
     return figure
 
 
-def interval(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap interval of the mean over runs, at each place.
-
-    Args:
-        values: (r, …), a run each.
-        seed: of the resampling.
-
-    Returns:
-        Lower and upper end, (…); NaN for fewer than two runs.
-    """
-    if len(values) < 2:
-        empty = np.full(values.shape[1:], np.nan)
-        return empty, empty
-    random = np.random.default_rng(seed)
-    # How often each run was drawn: a product in place of 2000 gathered copies.
-    drawn = random.multinomial(
-        len(values), np.full(len(values), 1 / len(values)), size=_RESAMPLES
-    )
-    means = np.tensordot(drawn / len(values), values.astype(np.float64), axes=1)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return low, high
+def _values(group: Group, key: str) -> np.ndarray:
+    return np.stack([run[key] for run in group]).astype(np.float64)
 
 
 def _mean(group: Group, key: str) -> np.ndarray:
-    return np.stack([own[key] for own in group]).astype(np.float64).mean(axis=0)
+    return _values(group, key).mean(axis=0)
 
 
 def _chains(group: Group, split: str) -> np.ndarray:
-    return np.stack([chain(dict(own), split) for own in group]).mean(axis=0)
+    return np.stack([chain(dict(run), split) for run in group]).mean(axis=0)
 
 
 def _chosen(count: int, most: int) -> list[int]:
@@ -716,24 +600,19 @@ def _chosen(count: int, most: int) -> list[int]:
     return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most))})
 
 
-def _truncated(name: str, end: float) -> Colormap:
-    """A colour map without its end that is too light for white paper."""
-    return ListedColormap(matplotlib.colormaps[name](np.linspace(0, end, 256)))
-
-
-def _color_bar(
-    figure: Figure, panels: np.ndarray, norm: Normalize, colors: Colormap
+def _bar_below(
+    figure: Figure,
+    panels: Sequence[Axes],
+    norm: Normalize,
+    colors: Colormap,
+    label: str,
 ) -> Any:
-    bar = figure.colorbar(
-        ScalarMappable(norm, colors), ax=list(panels.flat), location="bottom",
-        pad=0.02, aspect=40, shrink=0.6,
-    )  # fmt: skip
-    bar.ax.tick_params(labelsize=_TICK, length=2, color=_RULE)
-    bar.outline.set_visible(False)
-    return bar
+    return style.color_bar(
+        figure, (norm, colors), panels, label, location="bottom", aspect=40, shrink=0.6
+    )
 
 
-def _table_of(group: Group, split: str) -> Table:
+def _every_probe(group: Group, split: str) -> Table:
     """What the planes, curves and maps show."""
     columns = {
         "input_stage": "I(X;T)",
@@ -743,15 +622,10 @@ def _table_of(group: Group, split: str) -> Table:
         "cka_final": "CKA to last",
         "linear_cka_final": "linear CKA to last",
     }
-    values = [_mean(group, f"{split}/{key}") for key in columns]
+    values = np.stack([_mean(group, f"{split}/{key}") for key in columns], axis=-1)
     trained = group[0][f"{split}/trained"]
-    rows: list[tuple[str | float | None, ...]] = [
-        (
-            int(epoch),
-            stage,
-            int(trained[probe, stage]),
-            *(float(own[probe, stage]) for own in values),
-        )
+    rows: list[tuple[Cell, ...]] = [
+        (int(epoch), stage, int(trained[probe, stage]), *values[probe, stage].tolist())
         for probe, epoch in enumerate(group[0][f"{split}/epoch"])
         for stage in range(trained.shape[1])
     ]
@@ -762,52 +636,25 @@ def _table_of(group: Group, split: str) -> Table:
 def _last_matrix(group: Group, split: str) -> Table:
     whole = _chains(group, split)[-1]
     names = ("Y", "X", *(f"T{k}" for k in range(len(whole) - 2)))
-    rows: list[tuple[str | float | None, ...]] = [
-        (name, *(None if math.isnan(x) else float(x) for x in line))
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(None if math.isnan(x) else x for x in line.tolist()))
         for name, line in zip(names, whole, strict=True)
     ]
     title = f"I(A;B) at the last probe, {split}, in bits"
     return Table(title, ("", *names), rows)
 
 
-def _depth_table(methods: Mapping[str, Group], split: str) -> Table:
-    keys = {
-        "input_stage": "I(X;T)",
-        "stage_target": "I(T;Y)",
-        "previous_stage": "I(before;T)",
-    }
-    rows: list[tuple[str | float | None, ...]] = []
+def _first_and_last(
+    methods: Mapping[str, Group], split: str, columns: Mapping[str, str], title: str
+) -> Table:
+    """Some quantities of each stage at the first and the last probe."""
+    rows: list[tuple[Cell, ...]] = []
     for name, group in methods.items():
-        values = [_mean(group, f"{split}/{key}") for key in keys]
-        rows += [
-            (
-                name,
-                stage,
-                *(float(own[probe, stage]) for own in values for probe in (0, -1)),
-            )
-            for stage in range(values[0].shape[1])
-        ]
+        ends = [_mean(group, f"{split}/{key}")[[0, -1]] for key in columns]
+        # (s, columns, first and last)
+        values = np.stack(ends).transpose(2, 0, 1)
+        rows += [(name, stage, *each.ravel()) for stage, each in enumerate(values)]
     header = [
-        f"{label} {when}" for label in keys.values() for when in ("first", "last")
+        f"{label} {when}" for label in columns.values() for when in ("first", "last")
     ]
-    title = f"First and last probe by stage, {split}, in bits"
-    return Table(title, ("method", "stage", *header), rows)
-
-
-def _roles_table(methods: Mapping[str, Group], split: str) -> Table:
-    rows: list[tuple[str | float | None, ...]] = []
-    for name, group in methods.items():
-        values = {
-            key: _mean(group, f"{split}/nhsic_{key}") for key in ("input", "target")
-        }
-        rows += [
-            (
-                name,
-                stage,
-                *(float(v[p, stage]) for v in values.values() for p in (0, -1)),
-            )
-            for stage in range(values["input"].shape[1])
-        ]
-    header = ("nHSIC X first", "nHSIC X last", "nHSIC Y first", "nHSIC Y last")
-    title = f"First and last probe by stage, {split}, normalised HSIC"
     return Table(title, ("method", "stage", *header), rows)

@@ -20,18 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.information import (
-    channel_gram,
-    check_bandwidth,
-    cka_matrix,
-    effective_rank,
-    gaussian_gram,
-    label_gram,
-    label_joint_entropy,
-    linear_gram,
-    named_bandwidth,
-    renyi_entropy,
-)
+from dib_jax import information as info
 from dib_jax.information.dependence import smoother
 from dib_jax.information.entropy import hadamard
 
@@ -199,7 +188,7 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
         gram = jnp.asarray(batch["target_gram"])
         labels = None
     elif labels is not None:
-        gram = label_gram(jnp.asarray(labels))
+        gram = info.label_gram(jnp.asarray(labels))
     else:
         raise ValueError("batch must have 'labels' (n,) or 'target_gram' (n, n)")
     if gram.shape != (len(order), len(order)):
@@ -216,12 +205,12 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
 
 
 def make_grams(
-    inputs: jax.Array, activations: Sequence[Any], *, bandwidth: str | float
+    inputs: Any, activations: Sequence[Any], *, bandwidth: str | float
 ) -> Grams:
     """Grams of the input and of each stage's activations.
 
     Args:
-        inputs: (n, …).
+        inputs: (n, …); several such arrays count as all of them in a row.
         activations: s of them, (n, …) each.
         bandwidth: rule of the widths, or a width.
 
@@ -229,29 +218,38 @@ def make_grams(
         ValueError: there are no activations, they are not of n samples, or `bandwidth`
             is neither a rule nor a width.
     """
-    rule = check_bandwidth(bandwidth)
+    rule = info.check_bandwidth(bandwidth)
+    inputs = in_a_row(inputs)
     if not activations:
         raise ValueError("apply must return at least one stage's activations, got none")
-    stages = [jnp.asarray(own) for own in activations]
-    shapes = [own.shape for own in stages]
+    stages = [jnp.asarray(x) for x in activations]
+    shapes = [x.shape for x in stages]
     if any(shape[:1] != inputs.shape[:1] for shape in shapes):
         raise ValueError(
             f"apply must return activations (n, …) of the {inputs.shape[0]} samples it "
             f"is given, got shapes {shapes}"
         )
-    made = [_gaussian(own, rule) for own in stages]
+    made = [_gaussian(x, rule) for x in stages]
     return Grams(
         input=_gaussian(inputs, rule)[0],
         stages=jnp.stack([gram for gram, _ in made]),
-        linear=jnp.stack([linear_gram(own) for own in stages]),
+        linear=jnp.stack([info.linear_gram(x) for x in stages]),
         sigma=jnp.stack([sigma for _, sigma in made]),
     )
 
 
+def in_a_row(inputs: Any) -> jax.Array:
+    """One array (n, …) as it is, several as all their numbers for each sample."""
+    first, *more = map(jnp.asarray, jax.tree.leaves(inputs))
+    if not more:
+        return first
+    return jnp.concatenate([x.reshape(len(x), -1) for x in (first, *more)], axis=1)
+
+
 def _gaussian(x: jax.Array, rule: str | float) -> tuple[jax.Array, jax.Array]:
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    sigma = named_bandwidth(x, rule)
-    gram = channel_gram if x.ndim == 4 else gaussian_gram
+    sigma = info.named_bandwidth(x, rule)
+    gram = info.channel_gram if x.ndim == 4 else info.gaussian_gram
     return gram(x, sigma=sigma), sigma
 
 
@@ -286,20 +284,14 @@ def quantities(
     """
     nodes = jnp.concatenate([grams.input[None], grams.stages])  # T_0 … T_s
     count = len(grams.stages)
-    entropy = functools.partial(renyi_entropy, alpha=alpha)
+    entropy = functools.partial(info.renyi_entropy, alpha=alpha)
 
     # One matrix after the other: a batch of decompositions is no faster on a CPU, and
     # a loop compiles one of them.
     whole = jnp.stack([target.gram, hadamard(*grams.stages)])
     single = jax.lax.map(entropy, jnp.concatenate([nodes, whole]))
     entropies, target_entropy, together = single[:-2], single[-2], single[-1]
-    rows, columns = np.triu_indices(count + 1)
-    joint = jax.lax.map(
-        lambda pair: entropy(hadamard(nodes[pair[0]], nodes[pair[1]])),
-        (jnp.asarray(rows), jnp.asarray(columns)),
-    )
-    joint = jnp.zeros((count + 1,) * 2).at[rows, columns].set(joint)
-    joint = jnp.maximum(joint, joint.T)
+    joint = _joint_entropies(nodes, entropy)
     information = entropies[:, None] + entropies[None, :] - joint
 
     # With the target: every T_k, every pair (T_{k−1}, T_k), and the shuffled control.
@@ -317,15 +309,6 @@ def quantities(
     previous_joint = jnp.diagonal(joint, offset=1)
     conditional = previous_joint + stage_joint[:-1] - entropies[:-1] - pair_joint
 
-    dealt = jnp.stack([target.gram, target.shuffled])
-    smooth = jax.lax.map(
-        functools.partial(smoother, epsilon=epsilon), jnp.concatenate([nodes, dealt])
-    )
-    of_stages = smooth[1:-2]
-
-    def nhsic(other: jax.Array) -> jax.Array:
-        return jnp.einsum("kij,ji->k", of_stages, other)
-
     return {
         "input_stage": information[0, 1:],
         "stage_target": about_target[1:],
@@ -333,17 +316,45 @@ def quantities(
         "previous_stage": jnp.diagonal(information, offset=1),
         "entropy": entropies[1:],
         "conditional_target": conditional,
-        "nhsic_input": nhsic(smooth[0]),
-        "nhsic_target": nhsic(smooth[-2]),
-        "nhsic_target_shuffled": nhsic(smooth[-1]),
-        "effective_rank": jax.lax.map(effective_rank, grams.linear),
+        **_normalized_hsic(nodes, target, epsilon),
+        "effective_rank": jax.lax.map(info.effective_rank, grams.linear),
         "stage_stage": information[1:, 1:],
-        "cka_stage": cka_matrix(grams.stages),
-        "linear_cka_stage": cka_matrix(grams.linear),
+        "cka_stage": info.cka_matrix(grams.stages),
+        "linear_cka_stage": info.cka_matrix(grams.linear),
         "total_correlation": jnp.sum(entropies[1:]) - together,
         "input_entropy": entropies[0],
         "target_entropy": target_entropy,
         "input_target": about_target[0],
+    }
+
+
+def _joint_entropies(
+    nodes: jax.Array, entropy: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Joint entropy of every two of (m, n, n) Grams, (m, m)."""
+    count = len(nodes)
+    rows, columns = np.triu_indices(count)
+    joint = jax.lax.map(
+        lambda pair: entropy(hadamard(nodes[pair[0]], nodes[pair[1]])),
+        (jnp.asarray(rows), jnp.asarray(columns)),
+    )
+    joint = jnp.zeros((count, count)).at[rows, columns].set(joint)
+    return jnp.maximum(joint, joint.T)
+
+
+def _normalized_hsic(
+    nodes: jax.Array, target: Target, epsilon: float
+) -> dict[str, jax.Array]:
+    """Of every stage with the input, which is the first node, and with the target."""
+    whole = jnp.concatenate([nodes, jnp.stack([target.gram, target.shuffled])])
+    smooth = jax.lax.map(functools.partial(smoother, epsilon=epsilon), whole)
+    return {
+        name: jnp.einsum("kij,ji->k", smooth[1:-2], smooth[place])
+        for name, place in (
+            ("nhsic_input", 0),
+            ("nhsic_target", -2),
+            ("nhsic_target_shuffled", -1),
+        )
     }
 
 
@@ -357,8 +368,8 @@ def _with_target(
     """Joint entropy with the target (0) or the shuffled one (1)."""
     if target.labels is None:
         dealt = jnp.stack([target.gram, target.shuffled])
-        return renyi_entropy(hadamard(gram, dealt[shuffled]), alpha=alpha)
-    return label_joint_entropy(
+        return info.renyi_entropy(hadamard(gram, dealt[shuffled]), alpha=alpha)
+    return info.label_joint_entropy(
         gram,
         target.labels[shuffled],
         alpha=alpha,

@@ -18,59 +18,57 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from dib_jax.analysis.probes import (
-    EPSILON,
-    Sizes,
-    Target,
-    make_grams,
-    make_target,
-    quantities,
-)
+from dib_jax.analysis import probes
 from dib_jax.information import cka_matrix, label_gram
-from dib_jax.training.experiment import Experiment
-from dib_jax.training.steps import apply_frozen
-from dib_jax.training.train import Moment, Observer
 from dib_jax.training.workdir import write_atomically
+
+if TYPE_CHECKING:
+    from dib_jax.algorithms import Data
+    from dib_jax.training.experiment import Experiment
+    from dib_jax.training.observers import Moment, Observer
 
 SPLITS = ("train", "validation")
 _FOLDER, _FILE = "probes", "information.npz"
 _NAME = re.compile(r"\d{8,}\.npz")
 _SEED = 0  # of the sample and of the shuffled targets: the same for every run
+_CONSTANT = (
+    "input_entropy", "target_entropy", "input_target", "alpha", "epsilon", "samples"
+)  # fmt: skip
+_GRAMS = ("grams", "linear_grams", "input_gram", "target_gram")
 
 
 def recorder(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
-) -> Callable[[Experiment], Observer] | None:
+    workdir: pathlib.Path, config: Mapping[str, Any]
+) -> "Callable[[Experiment], Observer] | None":
     """What `train` is given as `observer`, so that a run is probed.
 
     Args:
         workdir: of the run.
-        config: its complete config; `config.analysis` says when and how.
+        config: its complete config; `config["analysis"]` says when and how.
 
     Returns:
         The factory of the observer, or None where the config asks for no probes. It
         raises a ValueError where the splits have fewer than two samples.
     """
-    settings = config.analysis
-    if settings.every_epochs == 0 or settings.samples == 0:
+    settings = config["analysis"]
+    if settings["every_epochs"] == 0 or settings["samples"] == 0:
         return None
 
-    def observer(experiment: Experiment) -> Observer:
+    def observer(experiment: "Experiment") -> "Observer":
         measure = _measure(experiment, settings)
-        ends = np.cumsum(experiment.epochs)
+        ends = np.cumsum([phase.epochs for phase in experiment.algorithm.phases])
 
-        def observe(moment: Moment) -> None:
-            if moment.epoch % settings.every_epochs and moment.epoch not in ends:
+        def observe(moment: "Moment") -> None:
+            if moment.epoch % settings["every_epochs"] and moment.epoch not in ends:
                 return
             start = time.monotonic()
-            values = measure(moment.stages)
+            values = measure(moment.network)
             values["epoch"] = np.asarray(moment.epoch)
             values["trained"] = np.asarray(moment.trained)
             values["seconds"] = np.asarray(time.monotonic() - start)
@@ -84,52 +82,74 @@ def recorder(
 
 
 def _measure(
-    experiment: Experiment, settings: ml_collections.ConfigDict
+    experiment: "Experiment", settings: Mapping[str, Any]
 ) -> Callable[[Any], dict[str, np.ndarray]]:
-    """Variables of all stages → what a probe's file holds, by split/name."""
-    splits = {
-        name: split
-        for name, split in zip(SPLITS, experiment.dataset[1:3], strict=True)
-        if len(split["labels"])
+    """The network's variables → what a probe's file holds, by split/name."""
+    splits = {name: getattr(experiment.dataset, name) for name in SPLITS}
+    lengths = {
+        name: len(next(iter(split.values()), ())) for name, split in splits.items()
     }
     # The same number of both: what is estimated grows with it.
-    count = min(settings.samples, *(len(split["labels"]) for split in splits.values()))
+    count = min(settings["samples"], *filter(None, lengths.values()))
     if count < 2:
         raise ValueError(
             f"analysis.samples: a split has only {count} sample, and a probe needs 2 "
             "of each; set it to 0 for no probes"
         )
-    last = experiment.blocks[-1]
-    modules = (*last.trunk, *last.stages)
-    images, targets, sizes = {}, {}, {}
-    for name, split in splits.items():
-        rows = stratified_rows(split["labels"], count, seed=_SEED)
-        taken = {key: array[rows] for key, array in split.items()}
-        images[name] = jnp.asarray(taken["images"])
-        targets[name], sizes[name] = _target(experiment, taken)
+    samples: dict[str, Data] = {}
+    targets: dict[str, probes.Target] = {}
+    every: list[probes.Sizes] = []
+    for name in (name for name in SPLITS if lengths[name]):
+        rows = sample_rows(splits[name], count, seed=_SEED)
+        taken: dict[str, Any] = {
+            key: jnp.asarray(x[rows]) for key, x in splits[name].items()
+        }
+        samples[name] = experiment.data(taken)
+        targets[name], of_split = _target(experiment, samples[name], taken)
+        every.append(of_split)
     # One program for both splits: sizes that hold for each.
-    labelled = all(own.num_classes for own in sizes.values())
-    shared = (
-        Sizes(
-            max(own.num_classes or 0 for own in sizes.values()),
-            max(own.class_size or 0 for own in sizes.values()),
-        )
-        if labelled
-        else Sizes()
-    )
-    if not labelled:
-        targets = {name: own._replace(labels=None) for name, own in targets.items()}
+    shared = probes.Sizes()
+    if all(sizes.num_classes for sizes in every):
+        largest = (max(filter(None, each)) for each in zip(*every, strict=True))
+        shared = probes.Sizes(*largest)
+    else:
+        targets = {name: t._replace(labels=None) for name, t in targets.items()}
+    run = _program(experiment, settings, samples["train"].prepare, shared, count)
+
+    def measure(network: Any) -> dict[str, np.ndarray]:
+        found: dict[str, Any] = {}
+        for name, data in samples.items():
+            values = run(network, data.samples, data.common, targets[name])
+            constant = {
+                "alpha": settings["alpha"],
+                "epsilon": probes.EPSILON,
+                "samples": count,
+                "target_gram": targets[name].gram[np.triu_indices(count)],
+            }
+            found |= {f"{name}/{key}": x for key, x in (values | constant).items()}
+        return {key: np.asarray(value) for key, value in found.items()}
+
+    return measure
+
+
+def _program(
+    experiment: "Experiment",
+    settings: Mapping[str, Any],
+    prepare: Callable[[Any, Any], Any],
+    sizes: probes.Sizes,
+    count: int,
+) -> Callable[..., dict[str, jax.Array]]:
+    """Network, samples, what is common to them, target → quantities and Grams."""
 
     @jax.jit
     def run(
-        prepare: Any, stages: Any, images: jax.Array, target: Target
+        network: Any, samples: Any, common: Any, target: probes.Target
     ) -> dict[str, jax.Array]:
-        inputs = prepare(images)
-        features = apply_frozen(
-            modules, stages, inputs, compute_dtype=last.compute_dtype
-        )
-        grams = make_grams(inputs, features, bandwidth=settings.bandwidth)
-        values = quantities(grams, target, alpha=settings.alpha, sizes=shared)
+        batch = prepare(samples, common)
+        features = experiment.algorithm.features(network, batch)
+        width = settings["bandwidth"]
+        grams = probes.make_grams(batch.inputs, features, bandwidth=width)
+        values = probes.quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]
         largest = jnp.max(jnp.abs(linear), axis=1, keepdims=True)
@@ -141,31 +161,45 @@ def _measure(
             "linear_grams": (linear / largest).astype(jnp.float16),
         }
 
-    def measure(stages: Any) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for name in splits:
-            values = run(last.prepare, stages, images[name], targets[name])
-            found |= {f"{name}/{key}": np.asarray(own) for key, own in values.items()}
-            found[f"{name}/alpha"] = np.asarray(settings.alpha)
-            found[f"{name}/epsilon"] = np.asarray(EPSILON)
-            found[f"{name}/samples"] = np.asarray(count)
-            found[f"{name}/target_gram"] = np.asarray(
-                targets[name].gram[np.triu_indices(count)], np.float32
-            )
-        return found
-
-    return measure
+    return run
 
 
 def _target(
-    experiment: Experiment, taken: dict[str, np.ndarray]
-) -> tuple[Target, Sizes]:
-    order = np.random.default_rng(_SEED).permutation(len(taken["labels"]))
-    batch = {name: jnp.asarray(array) for name, array in taken.items()}
-    gram = experiment.task.target_gram(experiment.task.targets(batch))
-    if np.array_equal(gram, label_gram(batch["labels"])):
-        return make_target({"labels": taken["labels"]}, order)
-    return make_target({"target_gram": gram}, order)
+    experiment: "Experiment", data: "Data", taken: dict[str, Any]
+) -> tuple[probes.Target, probes.Sizes]:
+    targets = data.prepare(data.samples, data.common).targets
+    gram = experiment.task.target_gram(targets)
+    order = np.random.default_rng(_SEED).permutation(len(gram))
+    labels = _classes(taken)
+    if labels is not None and np.array_equal(gram, label_gram(jnp.asarray(labels))):
+        return probes.make_target({"labels": np.asarray(labels)}, order)
+    return probes.make_target({"target_gram": gram}, order)
+
+
+def _classes(split: Mapping[str, Any]) -> Any:
+    """The class of each sample of a split; None where it has not one for each."""
+    labels = split.get("labels")
+    one_each = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
+    return labels if one_each else None
+
+
+def sample_rows(
+    split: Mapping[str, np.ndarray], count: int, *, seed: int
+) -> np.ndarray:
+    """A sample of a split; where it has one class for each sample, a stratified one.
+
+    Args:
+        split: arrays of one length n.
+        count: how many rows, ≤ n.
+        seed: the same gives the same rows.
+
+    Returns:
+        (count,) rows, ascending, none twice.
+    """
+    labels = _classes(split)
+    if labels is None:
+        labels = np.zeros(len(next(iter(split.values()))), int)
+    return stratified_rows(labels, count, seed=seed)
 
 
 def stratified_rows(labels: np.ndarray, count: int, *, seed: int) -> np.ndarray:
@@ -213,49 +247,35 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a file is damaged.
     """
-    return _joined([_read(path) for path in probe_files(workdir)])
+    files = [_read(path) for path in probe_files(workdir)]
+    return {
+        f"{split}/{key}": value
+        for split in SPLITS
+        if files and f"{split}/sigma" in files[0]
+        for key, value in _joined(files, split).items()
+    }
 
 
-_CONSTANT = (
-    "input_entropy",
-    "target_entropy",
-    "input_target",
-    "alpha",
-    "epsilon",
-    "samples",
-)
-_KEPT = ("grams", "linear_grams", "input_gram", "target_gram")
-
-
-def _joined(probes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    joined: dict[str, np.ndarray] = {}
-    for split in SPLITS:
-        if not probes or f"{split}/sigma" not in probes[0]:
-            continue
-        own = [
-            {
-                key.removeprefix(f"{split}/"): value
-                for key, value in found.items()
-                if key.startswith(f"{split}/") or "/" not in key
-            }
-            for found in probes
-        ]
-        for key in own[0]:
-            if key in _CONSTANT:
-                joined[f"{split}/{key}"] = own[-1][key]
-            elif key not in _KEPT:
-                joined[f"{split}/{key}"] = np.stack([found[key] for found in own])
-        for key, kept in (("cka", "grams"), ("linear_cka", "linear_grams")):
-            by_stage = np.stack([found[kept] for found in own], axis=1)
-            epochs = np.stack(
-                [
-                    np.asarray(cka_matrix(jnp.asarray(unpacked(stage))))
-                    for stage in by_stage
-                ],
-                axis=1,
-            )
-            joined[f"{split}/{key}_epoch"] = epochs
-            joined[f"{split}/{key}_final"] = epochs[:, :, -1]
+def _joined(files: list[dict[str, np.ndarray]], split: str) -> dict[str, np.ndarray]:
+    """The probes of one split, without its name."""
+    of_split = [
+        {
+            key.removeprefix(f"{split}/"): value
+            for key, value in probe.items()
+            if key.startswith(f"{split}/") or "/" not in key
+        }
+        for probe in files
+    ]
+    joined = {
+        key: last if key in _CONSTANT else np.stack([probe[key] for probe in of_split])
+        for key, last in of_split[-1].items()
+        if key not in _GRAMS
+    }
+    for key, grams in (("cka", "grams"), ("linear_cka", "linear_grams")):
+        by_stage = np.stack([probe[grams] for probe in of_split], axis=1)
+        alike = [cka_matrix(jnp.asarray(unpacked(stage))) for stage in by_stage]
+        epochs = np.stack([np.asarray(each) for each in alike], axis=1)
+        joined |= {f"{key}_epoch": epochs, f"{key}_final": epochs[:, :, -1]}
     return joined
 
 
@@ -333,7 +353,7 @@ def probe_files(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_grams(path: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The Gaussian Grams that a probe keeps.
+    """The Gaussian Grams that a probe holds.
 
     Args:
         path: one of `probe_files`.
@@ -346,8 +366,8 @@ def read_grams(path: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the file is damaged.
     """
     found = _read(path)
-    kept = found[f"{split}/input_gram"][None], found[f"{split}/grams"]
-    nodes = unpacked(np.concatenate(kept))
+    triangles = found[f"{split}/input_gram"][None], found[f"{split}/grams"]
+    nodes = unpacked(np.concatenate(triangles))
     return unpacked(found[f"{split}/target_gram"]), nodes / nodes.shape[-1]
 
 

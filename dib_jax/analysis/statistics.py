@@ -6,7 +6,7 @@ Pure functions of arrays; `dib_jax.analysis.findings` puts what they say into wo
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,36 +122,46 @@ def convergence_order(
     depth = np.arange(epochs.shape[1])
     taus = np.array(
         [
-            scipy.stats.kendalltau(depth, own).statistic if np.ptp(own) > 0 else 0.0
-            for own in epochs
+            scipy.stats.kendalltau(depth, of_run).statistic if np.ptp(of_run) else 0.0
+            for of_run in epochs
         ]
     )
     low, high = bootstrap_interval(taus, resamples=resamples, seed=seed)
-    return Order(float(taus.mean()), low, high, len(taus))
+    return Order(float(taus.mean()), float(low), float(high), len(taus))
+
+
+def _resampled_means(
+    values: np.ndarray, resamples: int, random: np.random.Generator
+) -> np.ndarray:
+    """Means (resamples, …) over the first axis of `values`, drawn with replacement."""
+    count = len(values)
+    # How often each run was drawn: a product in place of thousands of gathered copies.
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
+    # Of differences from the first run, so that of equal runs nothing is rounded.
+    rest = np.tensordot(drawn / count, values - values[:1], axes=1)
+    return values[0] + rest
 
 
 def bootstrap_interval(
     values: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a mean; (NaN, NaN) for fewer than two.
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile bootstrap interval of the mean over runs, at each place.
 
     Args:
-        values: (r,).
+        values: (r, …), a run each.
         resamples: how many.
         seed: of the resampling.
+
+    Returns:
+        Lower and upper end, (…); NaN for fewer than two runs.
     """
+    values = np.asarray(values, np.float64)
     if len(values) < 2:
-        return float("nan"), float("nan")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    interval = scipy.stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+        nothing = np.full(values.shape[1:], np.nan)
+        return nothing, nothing
+    means = _resampled_means(values, resamples, np.random.default_rng(seed))
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return low, high
 
 
 class Difference(NamedTuple):
@@ -194,7 +204,7 @@ def bootstrap_difference(
     """Difference of two means with its 95 % percentile bootstrap interval.
 
     The groups are resampled independently: runs of the same seed are no pairs, for
-    another schedule draws other initial weights.
+    another algorithm draws other initial weights.
 
     Args:
         one: (r,), a value of each run.
@@ -202,15 +212,12 @@ def bootstrap_difference(
         resamples: how many.
         seed: of the resampling.
     """
-    one, other = (np.asarray(own, np.float64) for own in (one, other))
-    mean = float(one.mean() - other.mean())
-    if min(len(one), len(other)) < 2:
+    groups = [np.asarray(group, np.float64) for group in (one, other)]
+    mean = float(groups[0].mean() - groups[1].mean())
+    if min(len(group) for group in groups) < 2:
         return Difference(mean, float("nan"), float("nan"))
     random = np.random.default_rng(seed)
-    means = [
-        own[random.integers(len(own), size=(resamples, len(own)))].mean(axis=1)
-        for own in (one, other)
-    ]
+    means = [_resampled_means(group, resamples, random) for group in groups]
     low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
     return Difference(mean, float(low), float(high))
 
@@ -292,20 +299,18 @@ def chain_at_width(
     Returns:
         (s + 2, s + 2), of Y, X, T_0, …
     """
-    return np.asarray(_chain_at(alpha)(target, nodes, jnp.float32(1 / factor**2)))
+    return np.asarray(_chain(target, nodes, jnp.float32(1 / factor**2), alpha=alpha))
 
 
-@functools.cache
-def _chain_at(alpha: float) -> Any:
-    @jax.jit
-    def chain_of(target: jax.Array, nodes: jax.Array, power: jax.Array) -> jax.Array:
-        size = nodes.shape[-1]
-        wider = (size * nodes) ** power / size
-        return mutual_information_matrix(
-            jnp.concatenate([target[None], wider]), alpha=alpha
-        )
-
-    return chain_of
+@functools.partial(jax.jit, static_argnames="alpha")
+def _chain(
+    target: jax.Array, nodes: jax.Array, power: jax.Array, *, alpha: float
+) -> jax.Array:
+    size = nodes.shape[-1]
+    wider = (size * nodes) ** power / size
+    return mutual_information_matrix(
+        jnp.concatenate([target[None], wider]), alpha=alpha
+    )
 
 
 def estimator_bias(
@@ -342,8 +347,8 @@ def estimator_bias(
     @jax.jit
     def estimate(x: jax.Array, y: jax.Array, factor: jax.Array) -> jax.Array:
         grams = [
-            gaussian_gram(own, sigma=factor * named_bandwidth(own, bandwidth))
-            for own in (x, y)
+            gaussian_gram(z, sigma=factor * named_bandwidth(z, bandwidth))
+            for z in (x, y)
         ]
         return mutual_information(*grams, alpha=alpha)
 
@@ -356,15 +361,7 @@ def estimator_bias(
             x, noise = random.normal(size=(2, n, d)).astype(np.float32)
             draws.append((x, correlation * x + np.sqrt(1 - correlation**2) * noise))
         for factor in factors:
-            found = [float(estimate(x, y, jnp.float32(factor))) for x, y in draws]
-            rows.append(
-                {
-                    "samples": n,
-                    "dimension": d,
-                    "factor": factor,
-                    "truth": truth,
-                    "estimate": float(np.mean(found)),
-                    "bias": float(np.mean(found)) - truth,
-                }
-            )
+            found = np.mean([float(estimate(*xy, jnp.float32(factor))) for xy in draws])
+            row = {"samples": n, "dimension": d, "factor": factor, "truth": truth}
+            rows.append({**row, "estimate": float(found), "bias": float(found) - truth})
     return rows

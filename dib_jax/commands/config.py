@@ -55,8 +55,7 @@ def _is_bandwidth(value: str) -> bool:
 
 
 def _counts(value: int | tuple[int, ...]) -> bool:
-    counts = value if isinstance(value, tuple) else (value,)
-    return len(counts) > 0 and min(counts) >= 1
+    return min(value if isinstance(value, tuple) else (value,), default=0) >= 1
 
 
 _Count = Annotated[int, Allowed("an integer from 1", lambda x: x >= 1)]
@@ -123,11 +122,12 @@ class Cache(NamedTuple):
     """What frozen stages make of the training split.
 
     Attributes:
-        place: where it is stored, so that they run once: auto (the first place with
-            room), device, host, file, or none, which runs them at every step
+        place: where the output of frozen stages for the training split is stored, so
+            that they run once: auto (the first place with room), device, host, file,
+            or none, which runs them at every step
         copies: with augmentation: augmented copies of the training split that are
-            stored with it, one for each epoch in turn; 0 for new augmentation and a
-            forward pass of the frozen stages at every step
+            stored with that output, one for each epoch in turn; 0 for new augmentation
+            and a forward pass of the frozen stages at every step
         renew: with cache.copies: epochs after which the copies are drawn anew and pass
             through the frozen stages again; 0 for never
     """
@@ -211,11 +211,12 @@ _SECTIONS: dict[str, Any] = {
 }
 
 
-def schema(config: ConfigDict | Mapping[str, Any]) -> dict[str, Option]:
+def schema(config: Mapping[str, Any]) -> dict[str, Option]:
     """Every field that a config of these names has, dotted, in the order of a config.
 
     Args:
-        config: as far as it is there: only the names of its factories are read.
+        config: a ConfigDict or a mapping, as far as it is there: only the names of its
+            factories are read.
 
     Returns:
         Field by dotted name.
@@ -247,11 +248,7 @@ def _factory(section: str, chosen: Mapping[str, Any]) -> Callable[..., Any]:
         raise ValueError(f"{section}.name: {error}") from None
 
 
-def complete(
-    config: ConfigDict | Mapping[str, Any] | None = None,
-    /,
-    **sections: Any,
-) -> ConfigDict:
+def complete(config: Mapping[str, Any] | None = None, /, **sections: Any) -> ConfigDict:
     """A checked copy of a config, in which every field is there.
 
     Fields that are missing get their default, lists become tuples, and integers become
@@ -259,8 +256,8 @@ def complete(
     one value or a tuple of such (`float | tuple[float, ...]`) is one per stage.
 
     Args:
-        config: a config, as `get_config` returns it, as it was overridden, or as JSON
-            has it; None for nothing but defaults.
+        config: a ConfigDict or a mapping, as `get_config` returns it, as it was
+            overridden, or as JSON has it; None for nothing but defaults.
         sections: fields and sections of it, in place of the config's.
 
     Returns:
@@ -331,11 +328,9 @@ def unknown(dotted: str, value: Any, known: Iterable[str]) -> str:
     shown = "" if isinstance(value, Mapping) else f" (with value {value!r})"
     of = f" of {section}" if section else ""
     there = f"; the fields{of} are {', '.join(siblings)}" if siblings else ""
+    elsewhere = [f"; did you mean {f}?" for f in known if f.rpartition(".")[2] == name]
     hint = registry.nearest(name, siblings, form=f"{section}.{{}}" if section else "{}")
-    for field in known:
-        if not hint and field.rpartition(".")[2] == name:
-            hint = f"; did you mean {field}?"
-    hint = hint or registry.nearest(dotted, known, form="{}")
+    hint = hint or (elsewhere or [registry.nearest(dotted, known, form="{}")])[0]
     return f"{dotted}: unknown field{shown}{there}{hint}"
 
 
@@ -349,9 +344,7 @@ def _fitted(dotted: str, value: Any, annotation: Any) -> Any:
     try:
         return values.fit(value, annotation)
     except ValueError as error:
-        names = values.choices(annotation) if isinstance(value, str) else ()
-        hint = registry.nearest(value, names) if names else ""
-        raise ValueError(f"{dotted}: got {value!r}; {error}{hint}") from None
+        raise ValueError(f"{dotted}: got {value!r}; {error}") from None
 
 
 def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
@@ -362,7 +355,8 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
     from dib_jax.training.optimizers import optimizer
 
     try:
-        augment(full["dataset.augment"])
+        # Samples of somebody's own data set may be no pictures.
+        augment("" if ":" in full["dataset.name"] else full["dataset.augment"])
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
     if full["cache.renew"] and not full["cache.copies"]:
@@ -454,17 +448,18 @@ def describe(config: ConfigDict, *, width: int | None = None) -> str:
     names = max(len(name) for name, _, _ in rows) + 2
     shown = min(max(len(value) for _, value, _ in rows), 20) + 2
     is_narrow = width - names - shown < 24
+    indent = " " * (4 if is_narrow else names + shown)
     lines: list[str] = []
     for name, value, meaning in rows:
         start = f"{name:<{names}}{value:<{shown}}"
-        if len(value) + 2 > shown or is_narrow:  # the meaning goes below
-            lines.append(start.rstrip())
-            start = " " * (4 if is_narrow else names + shown)
-        wrapped = textwrap.wrap(
-            meaning, width, initial_indent=start, subsequent_indent=" " * len(start)
+        text = textwrap.fill(
+            meaning, width, initial_indent=indent, subsequent_indent=indent
         )
-        lines.extend(wrapped or [start.rstrip()])
-    return "\n".join(line for line in lines if line)
+        if text and not is_narrow and len(value) + 2 <= shown:
+            lines.append(start + text[len(start) :])
+        else:  # the meaning goes below
+            lines += filter(None, [start.rstrip(), text])
+    return "\n".join(lines)
 
 
 def _meaning(dotted: str, field: Option) -> str:
@@ -517,7 +512,7 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_dict(
-    config: ConfigDict | Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> dict[str, Any]:
     if isinstance(config, Mapping):
         config = ConfigDict(dict(config))

@@ -50,9 +50,10 @@ def find(package: str, name: str, *, root: str = "dib_jax") -> Callable[..., Any
         raise ValueError(f"got {name!r}; the name of the {kind} must be a string")
     if ":" in name:
         return _find_elsewhere(kind, name)
-    names = known(package, root=root)
-    if name in names:
+    modules = _modules(package, root)
+    if name in modules and _defines_itself(modules[name]):
         return getattr(importlib.import_module(f"{root}.{package}.{name}"), name)
+    names = known(package, root=root)
     raise ValueError(
         f"unknown {kind} {name!r}; must be one of {', '.join(names) or 'none'}, "
         f'or "module:attribute" for one of your own{nearest(name, names)}'
@@ -66,11 +67,15 @@ def known(package: str, *, root: str = "dib_jax") -> list[str]:
         package: as for `find`.
         root: as for `find`.
     """
-    home = importlib.import_module(f"{root}.{package}")
-    files = (
-        path for folder in home.__path__ for path in pathlib.Path(folder).glob("*.py")
-    )
-    return sorted({path.stem for path in files if _defines_itself(path)})
+    modules = _modules(package, root).items()
+    return sorted(name for name, path in modules if _defines_itself(path))
+
+
+def _modules(package: str, root: str) -> dict[str, pathlib.Path]:
+    folders = importlib.import_module(f"{root}.{package}").__path__
+    return {
+        path.stem: path for home in folders for path in pathlib.Path(home).glob("*.py")
+    }
 
 
 def _defines_itself(path: pathlib.Path) -> bool:

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
+from dib_jax.commands.registry import nearest
+
 
 class Allowed(NamedTuple):
     """Which values of a type are possible.
@@ -49,7 +51,7 @@ def fit(value: Any, annotation: Any) -> Any:
     for member in sorted(_members(annotation), key=lambda m: type(value) is not m):
         with contextlib.suppress(ValueError):
             return _fit_one(value, member)
-    raise ValueError(f"must be {wording(annotation)}")
+    raise ValueError(_wrong(value, annotation))
 
 
 def _fit_one(value: Any, annotation: Any) -> Any:
@@ -86,7 +88,13 @@ def parse(text: str, annotation: Any) -> Any:
         for meant in (literal, text) if member is Any else (text, literal, (literal,)):
             with contextlib.suppress(ValueError):
                 return fit(meant, member)
-    raise ValueError(f"must be {wording(annotation)}")
+    raise ValueError(_wrong(text, annotation))
+
+
+def _wrong(value: Any, annotation: Any) -> str:
+    names = [name for m in _members(annotation) for name in _allowed(m).names]
+    hint = nearest(value, names) if isinstance(value, str) else ""
+    return f"must be {wording(annotation)}{hint}"
 
 
 def _greed(annotation: Any) -> int:
@@ -123,15 +131,6 @@ def wording(annotation: Any) -> str:
         annotation: a type annotation.
     """
     return " or ".join(_allowed(member).words for member in _members(annotation))
-
-
-def choices(annotation: Any) -> tuple[str, ...]:
-    """The names among an annotation's possible values.
-
-    Args:
-        annotation: a type annotation.
-    """
-    return tuple(n for member in _members(annotation) for n in _allowed(member).names)
 
 
 def _is_number(value: Any) -> bool:

@@ -111,7 +111,9 @@ def load(
     dataset = check_dataset(
         dataset._replace(
             name=name,
-            **splits,
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
             description="; ".join(notes),
             skipped=sum(skipped.values()),
         )

@@ -7,7 +7,6 @@ and bottom to a square; its boxes go with it. The class of its largest box is it
 import os
 import pathlib
 import shutil
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import yaml
 from PIL import Image
 
 from dib_jax.data.kind import Split
+from dib_jax.data.messages import one_line
 from dib_jax.data.split import split_rows
 
 _PICTURES = frozenset(
@@ -24,7 +24,7 @@ _PICTURES = frozenset(
 )
 _CLASS_FILES = ("classes.txt", "obj.names")
 _YAML_FILES = ("data.yaml", "data.yml")
-# Folders that hold a split of their own, as YOLO's exports have them.
+# The folders of the splits in an export for YOLO.
 _SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("validation", "valid", "val"),
@@ -34,14 +34,14 @@ _SLACK = 1e-4  # of a side; boxes are written with a few digits
 
 
 class Annotated(NamedTuple):
-    """A picture's file and what is annotated of it.
+    """The annotation of a picture.
 
     Attributes:
-        path: of the picture.
-        source: of the annotation.
-        names: of the boxes' classes (VOC), or their numbers (YOLO).
+        path: the file of the picture.
+        source: the file of the annotation.
+        names: names (VOC) or numbers (YOLO) of the boxes' classes.
         boxes: (k, 4) as x1, y1, x2, y2, in pixels (VOC) or in units of the sides.
-        relative: whether they are in units of the sides.
+        relative: whether the boxes are in units of the sides.
     """
 
     path: pathlib.Path
@@ -49,6 +49,15 @@ class Annotated(NamedTuple):
     names: tuple[str | int, ...]
     boxes: np.ndarray
     relative: bool
+
+
+class _Picture(NamedTuple):
+    """A picture as it is stored: its boxes (k, 4) in pixels, their classes' numbers."""
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    numbers: list[int]
+    label: int
 
 
 def write_annotated(
@@ -77,13 +86,13 @@ def write_annotated(
             data.yaml (one of which YOLO needs), or those found (VOC), sorted.
         test_fraction: the part that becomes the test split where there is none.
         skip_bad_boxes: leave pictures with a bad box out instead of raising.
-        report: is given a line where something should be said.
+        report: is called with each line for the user.
 
     Raises:
         FileNotFoundError: there is no folder `source`.
-        FileExistsError: there is something at `folder` already.
-        ValueError: there is nothing in it, a picture or an annotation cannot be read, a
-            class is unknown, a box has no area or leaves its picture.
+        FileExistsError: `folder` exists already.
+        ValueError: `source` holds no annotated picture, a picture or an annotation
+            cannot be read, a class is unknown, a box has no area or leaves its picture.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"--source: there is no folder {source}")
@@ -105,14 +114,15 @@ def write_annotated(
             "same name, Pascal VOC files (.xml) or YOLO files (.txt)"
         )
     class_names = tuple(classes) or _class_names(source, found)
-    splits = {
-        split: _arrays(entries, class_names, size, skip_bad_boxes, report)
+    pictures = {
+        split: _pictures(entries, class_names, size, skip_bad_boxes, report)
         for split, entries in found.items()
         if entries
     }
+    most = max(len(one.boxes) for split in pictures.values() for one in split)
+    splits = {split: _stacked(found, most) for split, found in pictures.items()}
     if "test" not in splits:
         splits |= _held_out(splits["train"], test_fraction)
-    _pad_boxes(splits)
     description = f"pictures of {source.name}, longer side {size}, padded to a square"
     notes = {"class_names": class_names, "description": description}
     _write(splits, folder, {key: np.array(text) for key, text in notes.items()})
@@ -207,13 +217,12 @@ def _read_yolo(
 def _class_names(
     source: pathlib.Path, found: dict[str, list[Annotated]]
 ) -> tuple[str, ...]:
-    for name in _CLASS_FILES:
-        for path in sorted(source.rglob(name)):
+    for file_name in (*_CLASS_FILES, *_YAML_FILES):
+        for path in sorted(source.rglob(file_name)):
+            if file_name in _YAML_FILES:
+                return _yaml_names(path)
             lines = path.read_text(encoding="utf-8").splitlines()
             return tuple(line.strip() for line in lines if line.strip())
-    for name in _YAML_FILES:
-        for path in sorted(source.rglob(name)):
-            return _yaml_names(path)
     names = {n for entries in found.values() for entry in entries for n in entry.names}
     if any(isinstance(name, int) for name in names):
         raise ValueError(
@@ -229,8 +238,9 @@ def _yaml_names(path: pathlib.Path) -> tuple[str, ...]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a YAML file, or damaged ({reason})") from None
+        raise ValueError(
+            f"{path}: not a YAML file, or damaged ({one_line(error)})"
+        ) from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
@@ -245,18 +255,19 @@ def _yaml_names(path: pathlib.Path) -> tuple[str, ...]:
     return tuple(str(name).strip() for name in names)
 
 
-def _arrays(
+def _pictures(
     entries: list[Annotated],
     class_names: tuple[str, ...],
     size: int,
     skip_bad_boxes: bool,
     report: Callable[[str], None],
-) -> Split:
-    images, boxes, box_labels, labels = [], [], [], []
+) -> list[_Picture]:
+    """The pictures of a split that have boxes, scaled and padded."""
+    found = []
     empty = bad = 0
     for entry in entries:
         numbers = _numbers(entry, class_names)
-        if not len(numbers):
+        if not numbers:
             empty += 1
             continue
         image = _open(entry.path)
@@ -275,51 +286,52 @@ def _arrays(
         pixels = np.zeros((size, size, 3), np.uint8)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         pixels[:height, :width] = np.asarray(image)
-        scaled = np.clip(relative, 0, 1) * [width, height, width, height]
+        boxes = np.clip(relative, 0, 1) * [width, height, width, height]
         areas = (relative[:, 2] - relative[:, 0]) * (relative[:, 3] - relative[:, 1])
-        images.append(pixels)
-        boxes.append(scaled.astype(np.float32))
-        box_labels.append(numbers)
-        labels.append(numbers[int(areas.argmax())])
+        found.append(_Picture(pixels, boxes, numbers, numbers[int(areas.argmax())]))
     if empty or bad:
         report(f"left out: {empty} picture(s) without boxes, {bad} with a bad box")
-    if not images:
+    if not found:
         raise ValueError(f"{entries[0].source.parent}: no picture with a sound box")
-    most = max(map(len, boxes))
+    return found
+
+
+def _stacked(pictures: list[_Picture], most: int) -> Split:
+    """A split with room for `most` boxes in each picture."""
+    count = len(pictures)
     split: Split = {
-        "images": np.stack(images),
-        "labels": np.array(labels, np.int32),
-        "boxes": np.full((len(images), most, 4), -1, np.float32),
-        "box_labels": np.full((len(images), most), -1, np.int32),
+        "images": np.stack([picture.pixels for picture in pictures]),
+        "labels": np.array([picture.label for picture in pictures], np.int32),
+        "boxes": np.full((count, most, 4), -1, np.float32),
+        "box_labels": np.full((count, most), -1, np.int32),
     }
-    for row, (mine, numbers) in enumerate(zip(boxes, box_labels, strict=True)):
-        split["boxes"][row, : len(mine)] = mine
-        split["box_labels"][row, : len(mine)] = numbers
+    for row, picture in enumerate(pictures):
+        split["boxes"][row, : len(picture.boxes)] = picture.boxes
+        split["box_labels"][row, : len(picture.boxes)] = picture.numbers
     return split
 
 
 def _numbers(entry: Annotated, class_names: tuple[str, ...]) -> list[int]:
-    numbers = []
+    numbers = range(len(class_names))
+    known: dict[str | int, int] = {number: number for number in numbers}
+    known |= {name: class_names.index(name) for name in class_names}
     for name in entry.names:
-        if name in class_names:
-            numbers.append(class_names.index(str(name)))
-        elif isinstance(name, int) and 0 <= name < len(class_names):
-            numbers.append(name)
-        else:
+        if name not in known:
             raise ValueError(
                 f"{entry.source}: unknown class {name!r}; the classes are "
                 f"{', '.join(class_names)}"
             )
-    return numbers
+    return [known[name] for name in entry.names]
 
 
 def _open(path: pathlib.Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             return opened.convert("RGB")
-    except Exception as error:  # of Pillow: of nearly any type
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: no picture, or truncated ({reason})") from error
+    except Exception as error:  # Pillow raises nearly any type
+        raise ValueError(
+            f"{path}: no picture, or truncated ({one_line(error)})"
+        ) from error
 
 
 def _bad_box(entry: Annotated, relative: np.ndarray, size: tuple[int, int]) -> str:
@@ -337,11 +349,11 @@ def _bad_box(entry: Annotated, relative: np.ndarray, size: tuple[int, int]) -> s
 
 def _held_out(train: Split, fraction: float) -> dict[str, Split]:
     groups = _identical(train["images"])
-    kept, held = split_rows(train["labels"], groups, fraction=fraction, seed=0)
+    rows = split_rows(train["labels"], groups, fraction=fraction, seed=0)
     train = {**train, "groups": groups}
     return {
-        split: {key: value[rows] for key, value in train.items()}
-        for split, rows in (("train", kept), ("test", held))
+        split: {key: value[chosen] for key, value in train.items()}
+        for split, chosen in zip(("train", "test"), rows, strict=True)
     }
 
 
@@ -352,30 +364,15 @@ def _identical(images: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(c, row) for row, c in enumerate(contents)])
 
 
-def _pad_boxes(splits: dict[str, Split]) -> None:
-    most = max(split["boxes"].shape[1] for split in splits.values())
-    for split in splits.values():
-        more = ((0, 0), (0, most - split["boxes"].shape[1]))
-        split["boxes"] = np.pad(split["boxes"], (*more, (0, 0)), constant_values=-1)
-        split["box_labels"] = np.pad(split["box_labels"], more, constant_values=-1)
-
-
 def _write(
     splits: dict[str, Split], folder: pathlib.Path, notes: dict[str, np.ndarray]
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
+    unfinished.mkdir(parents=True, exist_ok=True)
     try:
         for split, arrays in splits.items():
-            np.savez(part / f"{split}.npz", allow_pickle=False, **arrays, **notes)
-        part.chmod(0o777 & ~_umask())
-        part.rename(folder)
+            np.savez(unfinished / f"{split}.npz", allow_pickle=False, **arrays, **notes)
+        unfinished.rename(folder)
     except BaseException:
-        shutil.rmtree(part)
+        shutil.rmtree(unfinished)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,8 +1,8 @@
 """Archives of data sets: fetched, checked, and read without unpacking them to disk.
 
-A transfer goes to `<name>.part`, goes on where it was cut off, and gets its name only
-when its digest is right. Members are read from the archive; one that is a link or whose
-name leaves its folder makes the whole archive refused.
+A download is written to `<name>.part`, resumes where it was cut off, and is renamed
+when its digest is right. Members are read from the archive. An archive is refused as a
+whole if a member is a link, or has a name that leaves the archive's folder.
 """
 
 import fcntl
@@ -23,13 +23,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
+from urllib.response import addinfourl
 
 import tqdm
 
 _CONNECT_SECONDS = 8.0  # looking the name up included, which alone may take minutes
 _READ_SECONDS = 30.0
-_ATTEMPTS = 4  # of which each must bring bytes
+_ATTEMPTS = 4  # each but the last must bring bytes
 _CHUNK = 1 << 18
 
 
@@ -38,8 +39,8 @@ class Archive(NamedTuple):
 
     Attributes:
         url: where it is fetched from; its last part is the file's name.
-        digest: "sha256:…" or "md5:…"; empty where none is certain. Then the digest of
-            what was fetched is reported and kept beside the file.
+        digest: "sha256:…" or "md5:…"; empty where none is known. Then the digest of the
+            download is reported and stored beside the file.
     """
 
     url: str
@@ -58,19 +59,19 @@ def fetch(
     offered: pathlib.Path | None = None,
     report: Callable[[str], None] = print,
 ) -> pathlib.Path:
-    """The archive as a file whose digest is right.
+    """Find or download an archive, and check its digest.
 
     Args:
         archive: what is wanted.
-        folder: where fetched archives are kept, made when there is something to keep.
+        folder: where fetched archives are stored; made when the first one arrives.
         offered: a folder that may hold the archive; then nothing is fetched.
-        report: is given a line where something should be said.
+        report: is called with each line for the user.
 
     Returns:
         Its path.
 
     Raises:
-        ValueError: the file that is there, or what came, has a wrong digest.
+        ValueError: the digest of the file found or fetched is wrong.
         ConnectionError: it could not be fetched.
     """
     places = [folder / archive.name]
@@ -81,7 +82,7 @@ def fetch(
             _check_digest(path, archive, then="move it away")
             return path
     path = places[-1]
-    with _own_part(path, report) as file:
+    with _locked_part(path, report) as file:
         if file is None:  # another process has fetched it meanwhile
             return path
         _transfer(archive, file, report)
@@ -119,10 +120,10 @@ def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
 
 
 @contextmanager
-def _own_part(
+def _locked_part(
     path: pathlib.Path, report: Callable[[str], None]
 ) -> Iterator[IO[bytes] | None]:
-    """The unfinished file, locked; None where it was finished while we waited."""
+    """The unfinished file, locked; None where another process finished it meanwhile."""
     part = path.with_name(f"{path.name}.part")
     made = [place for place in part.parents if not place.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +156,7 @@ def _own_part(
 
 
 def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) -> None:
-    """Append what is missing to a file, over several connections if need be."""
+    """Append the missing bytes to a file, over several connections if necessary."""
     for attempt in range(_ATTEMPTS):
         start = file.seek(0, io.SEEK_END)
         try:
@@ -186,26 +187,26 @@ def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) 
             cause = getattr(error, "reason", None) or error
             reason = getattr(cause, "strerror", None) or str(cause)
             reason = reason or type(cause).__name__
-        if file.seek(0, io.SEEK_END) <= start:  # nothing came: no use to go on
+        if file.seek(0, io.SEEK_END) <= start:  # nothing arrived: no use to go on
             break
         report(f"{archive.name}: {reason}; going on from there")
     raise ConnectionError(f"{archive.url} could not be fetched: {reason}")
 
 
-def _open(url: str, start: int) -> Any:
+def _open(url: str, start: int) -> addinfourl:
     """A response from byte `start` on, or an error within seconds."""
     request = urllib.request.Request(url, headers={"User-Agent": "dib_jax"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    answers: queue.Queue[Any] = queue.Queue()
+    answers: queue.Queue[addinfourl | Exception] = queue.Queue()
 
     def ask() -> None:
         try:
             answers.put(urllib.request.urlopen(request, timeout=_READ_SECONDS))
-        except Exception as error:  # handed over to the thread that waits
+        except Exception as error:  # for the thread that waits
             answers.put(error)
 
-    # In a thread, for a name server that does not answer is waited for without limit.
+    # In a thread: Python waits without limit for a name server that does not answer.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=_CONNECT_SECONDS)
@@ -216,8 +217,8 @@ def _open(url: str, start: int) -> Any:
     return answer
 
 
-def _span(response: Any, start: int) -> tuple[int, int | None]:
-    """First byte of a response and length of the whole file, None if not told."""
+def _span(response: addinfourl, start: int) -> tuple[int, int | None]:
+    """First byte of a response, and length of the whole file or None if unknown."""
     length = response.headers.get("Content-Length")
     if response.status == 206:
         told = re.fullmatch(
@@ -258,7 +259,7 @@ def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
 
 @contextmanager
 def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose members are all safe.
+    """Open a zip archive, all of whose members are safe.
 
     Args:
         path: the archive.

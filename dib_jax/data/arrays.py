@@ -3,11 +3,11 @@
 import difflib
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dib_jax.data.dataset import Dataset
+from dib_jax.data.messages import one_line
 from dib_jax.data.pictures import check
 
 _ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
@@ -19,7 +19,7 @@ def read_arrays(folder: Path, name: str) -> Dataset:
 
     A file holds `images` uint8 (n, h, w, c), `labels` int (n,), and optionally
     `boxes`, `box_labels`, `groups` (see `Dataset`), `class_names` and `description`.
-    Other arrays are left alone.
+    Other arrays are ignored.
 
     Args:
         folder: holds `train.npz`, `test.npz` and, if there is one, `validation.npz`.
@@ -93,18 +93,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_array(file: Any, key: str, path: Path) -> np.ndarray:
+def _read_array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     try:
         array = file[key]
-    except Exception as error:  # of zipfile, zlib, NumPy, tokenize: of nearly any type
+    except Exception as error:  # zipfile, zlib, NumPy and tokenize raise nearly any
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"{path}: array {key!r} holds pickled Python objects, which are not "
                 "read; save it as an array of numbers or strings"
             ) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{path}: array {key!r} cannot be read ({reason}); write the file again"
+            f"{path}: array {key!r} cannot be read ({one_line(error)}); write the file "
+            "again"
         ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: {key!r} is not a NumPy array; write the file again")

@@ -1,10 +1,9 @@
-"""Random changes of training pictures, on the device, boxes moved with them.
+"""Random changes of training pictures and their boxes, on the device.
 
-Pure functions of (key, batch); each picture draws its own numbers. Shapes and dtypes
-stay, so they run inside `jit` and `lax.scan`.
+Pure functions of (key, samples); random numbers are drawn for each picture. Shapes and
+dtypes stay the same, so they run inside `jit` and `lax.scan`.
 """
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -12,23 +11,22 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from dib_jax.data.messages import did_you_mean
+
 # At strength 1, to either side.
 _ANGLE = 10.0  # degrees
 _SCALE = 0.1
-_BRIGHTNESS = 0.3
-_CONTRAST = 0.3
-_SATURATION = 0.5
 _SHIFT = 1 / 8  # of a side
 _HOLE = 1 / 4  # of a side
 
 _MIRRORED = {"left": "right", "right": "left"}
 
-Batch = dict[str, jax.Array]
-Augmentation = Callable[[jax.Array, Batch], Batch]
+Samples = dict[str, jax.Array]
+Augmentation = Callable[[jax.Array, Samples], Samples]
 
 
 def augment(spec: str) -> Augmentation:
-    """A function (key, batch) -> batch that applies the named augmentations in order.
+    """A function (key, samples) -> samples that applies named augmentations in order.
 
     Args:
         spec: names separated by commas, "" for none; a name may have a strength, as in
@@ -43,12 +41,12 @@ def augment(spec: str) -> Augmentation:
             rectangle with a quarter of the sides, centred anywhere, to zero.
 
     Returns:
-        A pure function of a key and a batch with `images` (n, h, w, c), float or uint8,
-        and optionally `boxes` (n, 4), or (n, m, 4) with `box_labels` (n, m), in pixels.
-        Other entries pass unchanged.
+        A pure function of a key and samples: a dict of `images` (n, h, w, c), float or
+        uint8, and optionally `boxes` (n, 4), or (n, m, 4) with `box_labels` (n, m), in
+        pixels. Other entries pass unchanged.
 
     Raises:
-        ValueError: a name is unknown or stands twice, or a strength is no number or out
+        ValueError: a name is unknown or given twice, or a strength is no number or out
             of range.
     """
     names = [name.strip() for name in spec.split(",")] if spec.strip() else []
@@ -58,11 +56,11 @@ def augment(spec: str) -> Augmentation:
         if name in known[:position]:
             raise ValueError(f"augmentation {name!r} stands twice in {spec!r}")
 
-    def apply(key: jax.Array, batch: Batch) -> Batch:
-        _check(batch)
+    def apply(key: jax.Array, samples: Samples) -> Samples:
+        _check(samples)
         for index, step in enumerate(steps):
-            batch = step(jax.random.fold_in(key, index), batch)
-        return batch
+            samples = step(jax.random.fold_in(key, index), samples)
+        return samples
 
     return apply
 
@@ -70,11 +68,11 @@ def augment(spec: str) -> Augmentation:
 def check_mirrored(spec: str, class_names: Sequence[str]) -> None:
     """Refuse `flip` where a mirrored picture belongs to another class.
 
-    Such are classes whose names differ by left and right: keep left, keep right.
+    These are classes whose names differ by left and right: turn left, turn right.
 
     Args:
-        spec: as of `augment`.
-        class_names: of the labels.
+        spec: as for `augment`.
+        class_names: names of the labels, in their order.
 
     Raises:
         ValueError: `spec` has a flip and two classes are each other's mirror image.
@@ -95,11 +93,10 @@ def _named(text: str, spec: str) -> Augmentation:
     """The augmentation that a part of `spec` asks for, at its strength."""
     name, colon, strength = (part.strip() for part in text.partition(":"))
     if name not in _AUGMENTATIONS:
-        near = difflib.get_close_matches(name, _AUGMENTATIONS, n=1, cutoff=0.4)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
+        allowed = ", ".join(_AUGMENTATIONS)
         raise ValueError(
-            f"unknown augmentation {name!r} in {spec!r}, allowed are "
-            f"{', '.join(_AUGMENTATIONS)}, separated by commas{guess}"
+            f"unknown augmentation {name!r} in {spec!r}, allowed are {allowed}, "
+            f"separated by commas{did_you_mean(name, _AUGMENTATIONS)}"
         )
     change, limit = _AUGMENTATIONS[name]
     if not colon:
@@ -118,15 +115,15 @@ def _named(text: str, spec: str) -> Augmentation:
     return functools.partial(change, strength=factor)
 
 
-def _crop(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    images = batch["images"]
+def _crop(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
+    images = samples["images"]
     count, height, width, channels = images.shape
     pads = int(_SHIFT * strength * height), int(_SHIFT * strength * width)
     pad = jnp.array(pads)
     # The picture moves by `shift` (down, right); what leaves is lost, zeros come in.
     shift = jax.random.randint(key, (count, 2), -pad, pad + 1)
-    if "boxes" in batch:
-        shift = _keep_largest(shift, batch, height, width)
+    if "boxes" in samples:
+        shift = _bounded(shift, samples, height, width)
     padding = ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0))
     padded = jnp.pad(images, padding)
 
@@ -135,49 +132,51 @@ def _crop(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
             picture, (start[0], start[1], 0), (height, width, channels)
         )
 
-    batch = {**batch, "images": jax.vmap(window)(padded, pad - shift)}
-    if "boxes" not in batch:
-        return batch
-    boxes = batch["boxes"]
+    samples = {**samples, "images": jax.vmap(window)(padded, pad - shift)}
+    if "boxes" not in samples:
+        return samples
+    boxes = samples["boxes"]
     move = shift.reshape(-1, *[1] * (boxes.ndim - 2), 2)[..., ::-1]
     moved = boxes + jnp.concatenate([move, move], axis=-1).astype(boxes.dtype)
-    return _with_boxes(batch, moved)
+    return _with_boxes(samples, moved)
 
 
-def _flip(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
+def _flip(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     del strength
-    images = batch["images"]
+    images = samples["images"]
     mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
     pick = mirrored[:, None, None, None]
-    batch = {**batch, "images": jnp.where(pick, images[:, :, ::-1], images)}
-    if "boxes" in batch:
-        boxes = batch["boxes"]
+    samples = {**samples, "images": jnp.where(pick, images[:, :, ::-1], images)}
+    if "boxes" in samples:
+        boxes = samples["boxes"]
         x1, y1, x2, y2 = (boxes[..., side] for side in range(4))
         width = images.shape[2]
         other = jnp.stack([width - x2, y1, width - x1, y2], axis=-1)
-        moves = mirrored.reshape(-1, *[1] * (boxes.ndim - 1)) & _real(batch)[..., None]
-        batch["boxes"] = jnp.where(moves, other, boxes)
-    return batch
+        moves = (
+            mirrored.reshape(-1, *[1] * (boxes.ndim - 1)) & _real(samples)[..., None]
+        )
+        samples["boxes"] = jnp.where(moves, other, boxes)
+    return samples
 
 
-def _affine(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    images = batch["images"]
+def _affine(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
+    images = samples["images"]
     count, height, width, _ = images.shape
     angle_key, scale_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, (count,), minval=-1, maxval=1)
     angle *= jnp.pi * _ANGLE * strength / 180
     scale = _around_one(scale_key, count, _SCALE * strength)
     middle = jnp.array([width, height]) / 2
-    if "boxes" in batch:
-        # Left as it is where the centre of the largest box would leave.
-        moved = _turned(_largest(batch), angle, scale, middle)
+    if "boxes" in samples:
+        # The picture stays as it is where the centre of its largest box would leave.
+        moved = _turned(_largest(samples), angle, scale, middle)
         stays = _is_inside(moved, height, width)
         angle, scale = jnp.where(stays, angle, 0), jnp.where(stays, scale, 1)
-    batch = {**batch, "images": _resampled(images, angle, scale)}
-    if "boxes" not in batch:
-        return batch
-    turned = _turned(batch["boxes"], angle, scale, middle)
-    return _with_boxes(batch, turned.astype(batch["boxes"].dtype))
+    samples = {**samples, "images": _resampled(images, angle, scale)}
+    if "boxes" not in samples:
+        return samples
+    turned = _turned(samples["boxes"], angle, scale, middle)
+    return _with_boxes(samples, turned.astype(samples["boxes"].dtype))
 
 
 def _rotation(angle: jax.Array) -> jax.Array:
@@ -230,29 +229,22 @@ def _turned(
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-def _brightness(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    images = batch["images"]
-    factor = _around_one(key, len(images), _BRIGHTNESS * strength)
-    brighter = images * factor[:, None, None, None]
-    return {**batch, "images": _as_type(brighter, images.dtype)}
-
-
-def _contrast(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    return _away_from_mean(key, batch, _CONTRAST * strength, axes=(1, 2, 3))
-
-
-def _saturation(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    return _away_from_mean(key, batch, _SATURATION * strength, axes=(3,))
-
-
-def _away_from_mean(
-    key: jax.Array, batch: Batch, half: float, *, axes: tuple[int, ...]
-) -> Batch:
-    images = batch["images"]
-    factor = _around_one(key, len(images), half)[:, None, None, None]
-    mean = jnp.mean(images, axis=axes, dtype=jnp.float32, keepdims=True)
+def _stretched(
+    key: jax.Array,
+    samples: Samples,
+    *,
+    strength: float,
+    half: float,
+    axes: tuple[int, ...] = (),
+) -> Samples:
+    """Multiply differences from the mean over `axes` (else from 0) by 1 ± half."""
+    images = samples["images"]
+    factor = _around_one(key, len(images), half * strength)[:, None, None, None]
+    mean: jax.Array | int = 0
+    if axes:
+        mean = jnp.mean(images, axis=axes, dtype=jnp.float32, keepdims=True)
     changed = mean + factor * (images - mean)
-    return {**batch, "images": _as_type(changed, images.dtype)}
+    return {**samples, "images": _as_type(changed, images.dtype)}
 
 
 def _around_one(key: jax.Array, count: int, half: float) -> jax.Array:
@@ -265,8 +257,8 @@ def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return images.astype(dtype)
 
 
-def _cutout(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
-    images = batch["images"]
+def _cutout(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
+    images = samples["images"]
     count, height, width, _ = images.shape
     size = int(_HOLE * strength * height), int(_HOLE * strength * width)
     sides = jnp.array(size)
@@ -277,36 +269,36 @@ def _cutout(key: jax.Array, batch: Batch, *, strength: float) -> Batch:
         place = jnp.arange(length) - start[:, axis, None]
         inside.append((place >= 0) & (place < sides[axis]))
     hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
-    return {**batch, "images": jnp.where(hole, jnp.zeros((), images.dtype), images)}
+    return {**samples, "images": jnp.where(hole, jnp.zeros((), images.dtype), images)}
 
 
 # With the largest strength, at which scales and factors stay positive and a picture is
 # not all hole; 1 where there is nothing to strengthen.
-_AUGMENTATIONS: dict[str, tuple[Callable[..., Batch], float]] = {
+_AUGMENTATIONS: dict[str, tuple[Callable[..., Samples], float]] = {
     "crop": (_crop, 4.0),
     "flip": (_flip, 1.0),
     "affine": (_affine, 5.0),
-    "brightness": (_brightness, 3.0),
-    "contrast": (_contrast, 3.0),
-    "saturation": (_saturation, 2.0),
+    "brightness": (functools.partial(_stretched, half=0.3), 3.0),
+    "contrast": (functools.partial(_stretched, half=0.3, axes=(1, 2, 3)), 3.0),
+    "saturation": (functools.partial(_stretched, half=0.5, axes=(3,)), 2.0),
     "cutout": (_cutout, 3.0),
 }
 
 
-def _check(batch: Batch) -> None:
-    shape = batch["images"].shape
+def _check(samples: Samples) -> None:
+    shape = samples["images"].shape
     if len(shape) != 4:
         raise ValueError(f"images must have shape (n, h, w, c), got {shape}")
-    boxes = batch.get("boxes")
-    if boxes is not None and boxes.ndim == 3 and "box_labels" not in batch:
+    boxes = samples.get("boxes")
+    if boxes is not None and boxes.ndim == 3 and "box_labels" not in samples:
         raise ValueError(f"boxes of shape {boxes.shape} need box_labels in the batch")
 
 
-def _real(batch: Batch) -> jax.Array:
+def _real(samples: Samples) -> jax.Array:
     """Which boxes are there: (n,) or (n, m)."""
-    if "box_labels" in batch:
-        return batch["box_labels"] >= 0
-    return jnp.ones(batch["boxes"].shape[:-1], bool)
+    if "box_labels" in samples:
+        return samples["box_labels"] >= 0
+    return jnp.ones(samples["boxes"].shape[:-1], bool)
 
 
 def _centres(boxes: jax.Array) -> jax.Array:
@@ -320,37 +312,37 @@ def _is_inside(boxes: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.all((centre >= 0) & (centre <= jnp.array([height, width])), axis=-1)
 
 
-def _largest(batch: Batch) -> jax.Array:
+def _largest(samples: Samples) -> jax.Array:
     """The largest box (n, 4) of each picture."""
-    boxes = batch["boxes"]
+    boxes = samples["boxes"]
     if boxes.ndim == 2:
         return boxes
     sides = boxes[..., 2:] - boxes[..., :2]
-    area = jnp.where(_real(batch), sides[..., 0] * sides[..., 1], -1.0)
+    area = jnp.where(_real(samples), sides[..., 0] * sides[..., 1], -1.0)
     largest = jnp.argmax(area, axis=1)
     return jnp.take_along_axis(boxes, largest[:, None, None], axis=1)[:, 0]
 
 
-def _keep_largest(shift: jax.Array, batch: Batch, height: int, width: int) -> jax.Array:
+def _bounded(shift: jax.Array, samples: Samples, height: int, width: int) -> jax.Array:
     """The shift made smaller where the centre of the largest box would leave.
 
     The label of a picture is that of its largest box, so that one must stay.
     """
-    centre = _centres(_largest(batch))
+    centre = _centres(_largest(samples))
     low = -jnp.floor(centre)
     high = jnp.floor(jnp.array([height, width]) - centre)
     return jnp.clip(shift, jnp.minimum(low, 0), jnp.maximum(high, 0)).astype(jnp.int32)
 
 
-def _with_boxes(batch: Batch, moved: jax.Array) -> Batch:
+def _with_boxes(samples: Samples, moved: jax.Array) -> Samples:
     """Moved boxes, clipped; of several, those whose centre left become none."""
-    _, height, width, _ = batch["images"].shape
+    _, height, width, _ = samples["images"].shape
     clipped = jnp.clip(moved, 0, jnp.array([width, height] * 2, moved.dtype))
     if moved.ndim == 2:
-        return {**batch, "boxes": clipped}
-    stays = _is_inside(moved, height, width) & _real(batch)
+        return {**samples, "boxes": clipped}
+    stays = _is_inside(moved, height, width) & _real(samples)
     return {
-        **batch,
+        **samples,
         "boxes": jnp.where(stays[..., None], clipped, -1),
-        "box_labels": jnp.where(stays, batch["box_labels"], -1),
+        "box_labels": jnp.where(stays, samples["box_labels"], -1),
     }

@@ -1,4 +1,4 @@
-"""A picture of pictures: what a data set looks like, with its labels and boxes."""
+"""A contact sheet: pictures of a data set, with their labels and boxes."""
 
 import os
 import pathlib
@@ -32,17 +32,17 @@ def write_contact_sheet(
         left = _GAP + position % columns * (_TILE + _GAP)
         top = _GAP + position // columns * (_TILE + _CAPTION + _GAP)
         sheet.paste(_tile(dataset.train, row, dataset.class_names), (left, top))
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    sheet.save(part, "PNG")
-    part.replace(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    sheet.save(unfinished, "PNG")
+    unfinished.replace(path)
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
     """Rows of the first picture of each class, then of the second of each, and on."""
     rank = np.empty(len(labels), int)
     for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        rank[mine] = np.arange(len(mine))
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
     return np.lexsort((labels, rank))[:count]
 
 

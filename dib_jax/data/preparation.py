@@ -1,11 +1,10 @@
 """Data sets downloaded and written as array_record files, as TFDS writes them.
 
-What is written is what TFDS' own builder of that name and version would write, so plain
-`tfds.data_source(name)` reads it, and a directory prepared elsewhere is as good.
+The files are those that the builder in TFDS of that name and version would write. So
+plain `tfds.data_source(name)` reads them, and `load` reads what TFDS wrote elsewhere.
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import io
@@ -21,11 +20,13 @@ import tqdm
 
 from dib_jax.data import builders
 from dib_jax.data.archives import fetch
+from dib_jax.data.builders import Example, Examples
+from dib_jax.data.messages import did_you_mean
 from dib_jax.data.prepared import find_prepared, quiet
 
 
 def downloadable() -> tuple[str, ...]:
-    """Names of the data sets that `prepare` can make from what it downloads."""
+    """Names of the data sets that `prepare` can download."""
     return tuple(
         sorted(
             module.name
@@ -68,14 +69,14 @@ def prepare(
 ) -> pathlib.Path:
     """Download a data set and write it into a folder of data sets, or find it there.
 
-    Archives are kept in `<root>/downloads/<name>`. The set appears only when it is
-    whole: it is written under another name, which is then changed.
+    Archives are stored in `<root>/downloads/<name>`. The set appears only when it is
+    whole: it is written under another name and then renamed.
 
     Args:
         name: one of `downloadable`, or a set of one of them at another size: gtsrb48.
         root: the folder of data sets.
         archives: a folder with archives that need not be downloaded; "" for none.
-        report: is given a line where something should be said.
+        report: is called with each line for the user.
 
     Returns:
         The folder `<root>/<name>`.
@@ -127,11 +128,9 @@ def _find(name: str) -> tuple[ModuleType, dict[str, int]]:
                 f"{_module(sized[1]).SIZE} the set's name is {sized[1]!r}"
             )
         return _module(sized[1]), {"size": size}
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"data set {name!r} cannot be downloaded; those that can are "
-        f"{', '.join(known)}{guess}"
+        f"{', '.join(known)}{did_you_mean(name, known)}"
     )
 
 
@@ -145,10 +144,12 @@ def _write(
     import tensorflow_datasets as tfds  # slow, and only needed here
     from tensorflow_datasets.core import registered
 
-    examples = module.read(paths, **options)
+    examples: Examples = module.read(paths, **options)
     base = module.builder(**options)
 
-    def _split_generators(self: Any, dl_manager: Any) -> dict[str, Iterator[Any]]:
+    def _split_generators(
+        self: Any, dl_manager: object
+    ) -> dict[str, Iterator[tuple[int, Example]]]:
         del dl_manager  # TFDS would ask the network without a limit of time
         for key, names in examples.class_names.items():
             feature = self.info.features[key]
@@ -183,6 +184,6 @@ def _write(
     report(f"{base.name}: written to {builder.data_path}")
 
 
-def _numbered(split: str, rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+def _numbered(split: str, rows: Iterable[Example]) -> Iterator[tuple[int, Example]]:
     bar = functools.partial(tqdm.tqdm, desc=split, unit=" pictures", disable=None)
     yield from enumerate(bar(rows, leave=False))

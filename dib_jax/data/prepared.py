@@ -1,14 +1,14 @@
 """Data sets that TensorFlow Datasets prepared, read without TensorFlow.
 
-TFDS reads array_record files without TensorFlow, tfrecord files not. The directory is
-looked at here first, because TFDS asks the network about what it does not find, and
-without a network waits for minutes.
+TFDS needs TensorFlow for tfrecord files, but not for array_record files. This module
+looks into the directory first: TFDS asks the network about a set that it does not find,
+and waits for minutes where there is none.
 """
 
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from dib_jax.data.dataset import Dataset
 from dib_jax.data.kind import Split
+from dib_jax.data.messages import one_line
 
 _INFO = "dataset_info.json"
 
@@ -35,9 +36,9 @@ def find_prepared(folder: Path) -> Path | None:
 def read_prepared(folder: Path, name: str) -> Dataset:
     """A classification set that TFDS prepared as array_record files.
 
-    Read are the features `image` and `label`; `bbox`, one box for each picture as TFDS
-    has it (y1, x1, y2, x2 in units of the sides), as `boxes`; and the integer `group`
-    as `groups`, where it is not −1, which stands for unknown, throughout a split.
+    The features `image` and `label` become `images` and `labels`; `bbox`, one box for
+    each picture as y1, x1, y2, x2 in units of the sides, becomes `boxes`; the integer
+    `group` becomes `groups`, unless it is −1 for unknown throughout a split.
 
     Args:
         folder: one version, from `find_prepared`.
@@ -58,7 +59,7 @@ def read_prepared(folder: Path, name: str) -> Dataset:
     except ImportError as error:
         raise ValueError(
             f"{folder}: reading it needs tensorflow-datasets with importlib_resources "
-            f"and array_record ({_one_line(error)}); install them"
+            f"and array_record ({one_line(error)}); install them"
         ) from error
     with quiet():
         try:
@@ -80,7 +81,7 @@ def read_prepared(folder: Path, name: str) -> Dataset:
             }
         except Exception as error:  # many types, from TFDS, protobuf, Pillow
             raise ValueError(
-                f"{folder}: TFDS cannot read it ({_one_line(error)}); prepare it again"
+                f"{folder}: TFDS cannot read it ({one_line(error)}); prepare it again"
             ) from error
     if missing:
         raise ValueError(
@@ -102,12 +103,11 @@ def read_prepared(folder: Path, name: str) -> Dataset:
     )
 
 
-def _read(source: Any, with_boxes: bool) -> Split:
+def _read(source: Sequence[dict[str, Any]], with_boxes: bool) -> Split:
     count = len(source)
     labels = np.empty(count, np.int32)
-    images = np.empty((0,), np.uint8)
+    images = np.empty((0, 0, 0, 0), np.uint8)
     boxes, groups = np.empty((count, 4), np.float32), np.full(count, -1, np.int64)
-    example: dict[str, Any] = {}
     for row in range(count):
         example = source[row]
         if not row:
@@ -119,7 +119,9 @@ def _read(source: Any, with_boxes: bool) -> Split:
             )
         images[row], labels[row] = example["image"], example["label"]
         if with_boxes:
-            boxes[row] = _pixels(example["bbox"], images.shape)
+            y1, x1, y2, x2 = example["bbox"]
+            height, width = images.shape[1:3]
+            boxes[row] = x1 * width, y1 * height, x2 * width, y2 * height
         if "group" in example:
             groups[row] = example["group"]
     split: Split = {"images": images, "labels": labels}
@@ -130,12 +132,6 @@ def _read(source: Any, with_boxes: bool) -> Split:
     return split
 
 
-def _pixels(bbox: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    y1, x1, y2, x2 = bbox
-    height, width = shape[1:3]
-    return np.array([x1 * width, y1 * height, x2 * width, y2 * height])
-
-
 def _file_formats(folder: Path) -> set[str]:
     path = folder / _INFO
     try:
@@ -144,7 +140,7 @@ def _file_formats(folder: Path) -> set[str]:
         formats += info.get("alternativeFileFormats", [])
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{path}: cannot be read ({_one_line(error)}); prepare the set again"
+            f"{path}: cannot be read ({one_line(error)}); prepare the set again"
         ) from error
     return {str(value) for value in formats}
 
@@ -156,7 +152,7 @@ def _version(name: str) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep TFDS' advice (to install OpenCV) off the terminal."""
+    """Hide the advice of TFDS to install OpenCV."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -164,8 +160,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,4 +1,4 @@
-"""Part of a data set held out: stratified by label, groups kept together."""
+"""Hold out a part of a data set: stratified by label, groups undivided."""
 
 import math
 import numbers
@@ -15,10 +15,10 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that stay and rows that are held out, each in ascending order.
 
-    Class by class, in a random order, shuffled groups (without `groups`, single rows)
-    are held out while that brings the number of rows held out so far nearer to its
-    share; what a class lacks or has too much is carried to the next. A group counts for
-    its most frequent label. Of every class at least one group stays.
+    Classes are visited in a random order. In each, shuffled groups (without `groups`,
+    single rows) are held out as long as that brings the number of rows held out so far
+    nearer to its share; the difference that remains is carried to the next class. A
+    group counts for its most frequent label. At least one group of every class stays.
 
     Args:
         labels: (n,) integers.
@@ -27,7 +27,7 @@ def split_rows(
         seed: same labels, groups, fraction and seed give the same rows.
 
     Returns:
-        (kept, held_out), which together are 0..n−1.
+        (rows that stay, rows held out), which together are 0..n−1.
 
     Raises:
         ValueError: `fraction` is out of range, or would hold out nothing though it is
@@ -50,9 +50,9 @@ def split_rows(
     held = np.zeros(len(sizes), bool)
     carry = 0.0
     for label in random.permutation(np.unique(group_labels)):
-        mine = random.permutation(np.flatnonzero(group_labels == label))
-        carry += fraction * float(sizes[mine].sum())
-        for group in mine[1:]:  # the first one stays, whatever the fraction
+        members = random.permutation(np.flatnonzero(group_labels == label))
+        carry += fraction * float(sizes[members].sum())
+        for group in members[1:]:  # the first one stays, whatever the fraction
             if sizes[group] <= 2 * carry:
                 held[group] = True
                 carry -= float(sizes[group])

@@ -1,42 +1,47 @@
 """Decompositions of matrices, safe in batches on a CPU.
 
 There jaxlib's LAPACK calls split a batch among the threads that run the program, and
-wait for them. As many such calls at once as there are threads hold them all while they
-wait, and the program never ends: native stacks of it, with jaxlib 0.10.2 on two cores,
-show every worker inside LAPACK's call, waiting for its share. A call on one matrix
-waits for nothing, so on a CPU a batch is done one by one; elsewhere as one call.
+wait for them. As many such calls as there are threads occupy all of them while they
+wait, and the program never ends: with jaxlib 0.10.2 on two cores, native stacks show
+every worker inside LAPACK's call, waiting for its share. A call on one matrix waits for
+nothing. So on a CPU the matrices of a batch are decomposed one by one, elsewhere in one
+call.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
+_Arrays = TypeVar("_Arrays")  # one array, or a tuple of them
 
-def _one_by_one(signature: str) -> Callable[[Callable], Callable]:
-    """Makes a function of one matrix one of many, (…, n, m), as said above.
+
+def _one_by_one(
+    signature: str,
+) -> Callable[[Callable[..., _Arrays]], Callable[..., _Arrays]]:
+    """Decorate a function of one matrix to take many, (…, n, m), one by one on a CPU.
 
     Args:
-        signature: of `jnp.vectorize`.
+        signature: as `jnp.vectorize` takes it.
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., _Arrays]) -> Callable[..., _Arrays]:
         mapped = jax.custom_batching.custom_vmap(function)
 
         @mapped.def_vmap
-        def rule(size: int, batched: list[bool], *arguments: jax.Array) -> Any:
+        def rule(
+            size: int, batched: list[bool], *arguments: jax.Array
+        ) -> tuple[_Arrays, _Arrays]:
             axes = [0 if is_batched else None for is_batched in batched]
 
-            def in_turn(*arguments: jax.Array) -> Any:
-                whole = [
-                    argument
-                    if is_batched
-                    else jnp.broadcast_to(argument, (size, *argument.shape))
-                    for argument, is_batched in zip(arguments, batched, strict=True)
-                ]
-                return jax.lax.map(lambda one: mapped(*one), tuple(whole))
+            def in_turn(*arguments: jax.Array) -> _Arrays:
+                stacks = tuple(
+                    x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+                    for x, is_batched in zip(arguments, batched, strict=True)
+                )
+                return jax.lax.map(lambda one: mapped(*one), stacks)
 
             result = jax.lax.platform_dependent(
                 *arguments, cpu=in_turn, default=jax.vmap(function, in_axes=axes)
@@ -91,7 +96,7 @@ def _solve_positive_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (matrix, right), (change, change_of_right) = primals, tangents
-    # With the inverse: what is linear in the changes must be a product to be reversed.
+    # By the inverse: JAX transposes a product of the changes, but not their solution.
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
     both = solve_positive(
         matrix, jnp.concatenate([right, identity.astype(matrix.dtype)], axis=-1)

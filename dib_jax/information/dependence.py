@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dib_jax.information.decompositions import matmul, solve_positive
 from dib_jax.information.gram import (
     check_gram,
+    check_gram_stack,
     check_grams,
     check_widths,
     gaussian_gram,
@@ -77,7 +78,7 @@ def cka(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def cka_matrix(grams: jax.Array) -> jax.Array:
-    """Centred kernel alignment of all pairs, by one product of matrices.
+    """Centred kernel alignment of all pairs, from one matrix product.
 
     Args:
         grams: (l, n, n), Grams of the same samples.
@@ -88,13 +89,7 @@ def cka_matrix(grams: jax.Array) -> jax.Array:
     Raises:
         ValueError: `grams` is not (l, n, n).
     """
-    grams = jnp.asarray(grams)
-    if grams.ndim != 3 or grams.shape[1] != grams.shape[2] or 0 in grams.shape:
-        raise ValueError(
-            f"grams must have shape (l, n, n), got {grams.shape}; jnp.stack makes it "
-            "of single ones"
-        )
-    grams = grams.astype(jnp.promote_types(grams.dtype, jnp.float32))
+    grams = check_gram_stack(grams)
     centred = jax.vmap(_centred_kernel)(grams)
     squares = jax.vmap(_hsic)(centred, centred)[:, None]
     varied = squares > (jnp.finfo(grams.dtype).eps * 8) ** 2
@@ -131,7 +126,7 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
         a: (n, n), a Gram; K_a = n · a.
         b: (n, n), likewise, of the same samples.
         epsilon: regularisation ε, > 0; below the resolution of the Grams' dtype (4 eps,
-            5e-7 in float32) it counts as that.
+            5e-7 in float32) it is raised to that.
 
     Returns:
         Scalar from 0 to n − 1.

@@ -1,4 +1,4 @@
-"""Matrix-based Rényi α-entropy of Gram matrices and what is made of it, in bits.
+"""Matrix-based Rényi α-entropy of Gram matrices and quantities from it, in bits.
 
 Sources: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459 (entropy); Yu, Sánchez
 Giraldo, Jenssen & Príncipe, arXiv 1808.07912 (several variables).
@@ -8,12 +8,17 @@ import functools
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from dib_jax.information.gram import check_gram, check_grams, check_labels, label_gram
+from dib_jax.information.gram import (
+    check_gram,
+    check_gram_stack,
+    check_grams,
+    check_labels,
+    label_gram,
+)
 from dib_jax.information.spectral import (
     check_alpha,
     entropy_of,
@@ -44,7 +49,7 @@ def renyi_entropy(gram: jax.Array, *, alpha: float) -> jax.Array:
 
 
 def effective_rank(gram: jax.Array) -> jax.Array:
-    """The number of dimensions that a spectrum of this entropy would fill evenly.
+    """The number of equal eigenvalues that have the entropy of this spectrum.
 
     2^S_1(A) = exp(−Σ λ_i ln λ_i). Of `linear_gram(x)` it is the effective rank of the
     features' covariance.
@@ -58,8 +63,8 @@ def effective_rank(gram: jax.Array) -> jax.Array:
     Raises:
         ValueError: `gram` is not square.
 
-    Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, of a matrix' singular
-    values; here of a covariance.
+    Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, for the singular values of
+    a matrix; here for the eigenvalues of a covariance.
     """
     return jnp.exp2(renyi_entropy(gram, alpha=1.0))
 
@@ -107,21 +112,21 @@ def label_joint_entropy(
 ) -> jax.Array:
     """Joint entropy with class labels, `joint_entropy(gram, label_gram(labels))`.
 
-    Sorted by class, the joint Gram is block diagonal: C small eigenvalue problems take
-    the place of a large one. Concrete labels are sorted here, and a class is filled up
-    to the largest one below the next power of 2. Under `jit` with traced labels every
-    class is filled up to `class_size`, so that the work is C · class_size³: for even
-    classes as little as can be, for uneven ones up to C times the needed. A batch with
-    a larger class, or a label outside of 0..C−1, takes the dense way; under `vmap` of
-    traced labels both ways are computed.
+    Sorted by class, the joint Gram is block diagonal: C small eigenvalue problems
+    replace a large one. Concrete labels are sorted here; classes of similar size (up to
+    the same power of 2) are padded to the largest of them. Under `jit` with traced
+    labels every class is padded to `class_size`, so that the work is C · class_size³,
+    which is least for even classes and up to C times too much for uneven ones. A batch
+    with a larger class, or a label outside of 0..C−1, is computed by the dense Gram;
+    under `vmap` of traced labels both are computed.
 
     Args:
         gram: (n, n), as for `renyi_entropy`.
         labels: (n,), integers.
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
         num_classes: C, for traced labels, which are 0..C−1; static.
-        class_size: samples of the largest class in all but rare batches, for traced
-            labels; static.
+        class_size: for traced labels, the size of the largest class in all but rare
+            batches; static.
 
     Returns:
         Scalar, in bits, from 0 to log2 n.
@@ -163,7 +168,7 @@ def label_joint_entropy(
 def _cases(
     alpha: float, num_classes: int, class_size: int, labels: jax.Array
 ) -> tuple[jax.Array, Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Whether every class fits its block; the entropy of a Gram if so, and if not."""
+    """Whether every class fits its block, and the entropy by blocks and without."""
     n = labels.shape[0]
     counts = jnp.bincount(labels, length=num_classes)
     known = (labels >= 0) & (labels < num_classes)
@@ -173,7 +178,7 @@ def _cases(
         order = jnp.argsort(labels)
         classes = labels[order]
         places = jnp.arange(n) - (jnp.cumsum(counts) - counts)[classes]
-        # n stands for nobody. What does not fit is dropped, and this branch not taken.
+        # n stands for nobody. Where a class does not fit, this branch is not taken.
         members = jnp.full((num_classes, class_size), n)
         members = members.at[classes, places].set(order, mode="drop")
         return entropy_of_blocks((_blocks(gram, members),), alpha)
@@ -201,13 +206,13 @@ def _of_traced_labels_jvp(
     num_classes: int,
     class_size: int,
     primals: tuple[jax.Array, jax.Array],
-    tangents: tuple[jax.Array, Any],
+    tangents: tuple[jax.Array, object],
 ) -> tuple[jax.Array, jax.Array]:
     (gram, labels), (change, _) = primals, tangents
-    fits, *ways = _cases(alpha, num_classes, class_size, labels)
-    # Gradients within the branches: what `cond` itself would keep for the way that is
-    # not taken, several (n, n), costs more than the blocks.
-    entropy, gradient = jax.lax.cond(fits, *map(jax.value_and_grad, ways), gram)
+    fits, *entropies = _cases(alpha, num_classes, class_size, labels)
+    # Gradients within the branches: otherwise `cond` stores several (n, n) for the one
+    # that is not taken, which costs more than the blocks.
+    entropy, gradient = jax.lax.cond(fits, *map(jax.value_and_grad, entropies), gram)
     return entropy, jnp.sum(gradient * change)
 
 
@@ -222,15 +227,15 @@ def _members_by_size(labels: list[int]) -> list[jax.Array]:
         by_power.setdefault((len(members) - 1).bit_length(), []).append(members)
     nobody = len(labels)
     found = []
-    for alike in by_power.values():
-        size = max(map(len, alike))
-        rows = [members + [nobody] * (size - len(members)) for members in alike]
+    for similar in by_power.values():
+        size = max(map(len, similar))
+        rows = [members + [nobody] * (size - len(members)) for members in similar]
         found.append(jnp.array(rows))
     return found
 
 
 def _blocks(gram: jax.Array, members: jax.Array) -> jax.Array:
-    """(classes, size, size): a block for each class, filled up with zeros."""
+    """(classes, size, size): a block for each class, padded with zeros."""
     n = gram.shape[0]
     somebody = members < n
     members = jnp.where(somebody, members, 0)
@@ -249,15 +254,15 @@ def label_mutual_information(
 ) -> jax.Array:
     """Mutual information with labels, `mutual_information(gram, label_gram(labels))`.
 
-    The joint term as in `label_joint_entropy`; the entropy of the labels is that of
-    their shares, and needs no eigenvalues at all.
+    The joint term is `label_joint_entropy`; the entropy of the labels follows from the
+    shares of the classes, without eigenvalues.
 
     Args:
         gram: (n, n), as for `renyi_entropy`.
         labels: (n,), integers.
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
-        num_classes: for traced labels, as for `label_joint_entropy`.
-        class_size: for traced labels, as for `label_joint_entropy`.
+        num_classes: as for `label_joint_entropy`.
+        class_size: as for `label_joint_entropy`.
 
     Returns:
         Scalar, in bits; for α well above 1 it can be slightly negative.
@@ -391,13 +396,7 @@ def mutual_information_matrix(grams: jax.Array, *, alpha: float) -> jax.Array:
         ValueError: `alpha` is not such a number, or `grams` is not (l, n, n).
     """
     alpha = check_alpha(alpha)
-    grams = jnp.asarray(grams)
-    if grams.ndim != 3 or grams.shape[1] != grams.shape[2] or 0 in grams.shape:
-        raise ValueError(
-            f"grams must have shape (l, n, n), got {grams.shape}; jnp.stack makes it "
-            "of single ones"
-        )
-    grams = grams.astype(jnp.promote_types(grams.dtype, jnp.float32))
+    grams = check_gram_stack(grams)
     length = grams.shape[0]
     rows, columns = jnp.triu_indices(length)
 

@@ -1,17 +1,17 @@
 """Estimated Rényi entropies of large Gram matrices, in bits.
 
-Eigenvalues of (n, n) cost O(n³); these take O(n² (rank + probes · steps)), only by
-products of matrices. Never chosen silently: they have names of their own.
+Eigenvalues of (n, n) cost O(n³); these estimates cost O(n² (rank + probes · steps)),
+all in matrix products. No other function chooses them silently.
 
-The largest eigenvalues are found by subspace iteration. Of the rest, random probes see
-the spectral density (Lanczos quadrature), and the two moments that are known without an
-eigenvalue, the trace and the Frobenius norm, correct every probe.
+Subspace iteration finds the largest eigenvalues. Random probes see the spectral density
+of the others (Lanczos quadrature); the two moments that need no eigenvalue, the trace
+and the Frobenius norm, correct every probe.
 """
 
 import functools
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ class Estimate(NamedTuple):
 
     Attributes:
         bits: scalar, with a gradient.
-        error: what to expect of |bits − exact|, without a gradient; 0 where `bits` is
-            exact. From the spread of the probes, and from what half of their steps
-            and a cruder account of the subspace's own error change.
+        error: standard error of `bits`, without a gradient; 0 where `bits` is exact. It
+            combines the spread of the probes with the change that half of their steps
+            and a cruder account of the subspace's error make.
     """
 
     bits: jax.Array
@@ -55,13 +55,13 @@ def estimated_renyi_entropy(
 ) -> Estimate:
     """Rényi entropy of order α of a large Gram matrix, estimated.
 
-    Above about n = 1000 it is faster than `renyi_entropy`. It is exact where that needs
-    no eigenvalues (α = 2) and where n ≤ 2 · rank. For α below 1, where the smallest
-    eigenvalues rule, `error` understates.
+    Above about n = 1000 it is faster than `renyi_entropy`. It is exact at α = 2, which
+    needs no eigenvalues, and where n ≤ 2 · rank. For α below 1 the smallest eigenvalues
+    dominate, and `error` is too small.
 
-    The gradient is that of the largest eigenvalues and of a straight line through the
-    derivative on the others; it has no noise of the probes' positions. First order
-    only.
+    The gradient uses the derivative at the largest eigenvalues and a straight line
+    through the derivative at the others; the positions of the probes add no noise to
+    it. First order only.
 
     Args:
         gram: (n, n), symmetric, positive semi-definite, trace 1 (`normalize_gram`).
@@ -143,14 +143,14 @@ def _estimate(
 
 
 class _Spectrum(NamedTuple):
-    """What is known of a spectrum.
+    """Largest eigenvalues of a Gram, and quadratures of the others.
 
     Attributes:
-        vectors: (n, rank), of the largest eigenvalues.
-        top: (rank,), those eigenvalues.
-        nodes: (probes, steps), where each probe sees other eigenvalues.
-        weights: (probes, steps), how many it sees there.
-        coarse: the same two, seen less well.
+        vectors: (n, rank), eigenvectors of the largest eigenvalues.
+        top: (rank,), the largest eigenvalues.
+        nodes: (probes, steps), where each probe's quadrature puts the others.
+        weights: (probes, steps), how many eigenvalues it puts there.
+        coarse: nodes and weights after half of the steps.
     """
 
     vectors: jax.Array
@@ -169,7 +169,11 @@ def _by_probes(
 
 @_by_probes.defjvp
 def _by_probes_jvp(
-    alpha: float, rank: int, probes: int, primals: Any, tangents: Any
+    alpha: float,
+    rank: int,
+    probes: int,
+    primals: tuple[jax.Array, jax.Array],
+    tangents: tuple[jax.Array, object],
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     (gram, key), (change, _) = primals, tangents
     bits, error, gradient = _with_gradient(alpha, rank, probes, gram, key)
@@ -186,8 +190,8 @@ def _with_gradient(
         [jnp.ones_like(spectrum.top), spectrum.weights.reshape(-1) / probes]
     )
     slopes = slopes_of_spectrum(nodes, alpha, weights)
-    # On the tail a straight line, c + m λ, by least squares where its mass λ lies: then
-    # f′ of the tail is c + m A, and no eigenvector of it is needed.
+    # On the tail a straight line c + m λ replaces f′, fitted by least squares with the
+    # eigenvalues as weights: then f′(A) is c + m A there, without eigenvectors.
     masses = jnp.maximum(weights * nodes, 0)[rank:]
     tail, values = nodes[rank:], slopes[rank:]
     total = jnp.maximum(jnp.sum(masses), jnp.finfo(gram.dtype).tiny)
@@ -199,15 +203,15 @@ def _with_gradient(
     c = height - m * centre
     rest = slopes[:rank] - c - m * spectrum.top
     vectors = spectrum.vectors
-    # Without c I, which changes nothing where the trace stays.
+    # Without c I: a change of A that preserves the trace is orthogonal to it.
     gradient = m * gram + matmul(vectors * rest, vectors.T)
     return *_bits(alpha, spectrum), gradient
 
 
 @_with_gradient.defjvp
 def _no_second_derivative(
-    alpha: float, rank: int, probes: int, primals: Any, tangents: Any
-) -> Any:
+    alpha: float, rank: int, probes: int, primals: object, tangents: object
+) -> NoReturn:
     raise ValueError("second derivatives of an estimated entropy are not available")
 
 
@@ -241,15 +245,15 @@ def _spectrum(gram: jax.Array, key: jax.Array, rank: int, probes: int) -> _Spect
     tiny = jnp.finfo(dtype).tiny
     diagonal, beside = _lanczos(gram, vectors, starts / jnp.maximum(norms, tiny))
     squares = jnp.sum(image * image)
-    # Of what lies between subspace and rest, half goes to the rest; none in the coarse
-    # view, whose difference is the error that the unfinished subspace leaves.
+    # Half of what couples the subspace and the rest counts for the rest, none of it in
+    # the coarse view: the difference shows the error of the unfinished subspace.
     between = squares - jnp.sum(top * top)
     square = jnp.sum(gram * gram) - squares
 
     def after(steps: int, square: jax.Array) -> tuple[jax.Array, jax.Array]:
         known = [jnp.asarray(n - rank, dtype), jnp.trace(gram) - jnp.sum(top), square]
         nodes, shares = jax.vmap(_quadrature)(diagonal[:steps].T, beside[:steps].T)
-        # What rounding left of a Gram of low rank is no tail.
+        # A Gram of low rank has no tail, only rounding errors.
         nodes = jnp.where(nodes > 10 * jnp.finfo(dtype).eps * top[-1], nodes, 0)
         corrected = functools.partial(_corrected, jnp.stack(known))
         return nodes, jax.vmap(corrected)(nodes, shares * norms[:, None] ** 2)
@@ -264,7 +268,7 @@ def _lanczos(
     """Tridiagonal matrices of the tail, from unit vectors (n, probes).
 
     Returns:
-        Their diagonals and what is beside them, (steps, probes) each.
+        Their diagonals and off-diagonals, (steps, probes) each.
     """
     n, probes = starts.shape
     dtype = gram.dtype
@@ -281,7 +285,7 @@ def _lanczos(
         basis, diagonal, beside = state
         image = outside(matmul(gram, outside(basis[index])))
         diagonal = diagonal.at[index].set(jnp.sum(image * basis[index], axis=0))
-        # Against all earlier ones, twice: Lanczos vectors lose their right angles.
+        # Against all earlier ones, twice: Lanczos vectors lose orthogonality.
         for _ in range(2):
             shares = jnp.einsum("snp,np->sp", basis, image)
             image = image - jnp.einsum("snp,sp->np", basis, shares)
@@ -306,20 +310,20 @@ def _quadrature(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _corrected(moments: jax.Array, nodes: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weights of one probe, by as little as can be changed to have the true moments."""
+    """Weights of one probe, with the least change that gives them the true moments."""
     largest = jnp.max(nodes)
     is_tail = largest > 0
     largest = jnp.where(is_tail, largest, 1)
     powers = (nodes / largest)[None, :] ** jnp.arange(3)[:, None]
     scaled = moments / largest ** jnp.arange(3)
     missing = scaled - powers @ weights
-    # The smallest change u √w with P (u √w) = missing, which is what a regression on 1,
-    # λ and λ² takes away. By QR, for the normal equations would square the condition.
+    # The smallest change u √w with P (u √w) = missing: a regression on 1, λ and λ². By
+    # QR: the normal equations would square the condition number.
     roots = jnp.sqrt(weights)
     q, r = qr((powers * roots).T)
     diagonal = jnp.diagonal(r)
     least = 1e-5 * jnp.abs(diagonal[0])
-    # Fewer than three different nodes leave a moment that cannot be moved.
+    # Fewer than three distinct nodes cannot match all three moments.
     r = r + jnp.diag(jnp.where(jnp.abs(diagonal) > least, 0, jnp.inf))
     u = q @ solve_lower(r.T, missing)
     return weights + jnp.where(is_tail, roots * u, 0)

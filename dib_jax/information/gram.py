@@ -7,8 +7,7 @@ exp(−d²/(2σ²)) everywhere, d the Euclidean distance of the flattened featur
 import difflib
 import math
 import numbers
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +55,8 @@ def _pairwise_jvp(
     (x,), (dx,) = primals, tangents
     centred = x - jnp.mean(x, axis=0)
     crossed = _product(centred, dx)
-    own = jnp.diagonal(crossed)
-    change = 2 * (own[:, None] + own[None, :] - crossed - crossed.T)
+    squares = jnp.diagonal(crossed)
+    change = 2 * (squares[:, None] + squares[None, :] - crossed - crossed.T)
     return _pairwise(x), change
 
 
@@ -229,7 +228,7 @@ def check_bandwidth(rule: str | float) -> str | float:
 
 
 def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
-    """A kernel width by the name of its rule, as configs have it.
+    """A kernel width by the name of its rule, as configs write it.
 
     Args:
         x: (n, …); features are flattened.
@@ -249,11 +248,11 @@ def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
 
 
 def unit_scale(x: jax.Array) -> jax.Array:
-    """x less its mean over samples, divided by the root mean square of that.
+    """Centred features divided by their root mean square.
 
-    With it a kernel's width is in units of the features' own scale *and* the gradient
-    is that of a measure without a scale: the bandwidth rules pass no gradient, so that
-    through `gaussian_gram` alone the distances' common factor has one.
+    A kernel's width is then in units of the features' scale, *and* the gradient is that
+    of a measure that does not depend on the scale: bandwidth rules pass no gradient, so
+    that without this the common factor of all distances would get one.
 
     Args:
         x: (n, …).
@@ -277,11 +276,13 @@ def unit_scale(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.where(varied, jnp.mean(x**2), 1))
 
 
-def check_widths(widths: Any, *, name: str = "sigma") -> None:
-    """Refuse what is no width, as far as that is known without waiting for a device."""
+def check_widths(
+    widths: jax.typing.ArrayLike | Sequence[float], *, name: str = "sigma"
+) -> None:
+    """Refuse widths that are not above 0, unless reading them waits for a device."""
     values = widths
     if not isinstance(widths, jax.Array) and hasattr(widths, "tolist"):
-        values = widths.tolist()  # NumPy's
+        values = widths.tolist()  # a NumPy array
     for value in jax.tree.leaves(values, is_leaf=lambda leaf: leaf is None):
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if isinstance(value, jax.Array) or (is_number and 0 < value < math.inf):
@@ -290,17 +291,17 @@ def check_widths(widths: Any, *, name: str = "sigma") -> None:
 
 
 def _in_widths(x: jax.Array, sigma: jax.Array) -> jax.Array:
-    """(n, m, c) in units of (c,) widths, as (n, m · c) differences to a sample."""
+    """Samples (n, m, c) less the first, in units of the widths (c,), as (n, m · c)."""
     # Divided before squaring: at scales of 1e±20 the squares leave float32.
     moved = x - jax.lax.stop_gradient(x[0])
     limits = jnp.finfo(x.dtype)
     sigma = jnp.maximum(sigma, limits.tiny)
-    # Samples that are this many σ apart stay infinitely far apart for the kernel, and
+    # Samples that are this many σ apart are infinitely far apart for the kernel, and
     # their squares do not overflow.
     size = math.prod(x.shape[1:])
     farthest = math.sqrt(float(limits.max) / (16 * (size + 1)))
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(moved)), axis=(0, 1), initial=0)
-    # Asked so that a σ that is NaN stays one, and is seen.
+    # In this form a σ of NaN stays NaN, and the result shows it.
     sigma = jnp.where(sigma * farthest < largest, largest / farthest, sigma)
     return (moved / sigma).reshape(x.shape[0], size)
 
@@ -415,13 +416,13 @@ def label_gram(labels: jax.Array) -> jax.Array:
 
 
 def check_labels(labels: jax.Array) -> jax.Array:
-    """The argument as an array, if it is one integer a sample.
+    """Labels as an array of one integer for each sample.
 
     Args:
         labels: (n,), integers.
 
     Raises:
-        ValueError: it is not.
+        ValueError: they are not.
     """
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -439,8 +440,8 @@ def check_labels(labels: jax.Array) -> jax.Array:
 def normalize_gram(kernel: jax.Array) -> jax.Array:
     """Gram matrix of any positive semi-definite kernel matrix.
 
-    A_ij = K_ij / (n √(K_ii K_jj)), so every diagonal entry is 1/n. A sample of K_ii = 0
-    is alike to itself only.
+    A_ij = K_ij / (n √(K_ii K_jj)), so every diagonal entry is 1/n. A sample with
+    K_ii = 0 resembles only itself.
 
     Args:
         kernel: (n, n), symmetric, positive semi-definite.
@@ -464,7 +465,7 @@ def normalize_gram(kernel: jax.Array) -> jax.Array:
 
 
 def check_gram(gram: jax.Array, *, name: str = "gram") -> jax.Array:
-    """The argument in at least float32, if it is a square matrix.
+    """A square matrix in at least float32.
 
     Args:
         gram: (n, n).
@@ -483,7 +484,7 @@ def check_gram(gram: jax.Array, *, name: str = "gram") -> jax.Array:
 
 
 def check_grams(*grams: jax.Array) -> tuple[jax.Array, ...]:
-    """The arguments in at least float32, if they are square and of one size.
+    """Square matrices of one size in at least float32.
 
     Args:
         grams: (n, n) each.
@@ -500,3 +501,21 @@ def check_grams(*grams: jax.Array) -> tuple[jax.Array, ...]:
             f"Gram matrices must be of the same samples, got sizes {sizes}"
         )
     return checked
+
+
+def check_gram_stack(grams: jax.Array) -> jax.Array:
+    """A stack of square matrices in at least float32.
+
+    Args:
+        grams: (l, n, n).
+
+    Raises:
+        ValueError: `grams` is not (l, n, n).
+    """
+    grams = jnp.asarray(grams)
+    if grams.ndim != 3 or grams.shape[1] != grams.shape[2] or 0 in grams.shape:
+        raise ValueError(
+            f"grams must have shape (l, n, n), got {grams.shape}; jnp.stack makes it "
+            "of single ones"
+        )
+    return grams.astype(jnp.promote_types(grams.dtype, jnp.float32))

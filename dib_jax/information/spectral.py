@@ -11,7 +11,7 @@ orthogonal to every change that keeps the trace.
 import functools
 import math
 import numbers
-from typing import Any
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def check_alpha(alpha: float) -> float:
 
 
 def entropy_of(gram: jax.Array, alpha: float) -> jax.Array:
-    """S_α(A) in bits, with one eigendecomposition for value and gradient.
+    """S_α(A) in bits, value and gradient from one eigendecomposition.
 
     Args:
         gram: (n, n), symmetric, positive semi-definite, trace 1.
@@ -59,11 +59,11 @@ def entropy_of(gram: jax.Array, alpha: float) -> jax.Array:
 
 
 def entropy_of_blocks(blocks: tuple[jax.Array, ...], alpha: float) -> jax.Array:
-    """S_α in bits of the block diagonal matrix that is made of some blocks.
+    """S_α in bits of a block diagonal matrix.
 
     Args:
-        blocks: (…, m, m) each, with an m of its own; symmetric, positive
-            semi-definite, the sum of all traces 1. Blocks may be filled up with zeros.
+        blocks: (…, m, m) each, m may differ; symmetric, positive semi-definite, the sum
+            of all traces 1. Blocks may be padded with zeros.
         alpha: the order, as `check_alpha` returns it.
 
     Returns:
@@ -101,7 +101,7 @@ def _by_products_jvp(
         square = matmul(block, block)
         derivative = square if alpha == 3 else matmul(square, block)
         change_of_power += jnp.sum(derivative * change)
-    # d/dA tr A^α = α A^(α−1); the sum itself from the entropy, which is at hand.
+    # d/dA tr A^α = α A^(α−1); tr A^α follows from the entropy.
     scale = alpha / (1 - alpha) / math.log(2) * jnp.exp2(-(1 - alpha) * entropy)
     return entropy, scale * change_of_power
 
@@ -137,16 +137,16 @@ def _value_and_gradient(
     slopes = slopes_of_spectrum(spectrum, alpha)
     gradients, start = [], 0
     for values, vectors in pairs:
-        own = slopes[start : start + values.size].reshape(values.shape)
+        slope = slopes[start : start + values.size].reshape(values.shape)
         start += values.size
         gradients.append(
-            matmul(vectors * own[..., None, :], jnp.swapaxes(vectors, -1, -2))
+            matmul(vectors * slope[..., None, :], jnp.swapaxes(vectors, -1, -2))
         )
     return entropy_of_spectrum(spectrum, alpha), tuple(gradients)
 
 
 @_value_and_gradient.defjvp
-def _no_second_derivative(alpha: float, primals: object, tangents: object) -> Any:
+def _no_second_derivative(alpha: float, primals: object, tangents: object) -> NoReturn:
     raise ValueError(
         f"second derivatives of the Rényi entropy are not available at alpha={alpha}; "
         f"alpha = {', '.join(map(str, _BY_PRODUCTS))} have them"
@@ -159,7 +159,7 @@ def entropy_of_spectrum(
     """S_α in bits from the eigenvalues.
 
     Args:
-        spectrum: (n,), sum 1; what rounding made negative counts as 0.
+        spectrum: (n,), sum 1; eigenvalues that rounding made negative count as 0.
         alpha: the order, as `check_alpha` returns it.
         weights: (n,), how often each eigenvalue counts; None for once.
 
@@ -188,8 +188,8 @@ def slopes_of_spectrum(
 ) -> jax.Array:
     """∂S_α/∂λ_i, up to one constant for all i.
 
-    Eigenvalues below the resolution of the decomposition count as equal to it, where
-    the true derivative may grow without bound (α ≤ 1).
+    Eigenvalues below the resolution of the decomposition are raised to it: for α ≤ 1
+    the derivative may grow without bound there.
 
     Args:
         spectrum: (n,), sum 1.
@@ -210,7 +210,7 @@ def slopes_of_spectrum(
         return -logs / math.log(2)
     factor = alpha / ((1 - alpha) * math.log(2))
     if abs(alpha - 1) < _NEAR_ONE:
-        # λ^(α−1) − 1 instead of λ^(α−1): the constant is what would cancel.
+        # λ^(α−1) − 1 instead of λ^(α−1): the constant would cancel the digits.
         entropy = entropy_of_spectrum(spectrum, alpha, weights)
         total = jnp.exp2((1 - alpha) * entropy)
         return factor * jnp.expm1((alpha - 1) * logs) / total

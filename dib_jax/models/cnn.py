@@ -5,6 +5,7 @@ import jax
 
 from dib_jax.models.convolution import Convolution
 from dib_jax.models.normalization import BatchNorm
+from dib_jax.models.options import check_at_least, check_layer_widths
 
 
 class ConvolutionStage(nn.Module):
@@ -55,10 +56,8 @@ def cnn(
         ValueError: a width or `convolutions` below 1, `pools` not in 0..stages, or an
             unknown `pool_after`.
     """
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths must be one or more numbers ≥ 1, got {widths!r}")
-    if convolutions < 1:
-        raise ValueError(f"convolutions must be ≥ 1, got {convolutions!r}")
+    check_layer_widths(widths)
+    check_at_least(1, convolutions=convolutions)
     if not 0 <= pools <= len(widths):
         raise ValueError(f"pools must be 0 to {len(widths)}, got {pools!r}")
     if pool_after not in ("first", "last"):

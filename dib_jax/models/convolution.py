@@ -10,11 +10,14 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+_Result = TypeVar("_Result")
+_Pair = tuple[jax.Array, jax.Array]
 
 
 def patches(x: jax.Array, *, size: int, stride: int) -> jax.Array:
@@ -46,11 +49,11 @@ _DIRECT = contextvars.ContextVar("direct", default=False)
 
 @contextlib.contextmanager
 def direct_convolutions() -> Iterator[None]:
-    """What is traced within it has plain convolutions on a CPU as well.
+    """Trace plain convolutions within this context, on a CPU as well.
 
-    For figures of memory that are compiled on a CPU and meant for accelerators: patches
-    take nine times the memory of what they are cut from. What `jax.jit` has traced
-    before keeps its form.
+    A program that is compiled on a CPU to measure the memory it takes on an accelerator
+    needs it: patches take nine times the memory of what they are cut from. A function
+    that `jax.jit` has traced before stays as it was.
     """
     token = _DIRECT.set(True)
     try:
@@ -59,8 +62,10 @@ def direct_convolutions() -> Iterator[None]:
         _DIRECT.reset(token)
 
 
-def _by_platform(by_patches: Callable[..., Any], direct: Callable[..., Any]) -> Any:
-    """The function that is one or the other."""
+def _by_platform(
+    by_patches: Callable[..., _Result], direct: Callable[..., _Result]
+) -> Callable[..., _Result]:
+    """A function that is `by_patches` on a CPU and `direct` elsewhere."""
     if _DIRECT.get():
         return direct
     # Decided when the program is lowered, so that one compiled for another platform
@@ -80,8 +85,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Returns:
         (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out).
     """
-    forms = (functools.partial(form, stride) for form in (_by_patches, _direct))
-    return _by_platform(*forms)(x, kernel)
+    by_patches, direct = (functools.partial(f, stride) for f in (_by_patches, _direct))
+    return _by_platform(by_patches, direct)(x, kernel)
 
 
 def _direct(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -101,22 +106,21 @@ def _by_patches(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, Any]:
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, _Pair]:
     return convolve(x, kernel, stride), (x, kernel)
 
 
-def _backward(
-    stride: int, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # By hand, because the derivative of `platform_dependent` keeps what the form that
-    # is not taken would need, and patches are cheaper to cut again than to keep.
-    def pull(form: Callable[..., jax.Array]) -> Callable[..., Any]:
-        def pulled(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
+def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
+    # By hand: the derivative of `platform_dependent` stores what both forms need, and
+    # patches are cheaper to cut again than to store.
+    def derivative_of(form: Callable[..., jax.Array]) -> Callable[..., _Pair]:
+        def derivative(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> _Pair:
             return jax.vjp(functools.partial(form, stride), x, kernel)[1](cotangent)
 
-        return pulled
+        return derivative
 
-    return _by_platform(pull(_by_patches), pull(_direct))(*residuals, cotangent)
+    derivative = _by_platform(derivative_of(_by_patches), derivative_of(_direct))
+    return derivative(*residuals, cotangent)
 
 
 convolve.defvjp(_forward, _backward)
@@ -150,7 +154,7 @@ def average_pool_to(x: jax.Array, size: int | tuple[int, ...]) -> jax.Array:
 
     Cells are [⌊i·h/size⌋, ⌈(i+1)·h/size⌉), as in adaptive pooling: they overlap where
     the side is not a multiple of `size`. A side shorter than `size` stays as it is.
-    `size` may be two numbers, of rows and of columns.
+    Two numbers as `size` are the rows and the columns of the grid.
     """
     n, height, width, channels = x.shape
     wanted = (size, size) if isinstance(size, int) else size

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dib_jax.models.options import check_layer_widths
+
 
 class DivisiveStage(nn.Module):
     """Flatten, dense layer, leaky ReLU, divisive normalisation: (n, …) → (n, width).
@@ -14,7 +16,7 @@ class DivisiveStage(nn.Module):
     Attributes:
         width: number of outputs.
         groups: number of groups.
-        power: of the variance.
+        power: exponent of the variance.
         smoothing: δ.
     """
 
@@ -47,10 +49,10 @@ def divisive_mlp(
 
     Args:
         widths: outputs of each stage; as many stages as numbers.
-        groups: into how many groups the units of each stage are gathered; it divides
-            every width.
-        power: of a group's variance that its units are divided by, 0 to 1; at 0 the
-            units are centred only.
+        groups: number of groups that the units of each stage form; it divides every
+            width.
+        power: exponent of the variance that a group's units are divided by, 0 to 1;
+            at 0 the units are centred only.
         smoothing: added to the sum of squares in a group's variance, > 0.
 
     Returns:
@@ -63,8 +65,7 @@ def divisive_mlp(
     Source: Pogodin & Latham, arXiv 2006.07123, section 3.4; the options are those of
     their published runs.
     """
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths must be one or more numbers ≥ 1, got {widths!r}")
+    check_layer_widths(widths)
     if groups < 1 or any(width % groups for width in widths):
         raise ValueError(f"groups must divide every width {widths!r}, got {groups!r}")
     if not 0 <= power <= 1:

@@ -1,22 +1,26 @@
 """Multi-layer perceptrons: each stage one dense layer."""
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dib_jax.models.normalization import BatchNorm
+from dib_jax.models.options import (
+    check_at_least,
+    check_layer_widths,
+    check_positive,
+)
 
 
 class DenseStage(nn.Module):
-    """Flatten, dense layer, batch norm if wanted, ReLU: (n, …) → (n, parts · width).
+    """Flatten, dense layer, perhaps batch norm, ReLU: (n, …) → (n, parts · width).
 
     Attributes:
         width: number of outputs, of each part.
         batch_norm: whether a batch norm stands before the ReLU.
         parts: layers side by side.
-        shared: whether all parts get the whole input, or each its own part of it.
+        shared: whether every part gets the whole input; otherwise each gets one of
+            `parts` equal pieces of it.
         gain: of the initial weights, in units of He's.
     """
 
@@ -79,12 +83,9 @@ def mlp(
     Raises:
         ValueError: no width, a width below 1, `parts` below 1, or `gain` not above 0.
     """
-    if parts < 1:
-        raise ValueError(f"parts must be ≥ 1, got {parts!r}")
-    if not 0 < gain < math.inf:
-        raise ValueError(f"gain must be a number > 0, got {gain!r}")
-    if not widths or min(widths) < 1:
-        raise ValueError(f"widths must be one or more numbers ≥ 1, got {widths!r}")
+    check_layer_widths(widths)
+    check_at_least(1, parts=parts)
+    check_positive(gain=gain)
     return tuple(
         DenseStage(
             width=width,

@@ -1,12 +1,11 @@
-"""Batch norm with what stands around it, as one piece that holds little for backward.
+"""Batch norm, ReLU and max pooling as one operation whose backward pass is lean.
 
-Automatic differentiation keeps several copies of a feature map for a norm, a ReLU and a
-pooling: centred, scaled, the ReLU's mask, which pixel was the largest. The map before
-the norm is enough to make them all again, so that is all that is kept here.
+Automatic differentiation stores several copies of a feature map for the three: centred,
+scaled, the ReLU's mask, which pixel was the largest. All of them follow from the map
+before the norm, so that map is all that is stored here.
 """
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,9 +13,12 @@ import jax.numpy as jnp
 
 _EPSILON = 1e-5
 
+_Three = tuple[jax.Array, jax.Array, jax.Array]
+_Residuals = tuple[jax.Array, ...]  # x, mean, variance, scale, bias
+
 
 def _mean_and_variance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of each channel over all other axes, in at least float32."""
+    """Mean and variance of each channel over all other axes, in at least float32."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
     mean, square = jnp.mean(x, axis=axes), jnp.mean(x * x, axis=axes)
@@ -39,7 +41,7 @@ def _windows(x: jax.Array) -> list[jax.Array]:
 
 
 def _pooled(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """Of each window the pixel that is the largest once scale has been applied."""
+    """The pixel of each window that is the largest after multiplication by `scale`."""
     # Pixel by pixel, so that it is computed from x without another map as large.
     pixels = _windows(x)
     largest = functools.reduce(jnp.maximum, pixels)
@@ -47,7 +49,7 @@ def _pooled(x: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _unpooled(x: jax.Array, pooled: jax.Array, change: jax.Array) -> jax.Array:
-    """The change of each window on its pixels that were taken, in equal parts."""
+    """The change of each window, shared equally by its pixels that were the largest."""
     taken = sum((pixel == pooled).astype(change.dtype) for pixel in _windows(x))
     n, height, width, channels = pooled.shape
     windows = (n, height, 2, width, 2, channels)
@@ -72,8 +74,8 @@ def _apply(
     relu: bool,
     pool: bool,
 ) -> jax.Array:
-    """Pooling, norm, ReLU, in this order: the norm and the ReLU never change which is
-    the largest, and so they have a quarter of the pixels to do."""
+    # In this order norm and ReLU see a quarter of the pixels; neither of them changes
+    # which one is the largest.
     y = (_pooled(x, scale) if pool else x).astype(mean.dtype)
     y = (y - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + bias
     return (nn.relu(y) if relu else y).astype(x.dtype)
@@ -83,7 +85,7 @@ def _apply(
 def normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Batch norm by the batch's own statistics, then ReLU and 2 × 2 max pooling.
+    """Batch norm by the batch's statistics, then ReLU and 2 × 2 max pooling.
 
     Args:
         x: (n, …, c).
@@ -107,14 +109,14 @@ def normalize(
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
-) -> tuple[Any, Any]:
+) -> tuple[_Three, _Residuals]:
     y, mean, variance = normalize(x, scale, bias, relu, pool)
     return (y, mean, variance), (x, mean, variance, scale, bias)
 
 
 def _backward(
-    relu: bool, pool: bool, residuals: Any, cotangents: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    relu: bool, pool: bool, residuals: _Residuals, cotangents: _Three
+) -> _Three:
     x, mean, variance, scale, bias = residuals
     inverse = jax.lax.rsqrt(variance + _EPSILON)
     pooled = _pooled(x, scale) if pool else x
@@ -141,7 +143,7 @@ normalize.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch norm, then ReLU and 2 × 2 max pooling where wanted.
+    """Batch norm, then perhaps ReLU and 2 × 2 max pooling.
 
     Attributes:
         relu: whether a ReLU follows.
@@ -161,18 +163,11 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
         if not train:
-            return _apply(
-                x,
-                mean.value,
-                variance.value,
-                scale,
-                bias,
-                relu=self.relu,
-                pool=self.pool,
-            )
+            running = mean.value, variance.value
+            return _apply(x, *running, scale, bias, relu=self.relu, pool=self.pool)
         y, *batch = normalize(x, scale, bias, self.relu, self.pool)
         if not self.is_initializing():
-            for running, new in zip((mean, variance), batch, strict=True):
-                kept = self.momentum * running.value
-                running.value = kept + (1 - self.momentum) * new
+            for statistic, new in zip((mean, variance), batch, strict=True):
+                old = self.momentum * statistic.value
+                statistic.value = old + (1 - self.momentum) * new
         return y

@@ -8,6 +8,7 @@ import jax
 
 from dib_jax.models.convolution import Convolution
 from dib_jax.models.normalization import BatchNorm
+from dib_jax.models.options import check_at_least
 
 # Blocks per resolution, and the first resolution's width, of the ImageNet networks.
 _WIDE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -31,7 +32,7 @@ class Stem(nn.Module):
 class ResidualStage(nn.Module):
     """One basic block: ReLU(x + norm(conv(ReLU(norm(conv(x)))))).
 
-    Where shape changes, x passes through a strided 1 × 1 convolution and a norm.
+    Where the shape changes, x passes through a strided 1 × 1 convolution and a norm.
 
     Attributes:
         width: number of output channels.
@@ -59,7 +60,7 @@ def resnet(*, depth: int = 18, width: int = 0) -> tuple[nn.Module, ...]:
     Args:
         depth: 18 or 34 (four resolutions), or 20, 26, 32, … 110, … = 6m + 2 (three).
         width: channels at the first resolution, doubled at each following one;
-            0 takes the paper's own (64 for 18 and 34, else 16).
+            0 for the paper's width (64 for 18 and 34, else 16).
 
     Returns:
         The stages, input side first: the stem, then a stage for each residual block.
@@ -67,8 +68,7 @@ def resnet(*, depth: int = 18, width: int = 0) -> tuple[nn.Module, ...]:
     Raises:
         ValueError: another depth, or a negative width.
     """
-    if width < 0:
-        raise ValueError(f"width must be ≥ 0, got {width!r}")
+    check_at_least(0, width=width)
     blocks: tuple[int, ...]
     if depth in _WIDE:
         blocks, width = _WIDE[depth], width or 64

@@ -7,6 +7,7 @@ before the output, as is usual on CIFAR.
 import flax.linen as nn
 
 from dib_jax.models.cnn import ConvolutionStage
+from dib_jax.models.options import check_at_least, check_one_of
 
 # Channels of each convolution in units of 64; "M" is a 2 × 2 max pooling.
 _LAYOUTS = {
@@ -23,7 +24,7 @@ def vgg(*, depth: int = 11, width: int = 64, pools: int = 5) -> tuple[nn.Module,
     Args:
         depth: 11, 13, 16 or 19, as the network is called.
         width: channels of the first stage; the others are 2, 4 and 8 times as wide.
-        pools: how many of the five 2 × 2 poolings are kept, counted from the input
+        pools: how many of the five 2 × 2 poolings there are, counted from the input
             (five take a 32 × 32 picture to 1 × 1).
 
     Returns:
@@ -32,10 +33,8 @@ def vgg(*, depth: int = 11, width: int = 64, pools: int = 5) -> tuple[nn.Module,
     Raises:
         ValueError: another depth, a width below 1, or `pools` not in 0..5.
     """
-    if depth not in _LAYOUTS:
-        raise ValueError(f"depth must be one of {sorted(_LAYOUTS)}, got {depth!r}")
-    if width < 1:
-        raise ValueError(f"width must be ≥ 1, got {width!r}")
+    check_one_of(_LAYOUTS, depth=depth)
+    check_at_least(1, width=width)
     if not 0 <= pools <= 5:
         raise ValueError(f"pools must be 0 to 5, got {pools!r}")
     stages: list[nn.Module] = []

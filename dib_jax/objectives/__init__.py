@@ -2,8 +2,7 @@
 
 An objective is a pure function `(signals) -> (loss, terms)`, built by a factory that
 takes its options. It is given nothing of a later stage, so it can use nothing of one.
-What it has to learn for itself (a decoder, a projection) it brings along: see
-`WithModules`.
+Where it needs networks beside the stage (a decoder, a projection), see `WithModules`.
 """
 
 import dataclasses
@@ -16,13 +15,13 @@ import jax
 
 
 class Signals(NamedTuple):
-    """What a stage may see of one batch of n samples.
+    """What the loss of a stage may see of one batch of n samples.
 
     Attributes:
         network_input: X, (n, …), as the first stage gets it.
         stage_input: T_{k−1}, (n, …), detached from the earlier stages.
         features: T_k, (n, …), the stage's output.
-        outputs: of the stage's auxiliary head, (n, …).
+        outputs: what the stage's auxiliary head puts out, (n, …).
         targets: pytree of arrays (n, …), as the task makes them.
         key: PRNG key of this stage and step.
         stage: number of the stage, from 0; a Python int.
@@ -30,16 +29,16 @@ class Signals(NamedTuple):
         target_gram: (n, n), the task's Gram of the targets.
         head_loss: scalar, as `task_loss`, but its gradient reaches the head only: for
             losses that train the stage without the head.
-        step: updates that this stage has made before, an integer scalar.
+        step: number of updates that this stage has made, an integer scalar.
         progress: share of the stage's training that is done, 0 to 1, 1 excluded.
-        modules: what the objective's own modules give for `features`, by name, float32;
-            empty for an objective without any.
+        modules: outputs of the objective's modules for `features`, by name, float32;
+            empty for an objective without modules.
     """
 
     network_input: jax.Array
     stage_input: jax.Array
     features: jax.Array
-    outputs: Any
+    outputs: jax.Array
     targets: Any
     key: jax.Array
     stage: int
@@ -52,11 +51,12 @@ class Signals(NamedTuple):
 
 
 class Occasional(NamedTuple):
-    """A term that is not measured at every step.
+    """A term that is measured at some of the steps.
 
     Attributes:
-        value: a finite scalar, also where it means nothing.
-        measured: whether it counts in the mean over steps, a boolean scalar.
+        value: a finite scalar, whether it was measured or not.
+        measured: whether it was, a boolean scalar; the mean over the steps leaves out
+            the others.
     """
 
     value: jax.Array
@@ -70,14 +70,14 @@ Modules = Mapping[str, nn.Module]
 
 @dataclasses.dataclass(frozen=True)
 class WithModules:
-    """An objective with modules of its own, which train with the stage and its head.
+    """An objective with modules, which are trained together with stage and head.
 
     They are applied to the stage's features as a head is, `module(features, train=…)`;
-    what they give is in `signals.modules`. After training they are thrown away.
+    their outputs are `signals.modules`. After training they are thrown away.
 
     Attributes:
         loss: the objective.
-        modules: number of the stage, shape of one sample of the network's input → the
+        modules: (number of the stage, shape of one sample of the network's input) → the
             modules by name; {} where that stage needs none.
     """
 

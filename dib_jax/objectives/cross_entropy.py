@@ -1,4 +1,4 @@
-"""The task's own loss at every stage, without an information term."""
+"""The loss of the task at every stage, without an information term."""
 
 import jax
 
@@ -9,7 +9,7 @@ def cross_entropy() -> Objective:
     """The loss of the auxiliary head alone: cross-entropy, where classes are the task.
 
     Returns:
-        The objective; it records no term of its own.
+        The objective; it adds no term to those that every stage records.
 
     Source: Belilovsky, Eickenberg & Oyallon, arXiv 1812.11446.
     """

@@ -1,7 +1,6 @@
 """GreedyDIB's local loss: the deterministic information bottleneck at one stage."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from dib_jax.information import (
     renyi_entropy,
     unit_scale,
 )
+from dib_jax.models.options import check_at_least, check_one_of, number_for_stage
 from dib_jax.objectives import Objective, Occasional, Signals, Terms
 
 # What is compressed, and the name under which it is recorded, in bits.
@@ -23,7 +23,8 @@ _TERMS = {
     "entropy": "entropy",
 }
 # The course of β: the share of training that is done → the share of β that counts.
-_COURSES: dict[str, Callable[[Any], Any]] = {
+_Progress = jax.Array | float
+_COURSES: dict[str, Callable[[_Progress], _Progress]] = {
     "constant": lambda progress: 1.0,
     "rising": lambda progress: progress,
     "falling": lambda progress: 1 - progress,
@@ -42,7 +43,7 @@ def dib(
     every: int = 4,
     course: str = "constant",
 ) -> Objective:
-    """Task loss plus β times the information that the stage's features hold.
+    """The loss of the task plus β times the information in the stage's features.
 
     loss = task_loss(head(T_k), Y) + β · R, where `compress` chooses R, in bits:
     input I_α(X; T_k), previous I_α(T_{k−1}; T_k), entropy H_α(T_k).
@@ -54,19 +55,19 @@ def dib(
         bandwidth: how the Gaussian kernel gets its width from each batch: mean, median,
             knn, quantile or scott; or the width itself, a number > 0. No gradient
             passes through it.
-        relative: whether widths are in units of the features' own scale, the root mean
+        relative: whether widths are in units of the features' scale, the root mean
             square of their deviations from the mean. Otherwise the term shrinks or
             stretches the features rather than changing what they hold.
-        per_channel: whether that scale is each channel's own, or each unit's of flat
-            features. The kernel is then the joint one of the channels, the product of
-            their Gaussian kernels, with one width for all in these units; with a width
-            for each by the rule the product of many would tell all samples apart.
-        samples: of each batch, the first ones, that R is measured on; 0 for all. R of
-            fewer samples is smaller: it is at most log2 of their number.
-        every: steps from one measurement of R to the next; 1 for each. Its weight is
-            then every · β at these steps and 0 at the others: β in the mean.
-        course: of β over the stage's training: constant, rising (from 0, linearly) or
-            falling (to 0).
+        per_channel: whether each channel (each unit of flat features) has a scale,
+            in place of one for all. The kernel is then the joint one of the channels,
+            the product of their Gaussian kernels, with one width in these units; with a
+            width for each channel the product of many would tell all samples apart.
+        samples: R is measured on so many samples of a batch, the first ones; 0 for all.
+            R of fewer samples is smaller: it is at most log2 of their number.
+        every: R is measured at every so many steps; 1 for each. The weight of R is
+            every · β at these steps and 0 at the others, so β on average.
+        course: how β changes over the stage's training: constant, rising (from 0,
+            linearly) or falling (to 0).
 
     Returns:
         The objective; it records R under its name, and the features' `sigma`.
@@ -83,26 +84,19 @@ def dib(
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha!r}")
-    if compress not in _TERMS:
-        raise ValueError(f"compress must be one of {list(_TERMS)}, got {compress!r}")
+    check_one_of(_TERMS, compress=compress)
+    check_one_of(_COURSES, course=course)
+    check_at_least(1, every=every)
     check_bandwidth(bandwidth)
     if per_channel and not relative:
         raise ValueError(
-            "per_channel=True scales each channel by its own; it needs relative=True"
+            "per_channel=True gives each channel its scale; it needs relative=True"
         )
     if samples < 0 or samples == 1:  # one sample holds no information
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
-    if every < 1:
-        raise ValueError(f"every must be ≥ 1, got {every!r}")
-    if course not in _COURSES:
-        raise ValueError(f"course must be one of {list(_COURSES)}, got {course!r}")
 
     def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = x[: samples or None]
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if per_channel:
-            x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
-        x = unit_scale(x) if relative else x
+        x = _scaled(x[: samples or None], relative=relative, per_channel=per_channel)
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
@@ -114,12 +108,13 @@ def dib(
         return mutual_information(gram(source)[0], features, alpha=alpha), sigma
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
-        weight = _at(beta, signals.stage) * _COURSES[course](signals.progress)
+        weight = number_for_stage("beta", beta, signals.stage) * _COURSES[course](
+            signals.progress
+        )
         if every == 1:
             information, sigma = measure(signals)
             loss = signals.task_loss + weight * information
             return loss, {_TERMS[compress]: information, "sigma": sigma}
-
         measured = jnp.asarray(signals.step) % every == 0
         dtype = jnp.promote_types(signals.features.dtype, jnp.float32)
         nothing = jnp.zeros((), dtype)
@@ -137,12 +132,9 @@ def dib(
     return objective
 
 
-def _at(beta: float | tuple[float, ...], stage: int) -> float:
-    if not isinstance(beta, tuple | list):
-        return beta
-    if stage >= len(beta):
-        raise ValueError(
-            f"beta has {len(beta)} numbers, none for stage {stage}; give one number, "
-            "or one for each stage"
-        )
-    return beta[stage]
+def _scaled(x: jax.Array, *, relative: bool, per_channel: bool) -> jax.Array:
+    """Features in at least float32 and in the units in which `dib` measures widths."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if per_channel:
+        x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
+    return unit_scale(x) if relative else x

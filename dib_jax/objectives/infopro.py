@@ -1,4 +1,4 @@
-"""InfoPro: a stage keeps what it needs to reconstruct its input, and tells classes."""
+"""InfoPro: each stage preserves what reconstructs the input, and predicts classes."""
 
 from collections.abc import Mapping
 
@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from dib_jax.models.convolution import Convolution
+from dib_jax.models.options import check_one_of
 from dib_jax.objectives import Objective, Signals, Terms, WithModules
 
 _PREDICTIONS = ("contrastive", "classification")
 
 
 class Decoder(nn.Module):
-    """Features → pictures: enlarged to their size, two 3 × 3 convolutions.
+    """Features → pictures: resized to the pictures' size, two 3 × 3 convolutions.
 
-    Features without places (n, d) pass through two dense layers instead.
+    Flat features (n, d) pass through two dense layers instead.
 
     Attributes:
         shape: (h, w, c) of a picture.
-        width: outputs of the layer between.
+        width: outputs of the hidden layer.
     """
 
     shape: tuple[int, ...]
@@ -44,10 +45,10 @@ class Decoder(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Features → points (n, size) that are compared: a convolution, two dense layers.
+    """Features → points (n, size) to compare: a convolution, two dense layers.
 
     Attributes:
-        size: numbers of a point.
+        size: dimensions of a point.
     """
 
     size: int
@@ -77,19 +78,19 @@ def infopro(
     """λ₁ times the loss of a reconstruction plus λ₂ times that of a prediction.
 
     λ₁ and λ₂ change linearly with the stage's number from the first stage to the last
-    but one; the last stage learns by the task's loss alone. The reconstruction is of
-    the network's input, by a decoder that belongs to the stage: the cross-entropy of
-    its outputs' sigmoid to the picture's numbers, scaled to 0..1. The prediction is
+    but one; the last stage learns by the task's loss alone. A decoder beside the stage
+    reconstructs the network's input; its loss is the cross-entropy between the sigmoid
+    of its outputs and the picture, scaled to 0..1. The loss of the prediction is
     `supervised_contrast` of a trained embedding, or the task's loss of the head.
 
     Args:
-        num_stages: of the network.
+        num_stages: number of the network's stages.
         prediction: contrastive or classification.
         reconstruct: λ₁ at the first and at the last stage but one, ≥ 0.
         predict: λ₂ likewise.
-        temperature: of the contrastive loss, > 0.
+        temperature: temperature of the contrastive loss, > 0.
         decoder_width: channels between the decoder's two layers.
-        embedding: numbers of a sample that the contrastive loss compares.
+        embedding: dimensions of the points that the contrastive loss compares.
 
     Returns:
         The objective; it records `reconstruction_loss` and, where it is used,
@@ -105,10 +106,7 @@ def infopro(
     it learns on detached features, and pictures are scaled to 0..1 by the least and
     the greatest number of each channel in the batch: both ours.
     """
-    if prediction not in _PREDICTIONS:
-        raise ValueError(
-            f"prediction must be one of {list(_PREDICTIONS)}, got {prediction!r}"
-        )
+    check_one_of(_PREDICTIONS, prediction=prediction)
     for name, pair in {"reconstruct": reconstruct, "predict": predict}.items():
         if min(pair) < 0:
             raise ValueError(f"{name} must be two numbers ≥ 0, got {pair!r}")
@@ -122,10 +120,11 @@ def infopro(
             raise ValueError(f"{name} must be > 0, got {value!r}")
 
     def weights(stage: int) -> tuple[float, float]:
-        way = stage / (num_stages - 2) if num_stages > 2 else 0.0
-        first, last = zip(reconstruct, predict, strict=True)
-        one, other = (a + (b - a) * way for a, b in zip(first, last, strict=True))
-        return one, other
+        depth = stage / (num_stages - 2) if num_stages > 2 else 0.0
+        lambda_1, lambda_2 = (
+            first + (last - first) * depth for first, last in (reconstruct, predict)
+        )
+        return lambda_1, lambda_2
 
     def modules(stage: int, shape: tuple[int, ...]) -> Mapping[str, nn.Module]:
         if stage >= num_stages - 1:
@@ -138,32 +137,31 @@ def infopro(
     def loss(signals: Signals) -> tuple[jax.Array, Terms]:
         if signals.stage >= num_stages - 1:
             return signals.task_loss, {}
-        keep, tell = weights(signals.stage)
-        terms: Terms = {}
-        terms["reconstruction_loss"] = rebuilt = reconstruction(
-            signals.modules["decoder"], signals.network_input
-        )
+        lambda_1, lambda_2 = weights(signals.stage)
+        rebuilt = reconstruction(signals.modules["decoder"], signals.network_input)
+        terms: Terms = {"reconstruction_loss": rebuilt}
         if prediction == "contrastive":
-            terms["contrastive_loss"] = contrast = supervised_contrast(
+            contrast = supervised_contrast(
                 signals.modules["embedding"], signals.targets, temperature=temperature
             )
-            return keep * rebuilt + tell * contrast + signals.head_loss, terms
-        told = tell * signals.task_loss if tell > 0 else signals.head_loss
-        return keep * rebuilt + told, terms
+            terms["contrastive_loss"] = contrast
+            return lambda_1 * rebuilt + lambda_2 * contrast + signals.head_loss, terms
+        predicted = lambda_2 * signals.task_loss if lambda_2 > 0 else signals.head_loss
+        return lambda_1 * rebuilt + predicted, terms
 
     return WithModules(loss, modules)
 
 
 def reconstruction(decoded: jax.Array, pictures: jax.Array) -> jax.Array:
-    """Cross-entropy between pictures and the sigmoid of what a decoder gives, in nats.
+    """Cross-entropy between pictures and the sigmoid of a decoder's outputs, in nats.
 
     Args:
         decoded: (n, h, w, c), before the sigmoid.
         pictures: (n, h, w, c), any scale; taken to 0..1 by each channel's extremes.
 
     Returns:
-        Scalar ≥ 0, the mean over all numbers; least where both agree, and then not 0
-        but the pictures' own entropy.
+        Scalar ≥ 0, the mean over all numbers. Its least value, where both agree, is the
+        entropy of the pictures rather than 0.
     """
     low = jnp.min(pictures, axis=(0, 1, 2), keepdims=True)
     high = jnp.max(pictures, axis=(0, 1, 2), keepdims=True)
@@ -174,7 +172,7 @@ def reconstruction(decoded: jax.Array, pictures: jax.Array) -> jax.Array:
 def supervised_contrast(
     points: jax.Array, labels: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """How much closer a point lies to others than to those of its class, in nats.
+    """A loss that is small where points lie closest to those of their class, in nats.
 
     With unit vectors z and P(i) the other points of i's class:
     −mean over i, over p in P(i), of log(exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ)).

@@ -1,4 +1,4 @@
-"""Pairwise learning with kernels: pairs are to be as alike as their targets are."""
+"""Pairwise learning with kernels: the features' kernel is aligned with the targets'."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from dib_jax.objectives import Objective, Signals, Terms
 
 
 def kernel_alignment() -> Objective:
-    """Minus the alignment ⟨K, K*⟩/(‖K‖ ‖K*‖); the head learns to read T_k meanwhile.
+    """Minus the alignment ⟨K, K*⟩/(‖K‖ ‖K*‖); the head is trained on detached features.
 
     K_ij is the cosine between the features of samples i and j, K* the kernel of the
     targets: with classes 1 in a class and 0 between classes. Norms and product are over
     the pairs i ≠ j. Where K or K* is 0 for all of them, the alignment is 0.
 
-    No gradient of a prediction reaches the stage: the head learns on detached features.
+    No gradient of a prediction reaches the stage.
 
     Returns:
         The objective; it records `alignment`, −1 to 1; from 0 on for features ≥ 0.

@@ -1,4 +1,4 @@
-"""The plausible HSIC bottleneck: similar features where labels are, few of the rest."""
+"""The plausible HSIC bottleneck: HSIC without centring, from pairs of samples."""
 
 import math
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax.information import gaussian_gram
+from dib_jax.models.options import check_one_of, check_positive
 from dib_jax.objectives import Objective, Signals, Terms
 
 _KERNELS = ("cosine", "gaussian", "linear")
@@ -20,42 +21,39 @@ def plausible_hsic(
     power: float = 0.5,
     smoothing: float = 1.0,
 ) -> Objective:
-    """pHSIC(T_k, T_k) − γ pHSIC(T_k, Y); the head learns to read T_k meanwhile.
+    """pHSIC(T_k, T_k) − γ pHSIC(T_k, Y); the head is trained on detached features.
 
     pHSIC(A, B) = mean of a_ij b_ij − mean of a_ij · mean of b_ij over all pairs i, j:
     HSIC without its centring, so that pairs of samples suffice. The kernel of labels is
     the cosine of centred one-hot vectors: 1 in a class, −1/(C − 1) between classes.
     With `groups`, features are grouped first (`grouped`) and each sample is centred.
 
-    No gradient of a prediction reaches the stage: the head learns on detached features.
+    No gradient of a prediction reaches the stage.
 
     Args:
-        gamma: γ, the weight of what features tell about labels, > 0.
-        kernel: of features: cosine, gaussian or linear.
+        gamma: γ, the weight of pHSIC(T_k, Y), > 0.
+        kernel: kernel of the features: cosine, gaussian or linear.
         sigma: width of the Gaussian kernel, in units of the features, > 0.
-        groups: into how many groups of neighbouring units or channels features are
-            gathered; 0 for none.
-        power: of a group's variance that stands for it, > 0. In the paper 0.5, and
-            1 − p where divisive normalisation by the power p follows the loss; where
-            features are normalised already, (1 − p)/(1 − 2p) comes to the same.
+        groups: number of groups that neighbouring units or channels form; 0 for none.
+        power: exponent of a group's variance, which stands for the group, > 0. In the
+            paper 0.5, and 1 − p where divisive normalisation by the power p follows
+            the loss; where features are normalised already, (1 − p)/(1 − 2p) comes to
+            the same.
         smoothing: δ ≥ 0, added to the sum of squares in a group's variance.
 
     Returns:
         The objective; it records `phsic_features` and `phsic_target`.
 
     Raises:
-        ValueError: an option is out of its range; when called, features that cannot be
-            divided into `groups`, or targets that are not one class for each sample.
+        ValueError: an option is out of its range; when called, `groups` does not divide
+            the features, or targets are not one class for each sample.
 
     Source: Pogodin & Latham, arXiv 2006.07123, eqs. 4 to 8 (HSIC(Z, Z) stands for
     HSIC(X, Z), of which it is a bound); γ, σ, δ and the powers are those of the
     authors' published runs. That the head learns at the same time is ours.
     """
-    for name, value in {"gamma": gamma, "sigma": sigma, "power": power}.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a number > 0, got {value!r}")
-    if kernel not in _KERNELS:
-        raise ValueError(f"kernel must be one of {list(_KERNELS)}, got {kernel!r}")
+    check_positive(gamma=gamma, sigma=sigma, power=power)
+    check_one_of(_KERNELS, kernel=kernel)
     if groups < 0 or not 0 <= smoothing < math.inf:
         raise ValueError(
             f"groups and smoothing must be ≥ 0, got {groups!r} and {smoothing!r}"
@@ -86,9 +84,10 @@ def plausible_hsic(
         alike = labels[:, None] == labels[None, :]
         wanted = jnp.where(alike, 1.0, -1 / (classes - 1))
         features = kernel_of(signals.features)
-        kept, told = plausible(features, features), plausible(features, wanted)
-        loss = kept - gamma * told + signals.head_loss
-        return loss, {"phsic_features": kept, "phsic_target": told}
+        on_features = plausible(features, features)
+        on_target = plausible(features, wanted)
+        loss = on_features - gamma * on_target + signals.head_loss
+        return loss, {"phsic_features": on_features, "phsic_target": on_target}
 
     return objective
 
@@ -110,20 +109,21 @@ def plausible(a: jax.Array, b: jax.Array) -> jax.Array:
 def grouped(x: jax.Array, *, groups: int, power: float, smoothing: float) -> jax.Array:
     """A power of the variance in each group of neighbouring units or channels.
 
-    A group's variance is (δ + Σ (x_i − their mean)²)/their number; of feature maps it
-    is taken over the group's channels and all places.
+    A group's variance is (δ + Σ (x_i − their mean)²)/their number, in feature maps over
+    the group's channels and all places.
 
     Args:
         x: (n, h, w, c) or (n, d).
-        groups: their number; it divides c or d, into groups of more than one number.
-        power: of the variance.
+        groups: number of groups; it divides c or d into groups of at least two
+            numbers.
+        power: exponent of the variance.
         smoothing: δ.
 
     Returns:
         (n, groups).
 
     Raises:
-        ValueError: `groups` does not divide the units or channels so.
+        ValueError: `groups` does not divide the units or channels like this.
     """
     width, places = x.shape[-1], math.prod(x.shape[1:-1])
     if width % groups or places * width == groups:

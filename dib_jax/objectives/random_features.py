@@ -1,4 +1,4 @@
-"""A control: stages stay as they were drawn, and only their heads learn."""
+"""A control: stages stay at their random weights, and only their heads learn."""
 
 import jax
 
@@ -12,7 +12,7 @@ def random_features() -> Objective:
     shrinks them, and batch norms still follow their input.
 
     Returns:
-        The objective; it records no term of its own.
+        The objective; it adds no term to those that every stage records.
 
     Source: a usual control; e.g. Belilovsky, Eickenberg & Oyallon, arXiv 1812.11446,
     compare with random features.

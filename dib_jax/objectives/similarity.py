@@ -1,4 +1,4 @@
-"""Similarity matching and prediction ("predsim"): features alike where labels are."""
+"""Similarity matching and prediction ("predsim"): features as alike as labels."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax.models.convolution import Convolution
+from dib_jax.models.options import check_one_of
 from dib_jax.objectives import Objective, Signals, Terms, WithModules
 
 _PROJECTIONS = ("trained", "none")
@@ -20,7 +21,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """Features → as many numbers."""
+        """Features (n, …, d) → (n, …, d), or (n, d) where they are flat."""
         del train
         width = features.shape[-1]
         if features.ndim == 4:
@@ -34,7 +35,7 @@ def similarity(
     """(1 − β) times the task's loss, plus β times the mismatch of two similarities.
 
     mismatch = ‖S(P(T_k)) − S(Y)‖²/n², S the matrix of cosine similarities between the
-    n samples of a batch, each centred by the mean of its own numbers; P is a trained
+    n samples of a batch, the mean of each sample subtracted from it; P is a trained
     linear projection that belongs to the stage. Of feature maps, S takes the standard
     deviation of each channel over its places. β = 1 is similarity matching alone, β = 0
     prediction alone.
@@ -58,10 +59,7 @@ def similarity(
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be 0 to 1, got {beta!r}")
-    if projection not in _PROJECTIONS:
-        raise ValueError(
-            f"projection must be one of {list(_PROJECTIONS)}, got {projection!r}"
-        )
+    check_one_of(_PROJECTIONS, projection=projection)
 
     def modules(stage: int, shape: tuple[int, ...]) -> Mapping[str, nn.Module]:
         del stage, shape
@@ -84,7 +82,7 @@ def similarity(
 
 
 def similarities(x: jax.Array, *, spread: bool = True) -> jax.Array:
-    """Cosine similarities between samples, each centred by its own mean.
+    """Cosine similarities between samples, the mean of each subtracted from it.
 
     Args:
         x: (n, h, w, c) or (n, d).

@@ -1,11 +1,11 @@
-"""Greedy training with a price on transport: a stage moves its features no more than
-it needs to."""
+"""Transport-regularised greedy learning: a stage pays for how far it moves features."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
+from dib_jax.models.options import number_for_stage
 from dib_jax.objectives import Objective, Signals, Terms
 
 
@@ -17,8 +17,8 @@ def trgl(*, tau: float | tuple[float, ...] = 1.0) -> Objective:
     and its transport is recorded as 0. Made for residual networks.
 
     Args:
-        tau: τ, > 0, one number or one per stage; the greater, the freer are features
-            to move.
+        tau: τ, > 0, one number or one per stage; features move more freely the greater
+            it is.
 
     Returns:
         The objective; it records `transport`, without its weight.
@@ -36,23 +36,12 @@ def trgl(*, tau: float | tuple[float, ...] = 1.0) -> Objective:
             raise ValueError(f"tau must be > 0, got {value!r}")
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
-        width = _at(tau, signals.stage)
+        price = number_for_stage("tau", tau, signals.stage)
         features, source = signals.features, signals.stage_input
         if features.shape != source.shape:
             return signals.task_loss, {"transport": jnp.zeros(())}
-        wide = jnp.promote_types(features.dtype, jnp.float32)
-        transport = jnp.mean((features.astype(wide) - source.astype(wide)) ** 2)
-        return signals.task_loss + transport / (2 * width), {"transport": transport}
+        dtype = jnp.promote_types(features.dtype, jnp.float32)
+        transport = jnp.mean((features.astype(dtype) - source.astype(dtype)) ** 2)
+        return signals.task_loss + transport / (2 * price), {"transport": transport}
 
     return objective
-
-
-def _at(tau: float | tuple[float, ...], stage: int) -> float:
-    if not isinstance(tau, tuple | list):
-        return tau
-    if stage >= len(tau):
-        raise ValueError(
-            f"tau has {len(tau)} numbers, none for stage {stage}; give one number, or "
-            "one for each stage"
-        )
-    return tau[stage]

@@ -4,10 +4,17 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dib_jax.information import label_gram
-from dib_jax.tasks import Batch, Objects, Task
+from dib_jax.tasks import Batch, Measure, Objects, Task
+from dib_jax.tasks.exhibits import Answers, Exhibit
+
+_MEASURES = {
+    "accuracy": Measure("Accuracy", "%", counts_samples=True),
+    "loss": Measure("Loss", "nats"),
+}
 
 
 def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
@@ -50,25 +57,52 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         return {"accuracy": accuracy(outputs, labels), "loss": loss.mean()}
 
-    def objects(outputs: jax.Array) -> Objects:
-        labels = jnp.argmax(outputs, axis=-1)[:, None]
-        scores = jax.nn.softmax(outputs).max(axis=-1)[:, None]
-        return Objects(labels, scores, jnp.ones(labels.shape, bool), None)
-
-    def ensemble(outputs: Sequence[jax.Array]) -> jax.Array:
-        # Fixed weights, so that no split has to choose them; at most 1, because 2 to
-        # the power 128 overflows.
-        weights = 2.0 ** jnp.arange(1 - len(outputs), 1)
-        return jnp.tensordot(weights / weights.sum(), jnp.stack(outputs), axes=1)
-
     return Task(
         num_outputs=num_classes,
         metric="accuracy",
+        measures=_MEASURES,
         targets=targets,
         loss=loss,
         metrics=metrics,
         target_gram=label_gram,
-        objects=objects,
-        loss_unit="nats",
-        ensemble=ensemble,
+        objects=_objects,
+        ensemble=_ensemble,
+        shown=("accuracy",),
+        exhibits=_exhibits,
     )
+
+
+def _objects(outputs: jax.Array) -> Objects:
+    labels = jnp.argmax(outputs, axis=-1)[:, None]
+    scores = jax.nn.softmax(outputs).max(axis=-1)[:, None]
+    return Objects(labels, scores, jnp.ones(labels.shape, bool), None)
+
+
+def _ensemble(outputs: Sequence[jax.Array]) -> jax.Array:
+    # Fixed weights, so that no split has to choose them; at most 1, because 2 to
+    # the power 128 overflows.
+    weights = 2.0 ** jnp.arange(1 - len(outputs), 1)
+    return jnp.tensordot(weights / weights.sum(), jnp.stack(outputs), axes=1)
+
+
+def _exhibits(answers: Answers) -> tuple[Exhibit, ...]:
+    # Late: training needs no figures, and matplotlib takes a while to load.
+    from dib_jax.tasks.answers import Classes, confusions, drawn_at_random, mistakes
+
+    labels, scores = map(np.asarray, jax.jit(_objects)(answers.outputs)[:2])
+    classes = Classes(
+        answers.test["labels"],
+        labels[:, 0],
+        scores[:, 0],
+        answers.class_names,
+        answers.noun,
+    )
+    images = answers.test.get("images")
+
+    def picture(sample: int) -> np.ndarray | None:
+        return None if images is None else images[sample]
+
+    some = drawn_at_random(classes, seed=answers.seed, picture=picture)
+    parts = (some, *mistakes(classes, picture=picture))
+    shown = Exhibit("examples", f"Test {answers.noun}", parts)
+    return confusions(classes), shown

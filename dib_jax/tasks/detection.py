@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dib_jax.information import (
@@ -14,7 +16,7 @@ from dib_jax.information import (
     named_bandwidth,
     normalize_gram,
 )
-from dib_jax.tasks import Batch, Objects, Task
+from dib_jax.tasks import Batch, Measure, Objects, Split, Task
 from dib_jax.tasks.boxes import (
     decode,
     generalized_iou,
@@ -22,12 +24,12 @@ from dib_jax.tasks.boxes import (
     largest,
     shares,
 )
+from dib_jax.tasks.exhibits import Answers, Exhibit
 from dib_jax.tasks.precision import OVERLAPS, average_precisions, mean_precision
 from dib_jax.tasks.scenes import assign, detect, place_boxes
 
-_DELTA = (
-    0.05  # share of the picture's side beyond which Huber's loss is a straight line
-)
+# The share of the picture's side beyond which Huber's loss is a straight line.
+_DELTA = 0.05
 
 # What an output of 1 means for the box of one object, as a share of the picture. A box
 # is told to hundredths: at a learning rate that suits logits, outputs that count in
@@ -37,6 +39,18 @@ _UNIT = 0.1
 # Logit of the share of places that have an object, about, so that the focal loss does
 # not begin with a large gradient towards "nothing here" everywhere.
 _PRIOR = -4.6
+
+_MEASURES = {
+    "ap50": Measure("AP50", "%"),
+    "ap50_largest": Measure("AP50 (largest)", "%"),
+    "map": Measure("Mean AP", "%"),
+    "accuracy": Measure("Accuracy", "%"),
+    "mean_iou": Measure("Mean IoU", "%"),
+    "loss": Measure("Loss"),  # of a class and a box: the sum has no unit
+    "class_loss": Measure("Class loss"),
+    "box_loss": Measure("Box loss"),
+    "place_iou": Measure("IoU at places"),
+}
 
 Targets = dict[str, jax.Array]
 BoxLoss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -97,14 +111,77 @@ def detection(
         ValueError: an option is out of range or unknown; when called, a batch without
             boxes, or outputs of another head.
     """
-    if objects not in ("one", "many"):
-        raise ValueError(f"objects must be one of ['one', 'many'], got {objects!r}")
+    _check_options(
+        objects, label_smoothing, box_loss, box_weight, candidates, overlap, confidence
+    )
+    check_bandwidth(bandwidth)
+    box = _BOX_LOSSES[box_loss]
+    several = objects == "many"
+    if several:
+        loss, said, targets = _many_objects(
+            num_classes,
+            box,
+            box_weight,
+            candidates=candidates,
+            overlap=overlap,
+            confidence=confidence,
+        )
+    else:
+        loss, said, targets = _one_object(num_classes, label_smoothing, box, box_weight)
+
+    def metrics(outputs: jax.Array, truth: Targets) -> dict[str, jax.Array]:
+        values = _metrics(said(outputs), truth, num_classes=num_classes)
+        return {**values, "loss": loss(outputs, truth)[0]}
+
+    def beside(outputs: np.ndarray, test: Split, train: Split) -> dict[str, Any]:
+        from dib_jax.tasks.worth import gather, mean_box
+
+        truth = targets(_without_pictures(test))
+        boxes = gather(jax.jit(said)(outputs), truth, train)
+        found = mean_box(boxes, num_classes=num_classes, several=several)
+        return {"mean_box": found}
+
+    def exhibits(answers: Answers) -> tuple[Exhibit, ...]:
+        # Late: training needs no figures, and matplotlib takes a while to load.
+        from dib_jax.tasks import worth
+
+        truth = targets(_without_pictures(answers.test))
+        found = jax.tree.map(np.asarray, jax.jit(said)(answers.outputs))
+        return worth.exhibits(answers, worth.gather(found, truth, answers.train))
+
+    return Task(
+        num_outputs=num_classes + 4,
+        metric="ap50",
+        measures=_MEASURES,
+        targets=targets,
+        loss=loss,
+        metrics=metrics,
+        target_gram=functools.partial(target_gram, bandwidth=bandwidth),
+        objects=said,
+        uses_boxes=True,
+        shown=("accuracy", "ap50"),
+        beside=beside,
+        exhibits=exhibits,
+    )
+
+
+def _check_options(
+    objects: str,
+    label_smoothing: float,
+    box_loss: str,
+    box_weight: float,
+    candidates: int,
+    overlap: float,
+    confidence: float,
+) -> None:
+    for name, choice, known in (
+        ("objects", objects, ["one", "many"]),
+        ("box_loss", box_loss, list(_BOX_LOSSES)),
+    ):
+        if choice not in known:
+            raise ValueError(f"{name} must be one of {known}, got {choice!r}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
-    if box_loss not in _BOX_LOSSES:
-        raise ValueError(
-            f"box_loss must be one of {list(_BOX_LOSSES)}, got {box_loss!r}"
-        )
     if not 0 <= box_weight < float("inf"):
         raise ValueError(f"box_weight must be a number ≥ 0, got {box_weight!r}")
     if not 1 <= candidates <= 100:
@@ -112,66 +189,47 @@ def detection(
     for name, value in (("overlap", overlap), ("confidence", confidence)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be 0 to 1, got {value!r}")
-    check_bandwidth(bandwidth)
-    if objects == "one":
-        loss, said, targets = _one_object(
-            num_classes, label_smoothing, _BOX_LOSSES[box_loss], box_weight
-        )
-    else:
-        loss, said, targets = _many_objects(
-            num_classes,
-            _BOX_LOSSES[box_loss],
-            box_weight,
-            candidates=candidates,
-            overlap=overlap,
-            confidence=confidence,
-        )
 
-    def metrics(outputs: jax.Array, targets: Targets) -> dict[str, jax.Array]:
-        truth = largest_of(targets)
-        found = said(outputs)
-        labels, scores, boxes = largest_found(found)
-        there = truth["labels"] >= 0
-        precision = functools.partial(average_precisions, num_classes=num_classes)
-        every = targets if objects == "many" else as_lists(truth)
-        every_precision = precision(
-            _boxes(found), found.labels, found.scores, every["boxes"], every["labels"]
-        )
-        iou = jnp.where(
-            labels >= 0, intersection_over_union(boxes, truth["boxes"]), 0.0
-        )
-        values = {
-            "ap50": mean_precision(every_precision[:1]),
-            "map": mean_precision(every_precision),
-            "accuracy": _mean(labels == truth["labels"], there),
-            "mean_iou": _mean(iou, there),
-            "loss": loss(outputs, targets)[0],
-        }
-        if objects == "many":
-            one = as_lists({"labels": labels, "boxes": boxes, "scores": scores})
-            alone = as_lists(truth)
-            values["ap50_largest"] = mean_precision(
-                precision(
-                    one["boxes"],
-                    one["labels"],
-                    one["scores"],
-                    alone["boxes"],
-                    alone["labels"],
-                    overlaps=OVERLAPS[:1],
-                )
-            )
-        return values
 
-    return Task(
-        num_outputs=num_classes + 4,
-        metric="ap50",
-        targets=targets,
-        loss=loss,
-        metrics=metrics,
-        target_gram=functools.partial(target_gram, bandwidth=bandwidth),
-        objects=said,
-        uses_boxes=True,
+def _without_pictures(split: Split) -> Batch:
+    """Classes and boxes of a split, and one picture, which tells their size."""
+    names = [name for name in ("labels", "boxes", "box_labels") if name in split]
+    one = {"images": split["images"][:1]}
+    return jax.tree.map(jnp.asarray, one | {name: split[name] for name in names})
+
+
+def _metrics(
+    found: Objects, targets: Targets, *, num_classes: int
+) -> dict[str, jax.Array]:
+    """All metrics but the loss; `targets` of one object each, or of several."""
+    truth = largest_of(targets)
+    labels, scores, boxes = largest_found(found)
+    there = truth["labels"] >= 0
+    several = targets["labels"].ndim == 2
+    every = targets if several else as_lists(truth)
+    precision = functools.partial(average_precisions, num_classes=num_classes)
+    precisions = precision(
+        _boxes(found), found.labels, found.scores, every["boxes"], every["labels"]
     )
+    iou = jnp.where(labels >= 0, intersection_over_union(boxes, truth["boxes"]), 0.0)
+    values = {
+        "ap50": mean_precision(precisions[:1]),
+        "map": mean_precision(precisions),
+        "accuracy": _mean(labels == truth["labels"], there),
+        "mean_iou": _mean(iou, there),
+    }
+    if several:
+        alone = as_lists(truth)
+        largest_alone = precision(
+            boxes[:, None],
+            labels[:, None],
+            scores[:, None],
+            alone["boxes"],
+            alone["labels"],
+            overlaps=OVERLAPS[:1],
+        )
+        values["ap50_largest"] = mean_precision(largest_alone)
+    return values
 
 
 def _one_object(

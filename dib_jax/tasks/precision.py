@@ -56,9 +56,9 @@ def average_precisions(
 
     def of_class(label: jax.Array) -> jax.Array:
         total = jnp.sum(true_labels == label)
-        mine = labels == label
-        found = jnp.cumsum(hits & mine, axis=1)
-        precision = found / jnp.maximum(jnp.cumsum(mine), 1)
+        is_class = labels == label
+        found = jnp.cumsum(hits & is_class, axis=1)
+        precision = found / jnp.maximum(jnp.cumsum(is_class), 1)
         best = jax.lax.cummax(precision, axis=1, reverse=True)
         # Recall r/100 is reached where found ≥ ⌈r·total/100⌉: exact in integers.
         needed = -(-jnp.arange(_RECALLS + 1) * total // _RECALLS)

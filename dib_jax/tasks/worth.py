@@ -5,25 +5,40 @@ theirs on average, with the class and the score that the run itself gives: what 
 is better by is what it has learnt about places.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-from dib_jax.tasks import Batch, Objects
+from dib_jax.tasks import Objects, Split, style
+from dib_jax.tasks import exhibits as show
+from dib_jax.tasks.answers import (
+    EXAMPLES,
+    Classes,
+    chosen,
+    confusions,
+    drawn_at_random,
+    mistakes,
+)
 from dib_jax.tasks.boxes import intersection_over_union
 from dib_jax.tasks.detection import (
     Targets,
-    all_objects,
     as_lists,
     largest_found,
     largest_object,
     largest_of,
 )
+from dib_jax.tasks.pictures import outlined, viewable
 from dib_jax.tasks.precision import average_precisions, mean_precision
 
-Split = dict[str, np.ndarray]
+_TRUE, _FOUND = style.GREEN, style.VERMILION
+_KEY = show.Key(((_TRUE, "Green", "is a true box"), (_FOUND, "red", "a found one")))
 
 
 class Boxes(NamedTuple):
@@ -71,35 +86,26 @@ class Worth(NamedTuple):
         return float(mean_precision(jnp.asarray(self.precisions)))
 
 
-def gather(objects: Objects, test: Split, train: Split) -> Boxes:
+def gather(objects: Objects, truth: Targets, train: Split) -> Boxes:
     """True and found objects of a test split.
 
     Args:
         objects: what a run says of the test split.
-        test: that split, with `boxes`.
+        truth: the task's targets of that split, of one object each or of several.
         train: the training split, for the mean box.
     """
-    truth = all_objects(_batch(test))
-    return Boxes(
-        true_labels=np.asarray(truth["labels"]),
-        true_boxes=np.asarray(truth["boxes"]),
-        objects=objects,
-        mean_box=_mean_of(train),
-    )
-
-
-def _mean_of(train: Split) -> np.ndarray:
-    largest = largest_object(_batch(train))
+    lists = truth if truth["labels"].ndim == 2 else as_lists(truth)
+    names = ("labels", "boxes", "box_labels")
+    batch = {name: jnp.asarray(train[name]) for name in names if name in train}
+    # Of the pictures only the size is asked.
+    largest = largest_object({**batch, "images": jnp.asarray(train["images"][:1])})
     there = np.asarray(largest["labels"]) >= 0
-    return np.asarray(largest["boxes"])[there].mean(axis=0)
-
-
-def _batch(split: Split) -> Batch:
-    """A split without its pictures, of which only the size is asked."""
-    names = [name for name in ("labels", "boxes", "box_labels") if name in split]
-    batch: Batch = {"images": jnp.asarray(split["images"][:1])}
-    batch.update({name: jnp.asarray(split[name]) for name in names})
-    return batch
+    return Boxes(
+        true_labels=np.asarray(lists["labels"]),
+        true_boxes=np.asarray(lists["boxes"]),
+        objects=objects,
+        mean_box=np.asarray(largest["boxes"])[there].mean(axis=0),
+    )
 
 
 def measure(boxes: Boxes, *, num_classes: int) -> tuple[Worth, Worth]:
@@ -109,50 +115,41 @@ def measure(boxes: Boxes, *, num_classes: int) -> tuple[Worth, Worth]:
         boxes: of the test split.
         num_classes: number of classes.
     """
-    labels, _, answers = (np.asarray(x) for x in largest_found(boxes.objects))
     found = boxes.objects
-    run = _worth(
-        boxes, answers, labels, (found.boxes, found.labels, found.scores), num_classes
+    labels, _, answers = (np.asarray(x) for x in largest_found(found))
+    ranked = (found.boxes, found.labels, found.scores)
+    return _worth(boxes, answers, labels, ranked, num_classes), _mean_worth(
+        boxes, num_classes
     )
-    return run, _mean_worth(boxes, num_classes)
 
 
-def mean_box(
-    objects: Objects, truth: Targets, train: Split, *, num_classes: int
-) -> dict[str, float]:
+def mean_box(boxes: Boxes, *, num_classes: int, several: bool) -> dict[str, float]:
     """What the mean training box in place of a run's boxes would have for metrics.
 
     Args:
-        objects: what the run says of the test split.
-        truth: the task's targets of that split.
-        train: the training split.
+        boxes: of the test split.
         num_classes: number of classes.
+        several: whether a picture may have several objects.
 
     Returns:
-        `ap50`, `map` and `mean_iou` as the detection task has them, and where `truth`
-        lists several objects of a picture `ap50_largest`; 0..1.
+        `ap50`, `map` and `mean_iou` as the detection task has them, and for several
+        objects of a picture `ap50_largest`; 0..1.
     """
-    several = truth["labels"].ndim == 2
-    lists = truth if several else as_lists(truth)
-    alone = as_lists(largest_of(truth))
-    worths = [
-        _mean_worth(
-            Boxes(
-                np.asarray(listed["labels"]),
-                np.asarray(listed["boxes"]),
-                objects,
-                _mean_of(train),
-            ),
-            num_classes,
+    worth = _mean_worth(boxes, num_classes)
+    found = {"ap50": worth.ap50, "map": worth.mean_ap, "mean_iou": worth.mean_iou}
+    if several:
+        alone = as_lists(_largest(boxes))
+        only = boxes._replace(
+            true_labels=np.asarray(alone["labels"]),
+            true_boxes=np.asarray(alone["boxes"]),
         )
-        for listed in ((lists, alone) if several else (lists,))
-    ]
-    found = {
-        "ap50": worths[0].ap50,
-        "map": worths[0].mean_ap,
-        "mean_iou": worths[0].mean_iou,
-    }
-    return found | ({"ap50_largest": worths[1].ap50} if several else {})
+        found["ap50_largest"] = _mean_worth(only, num_classes).ap50
+    return found
+
+
+def _largest(boxes: Boxes) -> Targets:
+    labels, places = jnp.asarray(boxes.true_labels), jnp.asarray(boxes.true_boxes)
+    return largest_of({"labels": labels, "boxes": places})
 
 
 def _mean_worth(boxes: Boxes, num_classes: int) -> Worth:
@@ -166,15 +163,10 @@ def _worth(
     boxes: Boxes,
     answers: np.ndarray,
     labels: np.ndarray,
-    ranked: tuple,
+    ranked: tuple[Any, Any, Any],
     num_classes: int,
 ) -> Worth:
-    truth = largest_of(
-        {
-            "labels": jnp.asarray(boxes.true_labels),
-            "boxes": jnp.asarray(boxes.true_boxes),
-        }
-    )
+    truth = _largest(boxes)
     overlap = intersection_over_union(jnp.asarray(answers), truth["boxes"])
     iou = np.where(labels >= 0, overlap, 0.0)
     precisions = jax.jit(average_precisions, static_argnames="num_classes")(
@@ -182,3 +174,134 @@ def _worth(
     )
     there = np.asarray(truth["labels"]) >= 0
     return Worth(np.where(there, iou, np.nan), np.asarray(precisions))
+
+
+def exhibits(answers: show.Answers, boxes: Boxes) -> tuple[show.Exhibit, ...]:
+    """What the report shows of a task with boxes.
+
+    Args:
+        answers: the outputs and the test split.
+        boxes: what they say, of `gather`.
+    """
+    names, noun = answers.class_names, answers.noun
+    run, mean = measure(boxes, num_classes=len(names))
+    labels, scores = map(np.asarray, largest_found(boxes.objects)[:2])
+    classes = Classes(answers.test["labels"], labels, scores, names, noun)
+
+    def picture(sample: int) -> np.ndarray:
+        return _with_boxes(answers.test["images"][sample], boxes, sample)
+
+    some = drawn_at_random(classes, seed=answers.seed, picture=picture)
+    there = np.flatnonzero(~np.isnan(run.iou))
+    order = there[np.argsort(run.iou[there], kind="stable")]
+    extremes = [
+        show.Examples(
+            name,
+            f"The {name} boxes",
+            "",
+            chosen(classes, samples[:EXAMPLES], picture=picture, overlaps=run.iou),
+        )
+        for name, samples in (("best", order[::-1]), ("worst", order))
+    ]
+    parts: tuple[show.Part, ...] = (
+        _KEY,
+        some,
+        *extremes,
+        *mistakes(classes, picture=picture),
+    )
+    return (
+        _overlaps(run, mean),
+        _precisions(run, boxes, names),
+        confusions(classes),
+        show.Exhibit("examples", f"Test {noun}", parts),
+    )
+
+
+def _overlaps(run: Worth, mean: Worth) -> show.Exhibit:
+    """Boxes against the mean training box: overlaps and average precisions."""
+    there = ~np.isnan(run.iou)
+    lines = {"this run": run, "the mean training box": mean}
+    rows = [
+        (
+            name,
+            f"{worth.mean_iou:.4f}",
+            show.share(np.mean(worth.iou[there] >= 0.5)),
+            show.share(worth.ap50),
+            show.share(worth.mean_ap),
+        )
+        for name, worth in lines.items()
+        if there.any()
+    ]
+    header = ("Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP")
+    overlaps = {name: worth.iou[there] for name, worth in lines.items()}
+    drawing = show.Drawing(
+        "overlaps",
+        functools.partial(overlap_histogram, overlaps),
+        "Histogram of the overlap of the found and the true box.",
+        "Of the largest object of each test picture; 0 where nothing was found. The "
+        "mean training box is where the training pictures have their largest object "
+        "on average; it has the run’s own classes and scores.",
+    )
+    table = show.Table("", header, rows, words=(0,))
+    return show.Exhibit("boxes", "Boxes", (table, drawing))
+
+
+def _precisions(run: Worth, boxes: Boxes, names: tuple[str, ...]) -> show.Exhibit:
+    """Average precision of each class."""
+    rows = [
+        (
+            name,
+            f"{int((boxes.true_labels == label).sum()):,}",
+            *(
+                None if np.isnan(x) else show.share(x)
+                for x in (of_class[0], of_class.mean())
+            ),
+        )
+        for label, (name, of_class) in enumerate(
+            zip(names, run.precisions.T, strict=True)
+        )
+    ]
+    header = ("Class", "Test objects", "AP50", "Mean AP")
+    note = (
+        "COCO’s average precision of each class; the mean is over IoU thresholds 0.5, "
+        "0.55, …, 0.95."
+    )
+    table = show.Table("", header, rows, words=(0,))
+    return show.Exhibit("precisions", "Average precision by class", (table, note))
+
+
+def _with_boxes(image: np.ndarray, boxes: Boxes, sample: int) -> np.ndarray:
+    """A test picture with its true and its found boxes, uint8 (h, w, 3)."""
+    true = boxes.true_boxes[sample][boxes.true_labels[sample] >= 0]
+    objects = boxes.objects
+    assert objects.boxes is not None
+    found = np.asarray(objects.boxes[sample])[np.asarray(objects.found[sample])]
+    marks = [(box, _TRUE) for box in true] + [(box, _FOUND) for box in found]
+    return np.asarray(outlined(Image.fromarray(viewable(image)), marks, side=192))
+
+
+def overlap_histogram(
+    overlaps: Mapping[str, np.ndarray], *, width: float = 8.3
+) -> Figure:
+    """How many pictures have which overlap of the found box with the true one.
+
+    Args:
+        overlaps: name → IoU, 0..1; the first is drawn filled, the others as outlines.
+        width: inches.
+
+    Returns:
+        The figure.
+    """
+    figure, (axes,) = style.panels(1, 1, width=width, height=3.1, margin=0)
+    edges = list(np.linspace(0, 1, 41 if width > 5 else 21))
+    filled: dict[str, Any] = dict(histtype="stepfilled", color=style.BLUE, alpha=0.75)
+    outline: dict[str, Any] = dict(histtype="step", color=style.VERMILION, lw=1.6)
+    for number, (name, values) in enumerate(overlaps.items()):
+        label = f"{name}, mean {np.mean(values):.3f}"
+        look = outline if number else filled
+        axes.hist(np.clip(values, 0, 1), bins=edges, label=label, **look)
+    style.finish(axes, "IoU of the found box with the true one", "Test pictures")
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    style.legend(figure, style.lines_of(axes))
+    return figure

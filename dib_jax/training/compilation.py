@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Phase
+from dib_jax.algorithms import Batch, Network, Phase, State
 from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
 from dib_jax.training.devices import by_sample, put, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.storage import Stored, chain, passed
+from dib_jax.training.storage import Stored, as_stored, chain, passed
 
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
 _CHUNK_BYTES = 2**26
@@ -45,13 +45,13 @@ def one_step(
     experiment: Experiment,
     index: int,
     stored: Stored,
-    state: Any,
-    network: Any,
+    state: State,
+    network: Network,
     common: Any,
     leaves: dict[str, Any],
     key: jax.Array,
     step: jax.Array,
-) -> tuple[Any, Any]:
+) -> tuple[State, Any]:
     """One step of a phase, from rows of a split to the new state and its terms.
 
     Args:
@@ -66,12 +66,11 @@ def one_step(
         step: updates that the phase has made.
 
     Returns:
-        The new state, and the terms of each of the phase's exits, in their order:
-        numbers of stages in the program would be as many programs for stages that are
-        alike.
+        The new state, and the terms of each of the phase's exits, in their order. In a
+        program their numbers would tell stages apart that are alike.
 
     Raises:
-        ValueError: the phase has terms for other exits than its own.
+        ValueError: the step has terms for other exits than the phase's.
     """
     phase = experiment.phases[index]
     samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
@@ -122,7 +121,7 @@ def batch_size(experiment: Experiment, stored: Stored) -> int:
         experiment: the experiment.
         stored: the training split as the phase reads it.
     """
-    return min(experiment.batch_size, stored.count)
+    return min(experiment.batch_size, stored.length)
 
 
 class Epoch(NamedTuple):
@@ -135,14 +134,14 @@ class Epoch(NamedTuple):
         seconds: that compilation took.
     """
 
-    run: Callable[[Any, Any, Stored, int], tuple[Any, Any]]
+    run: Callable[[State, Network, Stored, int], tuple[State, Any]]
     steps: int
     figures: dict[str, int | None]
     seconds: float
 
 
 def compile_epoch(
-    experiment: Experiment, index: int, state: Any, network: Any, stored: Stored
+    experiment: Experiment, index: int, state: State, network: Network, stored: Stored
 ) -> Epoch:
     """Compile the epoch of a phase.
 
@@ -159,16 +158,72 @@ def compile_epoch(
     whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     exits = experiment.phases[index].exits
     keys = put(keys_of(experiment, experiment.phases[index]), whole)
-    steps = stored.count // size
+    steps = stored.length // size
     step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
     chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
+    lowered_step = lower_step(experiment, index, stored, state, network)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        compiled_step = beside.submit(lowered_step.compile)
+        compiled = {
+            count: _lower_steps(
+                experiment, index, stored, state, network, count
+            ).compile()
+            for count in {chunk, steps % chunk or chunk}
+        }
+        figures = compiler_figures(compiled_step.result())
+    rows_of = jax.jit(
+        functools.partial(
+            epoch_rows, samples=stored.length, batch_size=size, copies=stored.copies
+        ),
+        out_shardings=whole,
+    )
+
+    def run(
+        state: State, network: Network, stored: Stored, made: int
+    ) -> tuple[State, Any]:
+        recorded: list[Any] = []
+        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
+        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
+        for first, sent in zip(range(0, steps, chunk), read, strict=True):
+            # One chunk at work and one that waits: the device need not hold them all.
+            jax.block_until_ready(recorded[-2:-1])
+            some = put(rows[first : first + chunk], whole)
+            sent = put(sent, by_sample(experiment.mesh, size, axis=1))
+            number = put(np.int32(made + first), whole)
+            state, terms = compiled[len(some)](
+                state, network, stored.common, stored.on_device, some, sent,
+                keys.step, number,
+            )  # fmt: skip
+            recorded.append(terms)
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
+        return state, dict(zip(exits, joined, strict=True))
+
+    return Epoch(run, steps, figures, time.monotonic() - start)
+
+
+def _lower_steps(
+    experiment: Experiment,
+    index: int,
+    stored: Stored,
+    state: State,
+    network: Network,
+    count: int,
+) -> jax.stages.Lowered:
+    """So many steps of a phase as a program."""
+    whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     step = functools.partial(one_step, experiment, index, stored)
 
     def run_steps(
-        state: Any, network: Any, common: Any, data: Any, rows: Any, sent: Any,
-        key: jax.Array, first: jax.Array,
-    ) -> Any:  # fmt: skip
-        def body(state: Any, now: tuple[jax.Array, Any, jax.Array]) -> Any:
+        state: State,
+        network: Network,
+        common: Any,
+        data: Any,
+        rows: jax.Array,
+        sent: Any,
+        key: jax.Array,
+        first: jax.Array,
+    ) -> tuple[State, Any]:
+        def body(state: State, now: tuple[jax.Array, Any, jax.Array]) -> Any:
             rows, sent, number = now
             leaves = {name: leaf[rows] for name, leaf in data.items()} | sent
             return step(state, network, common, leaves, key, number)
@@ -176,60 +231,56 @@ def compile_epoch(
         numbers = first + jnp.arange(len(rows), dtype=jnp.int32)
         return jax.lax.scan(body, state, (rows, sent, numbers))
 
-    zero = put(np.int32(0), whole)
-    jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=whole)
-    lowered = lower_step(experiment, index, stored, state, network)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        compiled_step = beside.submit(lowered.compile)
-        compiled = {
-            count: jit(run_steps)
-            .lower(
-                state, network, stored.common, stored.on_device,
-                jax.ShapeDtypeStruct((count, size), jnp.int32, sharding=whole),
-                _like(experiment, stored.on_host, count, size), keys.step, zero,
-            )
-            .compile()
-            for count in {chunk, steps % chunk or chunk}
-        }  # fmt: skip
-        figures = compiler_figures(compiled_step.result())
-    rows_of = jax.jit(
-        functools.partial(
-            epoch_rows, samples=stored.count, batch_size=size, copies=stored.copies
-        ),
-        out_shardings=whole,
+    return jax.jit(run_steps, donate_argnums=0, out_shardings=whole).lower(
+        state,
+        network,
+        stored.common,
+        stored.on_device,
+        jax.ShapeDtypeStruct((count, size), jnp.int32, sharding=whole),
+        _like(experiment, stored.on_host, count, size),
+        put(keys_of(experiment, experiment.phases[index]).step, whole),
+        put(np.int32(0), whole),
     )
 
-    def run(state: Any, network: Any, stored: Stored, made: int) -> tuple[Any, Any]:
-        terms: list[Any] = []
-        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
-        read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
-        for first, sent in zip(range(0, steps, chunk), read, strict=True):
-            # One chunk at work and one that waits: the device need not hold them all.
-            jax.block_until_ready(terms[-2:-1])
-            some = put(rows[first : first + chunk], whole)
-            state, recorded = compiled[len(some)](
-                state, network, stored.common, stored.on_device, some,
-                put(sent, by_sample(experiment.mesh, axis=1)), keys.step,
-                put(np.int32(made + first), whole),
-            )  # fmt: skip
-            terms.append(recorded)
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *terms)
-        return state, dict(zip(exits, joined, strict=True))
 
-    return Epoch(run, steps, figures, time.monotonic() - start)
+def outline(
+    experiment: Experiment, index: int, *, given: bool = True
+) -> tuple[Stored, State, Network]:
+    """What a phase's step is compiled from, as shapes: nothing is computed.
+
+    Args:
+        experiment: the experiment; an algorithm's `enter` is left out.
+        index: number of the phase.
+        given: whether what frozen parts make of samples is kept, or else computed.
+
+    Returns:
+        The training split, the phase's state and the network before it.
+    """
+
+    def made(key: jax.Array, example: Batch) -> tuple[State, Network, Any]:
+        network = experiment.algorithm.network
+        for phase in experiment.phases[:index]:
+            network = phase.read(phase.init(key, network, example), network)
+        state = experiment.phases[index].init(key, network, example)
+        before = passed(chain(experiment, index), network, example).given
+        return state, network, before if given else None
+
+    state, network, before = jax.eval_shape(made, experiment.key, experiment.example())
+    samples = experiment.dataset.train
+    return as_stored(samples, before, dict(experiment.common)), state, network
 
 
 def lower_step(
-    experiment: Experiment, index: int, stored: Stored, state: Any, network: Any
+    experiment: Experiment, index: int, stored: Stored, state: State, network: Network
 ) -> jax.stages.Lowered:
     """One step of a phase as a program, for the compiler's figures.
 
     Args:
         experiment: the experiment.
         index: number of the phase.
-        stored: the training split.
-        state: of the phase, or the shapes of its arrays.
-        network: what is trained before, or the shapes of its arrays.
+        stored: the training split, as of `outline` or as it is read.
+        state: of the phase, likewise.
+        network: what is trained before, likewise.
     """
     whole = replicated(experiment.mesh)
     batch = _like(experiment, stored.leaves, batch_size(experiment, stored))
@@ -241,7 +292,7 @@ def lower_step(
 
 
 def _like(experiment: Experiment, leaves: dict[str, Any], *shape: int) -> Any:
-    sharding = by_sample(experiment.mesh, axis=len(shape) - 1)
+    sharding = by_sample(experiment.mesh, shape[-1], axis=len(shape) - 1)
     return {
         name: jax.ShapeDtypeStruct(
             (*shape, *leaf.shape[1:]), leaf.dtype, sharding=sharding

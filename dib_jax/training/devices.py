@@ -103,13 +103,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_sample(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+def by_sample(mesh: Mesh, count: int, *, axis: int = 0) -> NamedSharding:
     """The sharding of arrays whose samples are split over the devices.
 
     Args:
         mesh: the devices.
+        count: of the samples. What cannot be split evenly lies whole on every device.
         axis: of the samples.
     """
+    if count % mesh.devices.size:
+        return replicated(mesh)
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
 
 
@@ -120,13 +123,12 @@ def split_evenly(mesh: Mesh, tree: Any) -> Any:
         mesh: the devices.
         tree: arrays (n, …).
     """
-    # On one device there is nothing to split, and no trace of it in the program. What
-    # cannot be split evenly, some samples to predict, is done whole by every device.
-    count = mesh.devices.size
-    sizes = {len(leaf) for leaf in jax.tree.leaves(tree)}
-    if count == 1 or any(size % count for size in sizes):
+    # On one device there is nothing to split, and no trace of it in the program.
+    leaves = jax.tree.leaves(tree)
+    if mesh.devices.size == 1 or not leaves:
         return tree
-    return jax.lax.with_sharding_constraint(tree, by_sample(mesh))
+    sharding = by_sample(mesh, len(leaves[0]))
+    return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:

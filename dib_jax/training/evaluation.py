@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Data, Phase, in_batches
+from dib_jax.algorithms import Batch, Data, Network, Phase, in_batches
 from dib_jax.data import Split
 from dib_jax.data.stream import stream
 from dib_jax.tasks import Task
@@ -37,7 +37,7 @@ def place(experiment: Experiment, split: Split) -> Data:
 
 
 def predictor(
-    experiment: Experiment, function: Callable[[Any, Batch], Outputs]
+    experiment: Experiment, function: Callable[[Network, Batch], Outputs]
 ) -> Predictor:
     """A function of batches, compiled for whole splits.
 
@@ -51,7 +51,7 @@ def predictor(
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
-    def run(network: Any, common: Any, samples: Any, given: Any) -> Outputs:
+    def run(network: Network, common: Any, samples: Any, given: Any) -> Outputs:
         def outputs(batch: Batch) -> Outputs:
             inputs, before = split_evenly(experiment.mesh, (batch.inputs, batch.given))
             return function(network, batch._replace(inputs=inputs, given=before))
@@ -59,7 +59,9 @@ def predictor(
         data = Data(samples, common, experiment.prepare_inputs)
         return in_batches(outputs, data, given=given, size=_BATCH)
 
-    def outputs(network: Any, common: Any, samples: Any, given: Any = None) -> Outputs:
+    def outputs(
+        network: Network, common: Any, samples: Any, given: Any = None
+    ) -> Outputs:
         leaves, tree = jax.tree.flatten((samples, given))
         count = len(leaves[0])
         on_device = all(isinstance(leaf, jax.Array) for leaf in leaves)
@@ -71,12 +73,16 @@ def predictor(
         host = {str(i): x for i, x in enumerate(leaves) if not isinstance(x, jax.Array)}
         parts = []
         for rows, sent in zip(order, stream(host, order, steps=1), strict=True):
-            batch = tree.unflatten(
+            batch = [
                 sent[str(i)][0] if str(i) in host else leaf[rows]
                 for i, leaf in enumerate(leaves)
-            )
+            ]
             # Waited for: the device need not hold the samples of all of them.
-            parts.append(jax.block_until_ready(run(network, common, *batch)))
+            parts.append(
+                jax.block_until_ready(
+                    run(network, common, *jax.tree.unflatten(tree, batch))
+                )
+            )
         joined = zip(*parts, strict=True)
         return tuple(jnp.concatenate(part)[:count] for part in joined)
 
@@ -99,7 +105,7 @@ def contents(experiment: Experiment, samples: Mapping[str, Any]) -> dict[str, An
 
 def phase_outputs(
     experiment: Experiment, index: int
-) -> Callable[[Any, Batch], Outputs]:
+) -> Callable[[Network, Batch], Outputs]:
     """(network, batch) → the outputs of the exits that a phase trains.
 
     Args:
@@ -109,7 +115,7 @@ def phase_outputs(
     phase: Phase = experiment.phases[index]
     functions = chain(experiment, index)
 
-    def outputs(network: Any, batch: Batch) -> Outputs:
+    def outputs(network: Network, batch: Batch) -> Outputs:
         if phase.outputs is None:
             batch = batch._replace(given=None)
             return experiment.algorithm.predict(network, batch)[-len(phase.exits) :]
@@ -120,7 +126,7 @@ def phase_outputs(
     return outputs
 
 
-def outputs_of(experiment: Experiment, network: Any, samples: Any) -> jax.Array:
+def outputs_of(experiment: Experiment, network: Network, samples: Any) -> jax.Array:
     """What the last exit gives for samples.
 
     Args:
@@ -132,7 +138,7 @@ def outputs_of(experiment: Experiment, network: Any, samples: Any) -> jax.Array:
         (n, …).
     """
 
-    def last(network: Any, batch: Batch) -> Outputs:
+    def last(network: Network, batch: Batch) -> Outputs:
         return experiment.algorithm.predict(network, batch)[-1:]
 
     data = place(experiment, contents(experiment, samples))
@@ -140,7 +146,7 @@ def outputs_of(experiment: Experiment, network: Any, samples: Any) -> jax.Array:
 
 
 def evaluate(
-    experiment: Experiment, network: Any
+    experiment: Experiment, network: Network
 ) -> tuple[list[dict[str, float]], np.ndarray, dict[str, float] | None]:
     """Metrics of every exit on the test split, alone and all together.
 
@@ -166,7 +172,7 @@ def evaluate(
 def validate(
     experiment: Experiment,
     predict: Predictor,
-    network: Any,
+    network: Network,
     stored: Stored,
 ) -> list[dict[str, float]]:
     """Metrics of each exit of a phase on the validation split; [] for an empty one.
@@ -177,7 +183,7 @@ def validate(
         network: as far as it is trained.
         stored: the validation split.
     """
-    if not stored.count:
+    if not stored.length:
         return []
     samples, given = stored.samples, stored.given
     outputs = predict(network, stored.common, contents(experiment, samples), given)

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dib_jax import checkpoints
+from dib_jax.algorithms import Network
 from dib_jax.training.devices import from_first, is_first
 from dib_jax.training.evaluation import evaluate
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.position import Network, resume
+from dib_jax.training.position import resume
 from dib_jax.training.progress import Progress
 from dib_jax.training.workdir import read_results
 

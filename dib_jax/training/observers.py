@@ -3,10 +3,11 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
+from dib_jax.algorithms import Network, State
 from dib_jax.training.devices import from_first, is_first, together
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import Position, initial_state
@@ -25,14 +26,14 @@ class Moment(NamedTuple):
 
     epoch: int
     trained: tuple[int, ...]
-    network: Any
+    network: Network
 
 
 # Shown every moment from the untrained network to the last epoch, in order. Where a run
 # goes on, those since the last checkpoint are shown once more, to the same bits.
 Observer = Callable[[Moment], None]
 # (position, network, how many phases it holds) → seconds that the observer took.
-Show = Callable[[Position, Any, int], float]
+Show = Callable[[Position, Network, int], float]
 
 
 def showing(
@@ -53,7 +54,7 @@ def showing(
     observe = together(lambda: observer(experiment) if is_first() else None)
 
     @functools.cache
-    def untrained() -> tuple[list[Any], int]:
+    def untrained() -> tuple[list[State], int]:
         """The initial state of every phase, and how many features there are."""
         states, network = [], experiment.algorithm.network
         for phase in experiment.phases:
@@ -63,7 +64,7 @@ def showing(
         features = jax.eval_shape(experiment.algorithm.features, network, example)
         return states, len(features)
 
-    def look(position: Position, network: Any, begun: int) -> None:
+    def look(position: Position, network: Network, begun: int) -> None:
         states, count = untrained()
         for phase, state in list(zip(experiment.phases, states, strict=True))[begun:]:
             network = phase.read(state, network)
@@ -74,7 +75,7 @@ def showing(
                 trained[number] += epochs
         observe(Moment(sum(done), tuple(trained), jax.device_get(network)))
 
-    def show(position: Position, network: Any, begun: int) -> float:
+    def show(position: Position, network: Network, begun: int) -> float:
         start = time.monotonic()
         from_first(lambda: look(position, network, begun))
         return time.monotonic() - start

@@ -9,14 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax import checkpoints
-from dib_jax.algorithms import Batch, Phase
+from dib_jax.algorithms import Batch, Network, Phase, State
 from dib_jax.training.devices import arrays_from_first, from_first, is_first, together
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.progress import Progress
 from dib_jax.training.workdir import finished
-
-# Any pytree of arrays, as the algorithm has it.
-Network = Any
 
 
 class Training(NamedTuple):
@@ -28,7 +25,7 @@ class Training(NamedTuple):
             `learnt` lists it.
     """
 
-    state: Any
+    state: State
     best: list[jax.Array]
 
 
@@ -56,7 +53,7 @@ class Position(NamedTuple):
     entries: tuple[dict[str, Any], ...] = ()
 
 
-def learnt(phase: Phase, state: Any, network: Network) -> list[jax.Array]:
+def learnt(phase: Phase, state: State, network: Network) -> list[jax.Array]:
     """The arrays of a network that a phase has brought into it.
 
     Args:
@@ -69,7 +66,9 @@ def learnt(phase: Phase, state: Any, network: Network) -> list[jax.Array]:
     return [leaf for leaf in whole if id(leaf) not in before]
 
 
-def with_learnt(phase: Phase, state: Any, network: Network, arrays: list[Any]) -> Any:
+def with_learnt(
+    phase: Phase, state: State, network: Network, arrays: list[Any]
+) -> Network:
     """The network after a phase, with arrays as `learnt` lists them.
 
     Args:
@@ -81,10 +80,12 @@ def with_learnt(phase: Phase, state: Any, network: Network, arrays: list[Any]) -
     before = {id(leaf) for leaf in jax.tree.leaves(network)}
     leaves, tree = jax.tree.flatten(phase.read(state, network))
     new = iter(arrays)
-    return tree.unflatten(leaf if id(leaf) in before else next(new) for leaf in leaves)
+    return jax.tree.unflatten(
+        tree, [leaf if id(leaf) in before else next(new) for leaf in leaves]
+    )
 
 
-def initial_state(experiment: Experiment, phase: Phase, network: Network) -> Any:
+def initial_state(experiment: Experiment, phase: Phase, network: Network) -> State:
     """The state of a phase before its first step.
 
     Args:

@@ -47,7 +47,6 @@ def results_of(
         "dataset_description": dataset.description,
         "metric": task.metric,
         "measures": {name: m._asdict() for name, m in task.measures.items()},
-        "loss_unit": task.loss_unit,
         "duplicates": count_duplicates(dataset),
         "test": entries[-1]["test"],
         "validation": entries[-1]["validation"],

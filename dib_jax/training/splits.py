@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax
 
-from dib_jax.algorithms import Data
+from dib_jax.algorithms import Data, Network
 from dib_jax.training.compilation import keys_of
 from dib_jax.training.evaluation import place
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.position import Network, Position
+from dib_jax.training.position import Position
 from dib_jax.training.records import LABEL
 from dib_jax.training.storage import Stored, store
 

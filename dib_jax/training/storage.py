@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Data
+from dib_jax.algorithms import Batch, Data, Network
 from dib_jax.training.devices import from_first, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.records import LABEL
@@ -27,7 +27,7 @@ PLACES = ("device", "host", "file")
 # Of the room that a place has, the share that is taken.
 _SHARE = 0.5
 
-Given = Callable[[Any, Batch], Any]
+Given = Callable[[Network, Batch], Any]
 
 
 class Stored(NamedTuple):
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
     done: int = 0
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """Samples of one copy."""
         return len(next(iter(self.leaves.values()))) // self.copies
 
@@ -86,7 +86,14 @@ class Stored(NamedTuple):
         return self.joined(self.leaves)[1]
 
 
-def _stored(samples: Any, given: Any, common: Any) -> Stored:
+def as_stored(samples: Any, given: Any, common: Any) -> Stored:
+    """A split as it is.
+
+    Args:
+        samples: arrays of one length n.
+        given: what frozen parts made of them, (n, …); None for nothing.
+        common: what all samples share.
+    """
     leaves, tree = jax.tree.flatten((samples, given))
     return Stored({str(i): leaf for i, leaf in enumerate(leaves)}, tree, common)
 
@@ -102,7 +109,7 @@ def chain(experiment: Experiment, phase: int, *, done: int = 0) -> list[Given]:
     return [p.given for p in experiment.phases[done : phase + 1] if p.given]
 
 
-def passed(functions: list[Given], network: Any, batch: Batch) -> Batch:
+def passed(functions: list[Given], network: Network, batch: Batch) -> Batch:
     """A batch with what frozen parts make of it.
 
     Args:
@@ -118,7 +125,7 @@ def passed(functions: list[Given], network: Any, batch: Batch) -> Batch:
 def store(
     experiment: Experiment,
     phase: int,
-    network: Any,
+    network: Network,
     data: Data,
     *,
     augment: Callable[[jax.Array, Any], Any] | None,
@@ -147,35 +154,78 @@ def store(
     Raises:
         OSError: the disk has no room for the files that `place` asks for.
     """
-    done = previous.done if previous and not augment else 0
-    # What a phase has selected is for itself: no other one goes on from it.
-    if done and (experiment.phases[phase].enter or experiment.phases[done - 1].enter):
-        done = 0
-    if previous and not done:
+    # What a phase augments or selects is for itself: no other one goes on from it.
+    goes_on = bool(previous and previous.done) and augment is None
+    if previous and goes_on:
+        both = (experiment.phases[phase], experiment.phases[previous.done - 1])
+        goes_on = not any(one.enter for one in both)
+    if previous and not goes_on:
         _forget(previous, folder)
         previous = None
-    plain = _stored(data.samples, None, data.common)
+    plain = as_stored(data.samples, None, data.common)
     if not chain(experiment, phase) or not len(data):
         return plain
-    if previous and not chain(experiment, phase, done=done):
+    if previous and not chain(experiment, phase, done=previous.done):
         return previous._replace(line="")
-    exits = experiment.phases[phase].exits
-    about = f"{LABEL} {exits[-1]}: the output of what is frozen before it is"
-    if place == "none":
-        return plain._replace(
-            line=f"{about} computed at every step, as cache.place says"
-        )
+    label = f"{LABEL} {experiment.phases[phase].exits[-1]}"
+    about = f"{label}: the output of what is frozen before it is"
     copies = experiment.cache.copies if augment else 1
-    if not copies:
-        return plain._replace(
-            line=f"{about} computed at every step, for augmentation changes it"
-        )
+    if place == "none":
+        why = "as cache.place says"
+    elif not copies:
+        why = "for augmentation changes it"
+    else:
+        recipe = _Recipe(experiment, phase, network, augment)
+        return _filled(recipe, plain, previous, copies, place, folder, key, about)
+    return plain._replace(line=f"{about} computed at every step, {why}")
+
+
+class _Recipe(NamedTuple):
+    """How it is computed what is kept: by which phase's frozen parts, of what."""
+
+    experiment: Experiment
+    phase: int
+    network: Network
+    augment: Callable[[jax.Array, Any], Any] | None
+
+    def maker(self, source: Stored) -> Callable[[dict[str, Any], jax.Array], Any]:
+        """(leaves of some samples of a source, key) → what is kept of them.
+
+        That is what frozen parts make of them, and with augmentation the samples too.
+        """
+        experiment = self.experiment
+        functions = chain(experiment, self.phase, done=source.done)
+        change = jax.jit(self.augment) if self.augment else None
+        prepare = jax.jit(experiment.prepare_inputs)
+        split = jax.jit(functools.partial(split_evenly, experiment.mesh))
+        gather = jax.jit(lambda tree: tree, out_shardings=replicated(experiment.mesh))
+
+        def make(leaves: dict[str, Any], key: jax.Array) -> Any:
+            samples, given = split(source.joined(leaves))
+            samples = change(key, samples) if change else samples
+            batch = prepare(samples, source.common)._replace(given=given)
+            given = passed(functions, self.network, batch).given
+            return gather((samples, given) if change else given)
+
+        return make
+
+
+def _filled(
+    recipe: _Recipe,
+    plain: Stored,
+    previous: Stored | None,
+    copies: int,
+    place: str,
+    folder: pathlib.Path,
+    key: jax.Array,
+    about: str,
+) -> Stored:
+    """The split with what is kept of it, where there is room for that."""
+    size = min(recipe.experiment.batch_size, plain.length)
     source = previous or plain
-    make = _maker(experiment, phase, network, source, augment, done)
-    size = min(experiment.batch_size, len(data))
     shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((copies * len(data), *x.shape[1:]), x.dtype),
-        jax.eval_shape(make, _rows(source.leaves, 0, size), key),
+        lambda x: jax.ShapeDtypeStruct((copies * plain.length, *x.shape[1:]), x.dtype),
+        jax.eval_shape(recipe.maker(source), _rows(source.leaves, 0, size), key),
     )
     chosen = _choose(place, shapes, folder, previous)
     if not chosen.place:
@@ -183,52 +233,19 @@ def store(
         return plain._replace(line=f"{about} computed at every step: {chosen.why}")
     if previous and not chosen.beside:
         _forget(previous, folder)
-        source, done, previous = plain, 0, None
-        make = _maker(experiment, phase, network, source, augment, done)
-    arrays = _fill(
-        make,
-        source.leaves,
-        _room_for(chosen.place, shapes, folder / str(phase + 1), experiment.mesh),
-        size,
-        copies,
-        key,
-    )
-    _forget(previous, folder)
+        source = plain
     line = f"{about} cached, place: {chosen.place}, {chosen.why}"
-    if done:
-        line += f", made from that of {LABEL} {experiment.phases[done - 1].exits[-1]}"
-    samples, given = arrays if augment else (data.samples, arrays)
-    return _stored(samples, given, data.common)._replace(
-        copies=copies, line=line, place=chosen.place, done=phase + 1
+    if source.done:
+        before = recipe.experiment.phases[source.done - 1].exits[-1]
+        line += f", made from that of {LABEL} {before}"
+    files = folder / str(recipe.phase + 1)
+    arrays = _room_for(chosen.place, shapes, files, recipe.experiment.mesh)
+    arrays = _fill(recipe.maker(source), source.leaves, arrays, size, copies, key)
+    _forget(previous, folder)
+    samples, given = arrays if recipe.augment else (plain.samples, arrays)
+    return as_stored(samples, given, plain.common)._replace(
+        copies=copies, line=line, place=chosen.place, done=recipe.phase + 1
     )
-
-
-def _maker(
-    experiment: Experiment,
-    phase: int,
-    network: Any,
-    source: Stored,
-    augment: Callable[[jax.Array, Any], Any] | None,
-    done: int,
-) -> Callable[[dict[str, Any], jax.Array], Any]:
-    """(leaves of some samples, key) → what is kept of them.
-
-    That is what frozen parts make of them, and with augmentation the samples too.
-    """
-    functions = chain(experiment, phase, done=done)
-    change = jax.jit(augment) if augment else None
-    prepare = jax.jit(experiment.prepare_inputs)
-    split = jax.jit(functools.partial(split_evenly, experiment.mesh))
-    gather = jax.jit(lambda tree: tree, out_shardings=replicated(experiment.mesh))
-
-    def make(leaves: dict[str, Any], key: jax.Array) -> Any:
-        samples, given = split(source.joined(leaves))
-        samples = change(key, samples) if change else samples
-        batch = prepare(samples, source.common)._replace(given=given)
-        given = passed(functions, network, batch).given
-        return gather((samples, given) if change else given)
-
-    return make
 
 
 class _Choice(NamedTuple):

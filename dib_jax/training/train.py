@@ -12,21 +12,14 @@ from typing import BinaryIO, NamedTuple
 
 import threadpoolctl
 
-from dib_jax.algorithms import Phase
+from dib_jax.algorithms import Network, Phase
+from dib_jax.training import evaluation
 from dib_jax.training.compilation import Epoch, compile_epoch
 from dib_jax.training.devices import from_first, is_first, put, replicated, together
-from dib_jax.training.evaluation import (
-    Predictor,
-    evaluate,
-    phase_outputs,
-    predictor,
-    validate,
-)
 from dib_jax.training.experiment import Experiment, check
 from dib_jax.training.finished import Trained
 from dib_jax.training.observers import Observer, Show, showing
 from dib_jax.training.position import (
-    Network,
     Position,
     Training,
     begin,
@@ -114,7 +107,7 @@ def train(
             )
             training = None
         shutil.rmtree(both.folder, ignore_errors=True)
-    test, outputs, ensemble = evaluate(experiment, network)
+    test, outputs, ensemble = evaluation.evaluate(experiment, network)
     results = results_of(experiment, position, test, outputs, ensemble)
     from_first(lambda: write_json(workdir / "results.json", results))
     return Trained(experiment, network, results, test, outputs, ensemble)
@@ -135,13 +128,12 @@ def _train_phase(
     training = put(training, replicated(experiment.mesh))
     # What it reads, and its programs.
     splits = read(run.sources, position, network, splits)
-    program = together(
-        lambda: compile_epoch(experiment, index, training.state, network, splits.train)
-    )
-    predict = predictor(experiment, phase_outputs(experiment, index))
-    position = position._replace(
-        compile_seconds=position.compile_seconds + program.seconds
-    )
+    arguments = (experiment, index, training.state, network, splits.train)
+    program = together(lambda: compile_epoch(*arguments))
+    outputs = evaluation.phase_outputs(experiment, index)
+    predict = evaluation.predictor(experiment, outputs)
+    compiled = position.compile_seconds + program.seconds
+    position = position._replace(compile_seconds=compiled)
     # Its epochs.
     saved, cost = time.monotonic(), 0.0
     lines = run.workdir / "metrics.jsonl" if is_first() else pathlib.Path(os.devnull)
@@ -180,7 +172,7 @@ def _epoch(
     training: Training,
     splits: Splits,
     program: Epoch,
-    predict: Predictor,
+    predict: evaluation.Predictor,
 ) -> tuple[Position, Training, _Measured]:
     """One epoch: training, validation, selection."""
     phase, epoch = run.experiment.phases[position.phase], position.epoch + 1
@@ -192,7 +184,7 @@ def _epoch(
         for number in phase.exits
     }
     whole = phase.read(state, network)
-    validated = validate(run.experiment, predict, whole, splits.validation)
+    validated = evaluation.validate(run.experiment, predict, whole, splits.validation)
     for number, values in zip(phase.exits, validated, strict=bool(validated)):
         metrics[number]["validation"] = values
     training = training._replace(state=state)

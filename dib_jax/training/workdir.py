@@ -7,11 +7,12 @@ results.json    written last, so it is there when the run is finished
 checkpoints/    see `dib_jax.checkpoints`
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -41,12 +42,19 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         write_json(workdir / "config.json", config)
 
 
-def check_owner(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def check_owner(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    completed: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda saved: saved,
+) -> None:
     """Refuse a workdir that is not this config's; nothing is written.
 
     Args:
         workdir: a folder, perhaps not made yet.
         config: a complete one, as plain JSON.
+        completed: what an earlier version saved → with the fields that are newer. A
+            ValueError says that it cannot; then it is compared as it is.
 
     Raises:
         ValueError: it belongs to another config, and the message has the fields that
@@ -61,7 +69,9 @@ def check_owner(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
                 "not a run of ours; choose another --workdir"
             )
         return
-    saved = _read_json(workdir / "config.json")
+    saved: Mapping[str, Any] = _read_json(workdir / "config.json")
+    with contextlib.suppress(ValueError):
+        saved = completed(dict(saved))
     there, here = flatten(saved), flatten(config)
     changed = [
         f"{field} is {_shown(there, field)} there and {_shown(here, field)} here"

@@ -1,14 +1,26 @@
 import pathlib
 
 import pytest
-from finished_run import make_predictions, make_workdir
+from finished_run import Trained, make_trained, make_workdir
 
-from dib_jax.analysis.report import Predictions
+from dib_jax.analysis.figures import Rendered
+from dib_jax.tasks.exhibits import Drawing
 
 
 @pytest.fixture(scope="session")
-def predictions() -> Predictions:
-    return make_predictions()
+def trained() -> Trained:
+    return make_trained()
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made up: what a page says besides them is the same."""
+
+    def render(drawing: Drawing) -> Rendered:
+        page = ("image/png", b"wide", b"narrow")
+        return Rendered(drawing, b"png", None, page, 8.3, None)
+
+    monkeypatch.setattr("dib_jax.analysis.figures.render", render)
 
 
 @pytest.fixture

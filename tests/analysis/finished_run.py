@@ -1,13 +1,37 @@
-"""Workdirs as finished runs leave them, without the training."""
+"""Workdirs as finished runs leave them, and stand-ins for an engine's pieces."""
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dib_jax.analysis.report import Predictions
+from dib_jax.tasks import Task
+from dib_jax.tasks.classification import classification
+
+
+class Kind(NamedTuple):
+    name: str
+
+
+class Dataset(NamedTuple):
+    train: dict[str, np.ndarray]
+    validation: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    class_names: tuple[str, ...] = ()
+    kind: Kind = Kind("pictures")
+
+
+class Experiment(NamedTuple):
+    dataset: Dataset
+    task: Task
+
+
+class Trained(NamedTuple):
+    experiment: Experiment
+    outputs: np.ndarray
+
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -23,7 +47,7 @@ CONFIG: dict[str, Any] = {
         "compress": "input",
         "bandwidth": "mean",
     },
-    "schedule": {"name": "sequential", "blocks": 1},
+    "algorithm": {"name": "sequential", "blocks": 1},
     "optimizer": {
         "name": "sgd",
         "learning_rate": 0.05,
@@ -96,10 +120,14 @@ def make_workdir(
         "task": "classification",
         "objective": config["objective"]["name"],
         "head": "linear",
-        "schedule": config["schedule"]["name"],
+        "algorithm": config["algorithm"]["name"],
+        "algorithm_about": "One stage after the other, each frozen before the next.",
         "seed": config["seed"],
         "metric": "accuracy",
-        "loss_unit": "nats",
+        "measures": {
+            "accuracy": {"label": "Accuracy", "unit": "%"},
+            "loss": {"label": "Loss", "unit": "nats"},
+        },
         "duplicates": {"test": 0, "validation": 0},
         "test": entries[-1]["test"],
         "validation": entries[-1]["validation"],
@@ -115,9 +143,25 @@ def make_workdir(
     return folder
 
 
-def make_predictions(
-    *, classes: int = 10, count: int = 360, mistakes: int = 19
-) -> Predictions:
+def trained_on(
+    task: Task,
+    test: dict[str, np.ndarray],
+    outputs: np.ndarray,
+    *,
+    class_names: tuple[str, ...] = (),
+    noun: str = "pictures",
+) -> Trained:
+    dataset = Dataset(test, {}, test, class_names, Kind(noun))
+    return Trained(Experiment(dataset, task), np.asarray(outputs, np.float32))
+
+
+def make_trained(
+    *,
+    classes: int = 10,
+    count: int = 360,
+    mistakes: int = 19,
+    names: tuple[str, ...] = (),
+) -> Trained:
     """Digits (their labels spread over `classes`), of which some are taken wrongly."""
     rng = np.random.default_rng(1)
     digits = load_digits()
@@ -128,7 +172,9 @@ def make_predictions(
     wrong = rng.choice(count, mistakes, replace=False)
     taken = (labels[wrong] + rng.integers(1, min(classes, 5), mistakes)) % classes
     logits[wrong, taken] += 9 + 2 * rng.random(mistakes)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    names = tuple(str(i) if classes == 10 else f"class {i}" for i in range(classes))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return Predictions(images, labels, shares.argmax(1), shares.max(1), names)
+    names = names or tuple(
+        str(i) if classes == 10 else f"class {i}" for i in range(classes)
+    )
+    test = {"images": images, "labels": labels}
+    task = classification(num_classes=classes)
+    return trained_on(task, test, logits, class_names=names)

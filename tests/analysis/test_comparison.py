@@ -10,6 +10,7 @@ from dib_jax.analysis import comparison, figures
 def entry(method, seed, value, *, dataset="digits", stages=(0.5,)):
     results = {
         "metric": "accuracy",
+        "measures": {"accuracy": {"label": "Accuracy", "unit": "%"}},
         "test": {"loss": 1.0, "mean_iou": value / 2, "accuracy": value},
         "validation": {"accuracy": value - 0.01},
         "stages": [{"stage": i, "test": {"accuracy": s}} for i, s in enumerate(stages)],
@@ -117,7 +118,10 @@ def test_figures_are_drawn_for_several_data_sets():
     table = comparison.rows(entries, reference="base")
     for drawn in (
         comparison.methods_figure(table, entries),
-        comparison.stages_figure(table),
+        comparison.stages_figure(table, entries),
     ):
         assert len(drawn.axes) == 2
+        assert drawn.axes[0].get_xlabel() == "Test Accuracy (%)"
+        values = drawn.axes[0].get_lines()[0].get_xdata()
+        assert 40 <= min(values) <= 100  # in per cent
         assert figures.png(drawn).startswith(b"\x89PNG")

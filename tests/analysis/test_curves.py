@@ -7,6 +7,7 @@ import pytest
 
 from dib_jax.analysis import curves, figures
 from dib_jax.analysis.curves import Measured
+from dib_jax.tasks import Measure
 
 RUNS = {
     "none": [Measured((0.5, 0.6), (0.0, 0.0), (5.0, 4.0))],
@@ -59,16 +60,24 @@ def test_the_pull_is_that_of_the_whole_training_of_a_stage(tmp_path):
 def test_a_figure_has_a_panel_for_each_stage(quantity, width):
     points = curves.table(CURVES, RUNS)
     drawn = curves.curves_figure(
-        points, quantity, axis="β", reference=("end_to_end", 0.8), width=width
+        points,
+        quantity,
+        axis="β",
+        measure=Measure("Accuracy", "%"),
+        reference=("end_to_end", 0.8),
+        width=width,
     )
     shown = [axes for axes in drawn.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == ["stage 0", "stage 1"]
     assert shown[-1].get_xlabel() == "β"
     assert shown[0].get_xscale() == "symlog"
+    if quantity == "metric":
+        assert shown[0].get_ylabel() == "Test Accuracy (%)"
+        assert shown[-1].get_lines()[-1].get_ydata()[0] == 80
     assert figures.png(drawn).startswith(b"\x89PNG")
 
 
 def test_what_no_run_has_is_not_drawn():
     points = curves.table({"input": {"more": -1.0}}, RUNS)
     with pytest.raises(ValueError, match="kept"):
-        curves.curves_figure(points, "kept", axis="β")
+        curves.curves_figure(points, "kept", axis="β", measure=Measure("A"))

@@ -3,11 +3,19 @@ import json
 
 import numpy as np
 import pytest
-from finished_run import make_predictions, make_workdir
+from finished_run import make_workdir
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from dib_jax.analysis import figures
+from dib_jax.tasks import Measure, style
+from dib_jax.tasks.answers import confusion_matrix
+from dib_jax.tasks.classification import classification
+from dib_jax.tasks.pictures import viewable
+
+MEASURES = classification(num_classes=10).measures
+ACCURACY = MEASURES["accuracy"]
+METRIC = {"metric": "accuracy", "measures": MEASURES}
 
 
 def rows_of(folder):
@@ -25,28 +33,34 @@ def labels_of(figure):
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 16, 54])
 def test_every_stage_has_a_colour_of_its_own_that_shows_on_white(count):
-    colors = figures.stage_colors(count)
+    colors = style.stage_colors(count)
     assert len(set(colors)) == count
     for color in colors:
         assert np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.8
 
 
 def test_terms_begin_with_the_whole_loss_and_hold_no_metric(rows):
-    names = figures.terms(rows)
+    names = figures.terms(rows, MEASURES)
     assert names == ("loss", "task_loss", "input_information", "sigma")
 
 
 def test_a_loss_that_is_the_task_loss_is_named_once(tmp_path):
     folder = make_workdir(tmp_path / "run", information=False)
-    assert figures.terms(rows_of(folder)) == ("task_loss",)
+    assert figures.terms(rows_of(folder), MEASURES) == ("task_loss",)
 
 
 def test_information_is_in_bits_and_the_task_loss_in_nats():
-    assert figures.term_label("previous_information") == "Previous information (bits)"
-    assert figures.term_label("entropy") == "Entropy (bits)"
-    assert figures.term_label("task_loss", loss_unit="nats") == "Task loss (nats)"
-    assert figures.term_label("task_loss") == "Task loss"  # of a class and a box
-    assert "(" not in figures.term_label("similarity")
+    def label(name, measures=MEASURES):
+        return figures.term_of(name, measures).axis
+
+    assert label("previous_information") == "Previous information (bits)"
+    assert label("entropy") == "Entropy (bits)"
+    assert label("task_loss") == "Task loss (nats)"
+    assert label("task_loss", {}) == "Task loss"  # as of a class and a box
+    assert label("similarity") == "Similarity"
+    assert label("class_loss", {"class_loss": Measure("Loss of it", "nats")}) == (
+        "Loss of it (nats)"
+    )
 
 
 def test_accuracy_after_each_stage_is_drawn_in_per_cent_beside_the_baseline():
@@ -54,7 +68,7 @@ def test_accuracy_after_each_stage_is_drawn_in_per_cent_beside_the_baseline():
         {"stage": 1, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.25}},
         {"stage": 3, "validation": {"accuracy": None}, "test": {"accuracy": 0.75}},
     ]
-    figure = figures.stage_metric(stages, baseline=0.875)
+    figure = figures.stage_metric(stages, "accuracy", ACCURACY, baseline=0.875)
     (axes,) = figure.axes
     drawn = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_array_equal(drawn["test"].get_xdata(), [1, 3])
@@ -66,12 +80,12 @@ def test_accuracy_after_each_stage_is_drawn_in_per_cent_beside_the_baseline():
 
 def test_without_validation_and_baseline_only_the_test_split_is_drawn():
     stages = [{"stage": k, "validation": {}, "test": {"accuracy": 0.5}} for k in (0, 1)]
-    (axes,) = figures.stage_metric(stages).axes
+    (axes,) = figures.stage_metric(stages, "accuracy", ACCURACY).axes
     assert [line.get_label() for line in axes.get_lines()] == ["test"]
 
 
 def test_stages_in_sequence_are_laid_end_to_end_with_a_rule_between(rows):
-    figure = figures.training_curves(rows, loss_unit="nats")
+    figure = figures.training_curves(rows, **METRIC)
     accuracy, loss = figure.axes
     assert (accuracy.get_ylabel(), loss.get_ylabel()) == (
         "Accuracy (%)",
@@ -91,13 +105,13 @@ def test_stages_in_sequence_are_laid_end_to_end_with_a_rule_between(rows):
 
 
 def test_stages_in_parallel_share_one_epoch_axis(rows):
-    accuracy, loss = figures.training_curves(rows, overlapping=True).axes
+    accuracy, loss = figures.training_curves(rows, **METRIC, overlapping=True).axes
     assert {line.get_xdata()[0] for line in accuracy.get_lines()} == {1}
     assert loss.get_xlabel() == "Epoch of every stage"
 
 
 def test_every_term_has_a_labelled_panel(rows):
-    figure = figures.loss_terms(rows, loss_unit="nats")
+    figure = figures.loss_terms(rows, measures=MEASURES)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [
         "Loss, all terms",
@@ -110,14 +124,14 @@ def test_every_term_has_a_labelled_panel(rows):
 
 def test_no_term_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="no line of the train split"):
-        figures.loss_terms([])
+        figures.loss_terms([], measures=MEASURES)
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
 def test_sixteen_stages_of_one_epoch_can_be_drawn_at_phone_width(tmp_path, overlapping):
     folder = make_workdir(tmp_path / "run", stages=tuple(range(16)), epochs=1)
     rows = rows_of(folder)
-    figure = figures.training_curves(rows, overlapping=overlapping, width=3.7)
+    figure = figures.training_curves(rows, **METRIC, overlapping=overlapping, width=3.7)
     figures.svg(figure)
     named = [text.get_text() for text in figure.axes[0].texts]
     assert len(named) < 16  # thinned: there is no room for all
@@ -128,7 +142,7 @@ def test_confusions_are_drawn_for_any_number_of_classes(classes):
     counts = np.eye(classes, dtype=int) * 3
     counts[0, 1] = 1
     names = [f"a class with a $long$ name {k}" for k in range(classes)]
-    figure = figures.confusion_matrix(counts, names, width=3.7)
+    figure = confusion_matrix(counts, names, width=3.7)
     axes, bar = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "True class")
     assert bar.get_ylabel() == "Share of the true class (%)"
@@ -142,7 +156,7 @@ def test_confusions_are_drawn_for_any_number_of_classes(classes):
 
 
 def test_a_class_without_samples_leaves_its_row_empty():
-    axes, _ = figures.confusion_matrix(np.diag([2, 0]), ["a", "b"]).axes
+    axes, _ = confusion_matrix(np.diag([2, 0]), ["a", "b"]).axes
     drawn = np.asarray(axes.collections[0].get_array()).reshape(2, 2)
     np.testing.assert_array_equal(drawn, [[100, 0], [0, 0]])
 
@@ -150,7 +164,7 @@ def test_a_class_without_samples_leaves_its_row_empty():
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_pictures_of_any_number_of_channels_can_be_shown(channels):
     images = np.full((2, 4, 6, channels), 7, np.uint8)
-    assert figures.viewable(images[0]).dtype == np.uint8
+    assert viewable(images[0]).dtype == np.uint8
     figure = figures.picture_grid(images, ["costs $5", "$x_$"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["costs $5", "$x_$"]
     figures.png(figure)
@@ -171,18 +185,14 @@ def test_long_captions_overlap_neither_each_other_nor_the_next_pictures():
 
 def test_shortened_names_of_classes_keep_the_end_in_which_they_differ():
     names = [f"Maximum speed of {number} km/h" for number in range(30, 73)]
-    figure = figures.confusion_matrix(np.eye(43, dtype=int), names)
+    figure = confusion_matrix(np.eye(43, dtype=int), names)
     shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(shown) == len(set(shown)) > 10
 
 
 def test_files_are_what_they_say_and_the_same_each_time():
-    predictions = make_predictions(count=20, mistakes=1)
-    counts = np.diag(np.bincount(predictions.labels, minlength=10))
-    drawn = [
-        figures.svg(figures.confusion_matrix(counts, predictions.class_names))
-        for _ in range(2)
-    ]
+    counts, names = np.diag([3, 4]), ("a", "b")
+    drawn = [figures.svg(confusion_matrix(counts, names)) for _ in range(2)]
     assert drawn[0] == drawn[1]
-    content = figures.png(figures.confusion_matrix(counts, predictions.class_names))
+    content = figures.png(confusion_matrix(counts, names))
     assert Image.open(io.BytesIO(content)).format == "PNG"

@@ -7,17 +7,26 @@ import numpy as np
 import pytest
 
 from dib_jax.analysis import findings
-from dib_jax.analysis.findings import Run, find, groups, read_findings, write_findings
+from dib_jax.analysis.findings import (
+    Probed,
+    find,
+    groups,
+    read_findings,
+    write_findings,
+)
 from dib_jax.analysis.statistics import Order
 
 EPOCHS = np.array([0, 5, 10, 15])
 
 
 def made(
-    *, seed=0, schedule="end_to_end", cka=None, last_input=1.8, violation=0.0, **config
+    *, seed=0, algorithm="end_to_end", cka=None, last_input=1.8, violation=0.0, **config
 ):
     """A run with three stages, four probes, and what a test wants of it."""
     ones = np.ones((4, 3))
+    trained = np.repeat(EPOCHS[:, None], 3, axis=1)
+    if algorithm == "sequential":
+        trained = np.array([[0, 0, 0], [5, 0, 0], [5, 5, 0], [5, 5, 5]])
     if cka is None:  # near the end from epoch 5, 10 and 15 on
         cka = [[0.5, 0.4, 0.3], [0.96, 0.6, 0.5], [0.99, 0.97, 0.6], [1, 1, 1]]
     information = {
@@ -28,6 +37,7 @@ def made(
         "target_entropy": np.array(3.3),
         "input_target": np.array(2.0),
         "sigma": ones,
+        "trained": trained,
         "cka_final": np.array(cka),
         "linear_cka_final": np.array(cka),
         "input_stage": np.linspace(2, last_input, 4)[:, None] * ones,
@@ -42,14 +52,14 @@ def made(
     flat = {
         "seed": seed,
         "workdir": f"w{seed}",
-        "schedule.name": schedule,
+        "algorithm.name": algorithm,
         "objective.name": "dib",
         "dataset.name": "digits",
         "analysis.bandwidth": "mean",
         **config,
     }
     values = {f"train/{name}": value for name, value in information.items()}
-    return Run(pathlib.Path(f"run{seed}"), flat, values, 38.0)
+    return Probed(pathlib.Path(f"run{seed}"), flat, values, 38.0)
 
 
 def said(runs):
@@ -76,8 +86,8 @@ def test_no_order_is_established_where_runs_disagree():
     assert "no order is established, for the interval holds 0" in text
 
 
-def test_the_order_that_a_schedule_imposes_is_called_so():
-    text = said([made(seed=seed, schedule="sequential") for seed in range(2)])
+def test_the_order_that_an_algorithm_imposes_is_called_so():
+    text = said([made(seed=seed, algorithm="sequential") for seed in range(2)])
     assert "one after the other have this order imposed" in text
     assert "imposed" not in said([made(seed=seed) for seed in range(2)])
 
@@ -129,7 +139,9 @@ def changing(change, **options):
 def test_roles_are_told_apart_by_the_change_of_each_stage():
     # By 0 in the mean in all, but differently.
     apart = [changing([1 + 0.1 * s, 0, -1], seed=s) for s in range(3)]
-    alike = [changing([0.1 * s, 0, 0], seed=s, schedule="sequential") for s in range(3)]
+    alike = [
+        changing([0.1 * s, 0, 0], seed=s, algorithm="sequential") for s in range(3)
+    ]
     text = said(apart)
     assert "with X by +1.10, +0.00 and −1.00" in text
     assert ", and rises in stage 0 and falls in stage 2 (intervals over" in text
@@ -142,7 +154,7 @@ def test_roles_are_told_apart_by_the_change_of_each_stage():
     assert y[4] == 0
     # The other way round, it is the other way round; one run claims nothing.
     turned = [
-        [run._replace(config={**run.config, "schedule.name": name}) for run in runs]
+        [run._replace(config={**run.config, "algorithm.name": name}) for run in runs]
         for runs, name in ((apart, "parallel"), (alike, "end_to_end"))
     ]
     assert "less different end to end" in findings.differentiation(turned)[0][0]
@@ -162,7 +174,7 @@ def test_the_cost_is_the_share_of_both_times():
 
 
 def test_runs_are_grouped_by_all_but_their_seed():
-    runs = [made(), made(seed=1), made(schedule="parallel"), made(**{"epochs": 3})]
+    runs = [made(), made(seed=1), made(algorithm="parallel"), made(**{"epochs": 3})]
     assert [len(group) for group in groups(runs)] == [2, 1, 1]
     table = findings.compare(groups(runs))
     assert len(table.rows) == 9

@@ -10,7 +10,14 @@ from sklearn.datasets import load_digits
 
 from dib_jax import information as info
 from dib_jax.analysis import layer_outputs, probe
-from dib_jax.analysis.probes import EPSILON
+from dib_jax.analysis.probes import (
+    EPSILON,
+    Sizes,
+    Target,
+    in_a_row,
+    make_grams,
+    quantities,
+)
 
 ALPHA = 1.01
 
@@ -168,17 +175,19 @@ def test_of_a_linear_gaussian_network_the_order_is_that_of_the_closed_form():
     """
     widths, n = (3, 3, 3, 3), 128
     estimates, truths = [], []
+
+    @jax.jit
+    def measure(x, stages, target):
+        grams = make_grams(x, stages, bandwidth="mean")
+        return quantities(grams, target, alpha=ALPHA, sizes=Sizes())
+
     for index, noise in enumerate((0.1, 0.25, 0.5, 1.0, 2.0)):
         maps = gaussian_chain(jax.random.key(1), widths, (noise,) * 3)
         sources = jax.random.normal(jax.random.key(10 + index), (n, sum(widths)))
-
-        def apply(x, maps=maps, sources=sources):
-            del x  # the first of the sources
-            return [sources @ jnp.asarray(m.T, jnp.float32) for m in maps[1:]]
-
+        stages = [sources @ jnp.asarray(m.T, jnp.float32) for m in maps[1:]]
         x = sources[:, : widths[0]]
         target = info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
-        found = probe(apply, {"images": x, "target_gram": target}, alpha=ALPHA)
+        found = measure(x, stages, Target(target, target, None))
         np.testing.assert_allclose(
             found["stage_target"], found["input_stage"], atol=1e-3
         )
@@ -211,3 +220,10 @@ def test_a_batch_that_cannot_be_probed_is_named(batch, message):
 def test_activations_of_other_samples_are_refused(apply, message):
     with pytest.raises(ValueError, match=message):
         probe(apply, {"images": np.zeros((4, 2)), "labels": [0, 0, 1, 1]})
+
+
+def test_an_input_of_several_arrays_counts_as_all_of_them_in_a_row():
+    x = np.arange(60.0).reshape(6, 5, 2)
+    np.testing.assert_array_equal(in_a_row(x), x)
+    parts = {"a": x[:, :3], "b": x[:, 3:]}
+    np.testing.assert_array_equal(in_a_row(parts), x.reshape(6, -1))

@@ -1,57 +1,47 @@
-"""Probes of a run: what is recorded, and that a killed run leaves the same."""
+"""Probes of a run: what is recorded of moments, whoever makes them."""
 
-import pathlib
-
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from stand_in import experiment, features, moments, vectors
 
-from dib_jax import checkpoints
+from dib_jax.analysis.probes import probe
 from dib_jax.analysis.recording import (
     gather,
     probe_files,
     read_grams,
     read_information,
     recorder,
+    sample_rows,
     stratified_rows,
     unpacked,
     write_information,
 )
-from dib_jax.information import check_bandwidth
-from dib_jax.training import config as configs
-from dib_jax.training import train as engine
-from dib_jax.training.config import complete
-from dib_jax.training.train import load_trained, train
-from experiments.command_line import load_config
+from dib_jax.information import gaussian_gram, label_gram
+from dib_jax.tasks.classification import classification
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
+ANALYSIS = {"every_epochs": 1, "samples": 24, "alpha": 1.01, "bandwidth": "mean"}
 
 
-def small(*, schedule="sequential", **analysis):
-    config = load_config(f"{CONFIG}:quick").config
-    config.model = dict(name="mlp", widths=(8, 6), batch_norm=True)
-    config.objective = dict(name="cross_entropy")
-    config.schedule.name = schedule
-    config.epochs = 2
-    config.analysis.update({"samples": 40, **analysis})
-    return complete(config)
-
-
-def probed(config, workdir):
-    return train(
-        config, workdir, config_name="digits", observer=recorder(workdir, config)
-    )
+def record(workdir, pieces=None, **changes):
+    workdir.mkdir(exist_ok=True)
+    make = recorder(workdir, {"analysis": ANALYSIS | changes})
+    observe = make(pieces or experiment())
+    for moment in moments():
+        observe(moment)
+    return workdir
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("probed") / "first"
-    trained = probed(small(), workdir)
+    workdir = record(tmp_path_factory.mktemp("probed") / "run")
     write_information(workdir)
-    return workdir, trained
+    return workdir
 
 
 def test_information_npz_has_the_keys_and_axes_of_the_design(run):
-    with np.load(run[0] / "information.npz") as file:
+    with np.load(run / "information.npz") as file:
         found = dict(file)
     for split in ("train", "validation"):
         shapes = {
@@ -72,7 +62,7 @@ def test_information_npz_has_the_keys_and_axes_of_the_design(run):
         for name, shape in shapes.items():
             assert found[f"{split}/{name}"].shape == shape, name
             assert np.all(np.isfinite(found[f"{split}/{name}"])), name
-        assert found[f"{split}/samples"] == 40
+        assert found[f"{split}/samples"] == 24
         np.testing.assert_array_equal(found[f"{split}/epoch"], range(5))
         trained = [[0, 0], [1, 0], [2, 0], [2, 1], [2, 2]]
         np.testing.assert_array_equal(found[f"{split}/trained"], trained)
@@ -84,109 +74,118 @@ def test_information_npz_has_the_keys_and_axes_of_the_design(run):
 
 
 def test_a_frozen_stage_tells_the_same_for_ever_and_a_later_one_moves_with_it(run):
-    found = gather(run[0])
-    first, second = found["train/entropy"].T
+    first, second = gather(run)["train/entropy"].T
     assert np.ptp(first[2:]) == 0  # frozen from epoch 2 on
     assert np.ptp(first[:3]) > 0
     # Still at its initial weights, on an input that changes.
     assert np.ptp(second[:3]) > 0
 
 
-def test_the_last_probe_is_of_the_network_that_is_kept(run, tmp_path):
-    workdir, trained = run
-    config = small()
-    seen = []
+def test_what_is_recorded_is_what_a_probe_of_the_same_samples_measures(run):
+    rows = sample_rows(vectors(slice(0, 100)), 24, seed=0)
+    taken = {name: array[rows] for name, array in vectors(slice(0, 100)).items()}
+    batch = {"images": taken["features"] / 16, "labels": taken["labels"]}
 
-    def observer(experiment):
-        return seen.append
+    pieces, network = experiment(), moments()[3].network
 
-    again = train(config, tmp_path / "run", config_name="x", observer=observer)
-    assert [moment.epoch for moment in seen] == [0, 1, 2, 3, 4]
-    for one, other in zip(seen[-1].stages, again.network.stages, strict=True):
-        assert one["params"].keys() == other["params"].keys()
-        np.testing.assert_array_equal(
-            one["params"]["Dense_0"]["kernel"], other["params"]["Dense_0"]["kernel"]
+    def apply(inputs):
+        data = pieces.data({"features": 16 * inputs, "labels": taken["labels"]})
+        return features(network, data.prepare(data.samples, data.common))
+
+    wanted, found = probe(apply, batch, alpha=1.01), gather(run)
+    for name in ("input_stage", "stage_target", "entropy", "sigma", "stage_stage"):
+        np.testing.assert_allclose(
+            found[f"train/{name}"][3], wanted[name], rtol=2e-5, atol=2e-5
         )
-    # Whether it is watched or not, a run trains to the same bits.
-    assert again.results["test"] == trained.results["test"]
-    assert load_trained(workdir).results["test"] == trained.results["test"]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_information(
-    run, tmp_path, monkeypatch
+def test_probes_are_at_every_so_many_epochs_and_at_the_end_of_each_phase(tmp_path):
+    pieces = experiment(epochs=(1, 3))
+    record(tmp_path, pieces, every_epochs=3)
+    assert [int(path.stem) for path in probe_files(tmp_path)] == [0, 1, 3, 4]
+
+
+def test_a_moment_that_is_shown_again_leaves_the_same_and_half_a_file_is_passed_over(
+    run, tmp_path
 ):
-    """Stopped after a probe whose checkpoint was not written, and half a file."""
-    save, workdir = checkpoints.save, tmp_path / "run"
-
-    class Stop(Exception):
-        pass
-
-    def stop_before_the_third(folder, step, tree, metadata):
-        if step == 3:
-            raise Stop
-        save(folder, step, tree, metadata)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "_CHECKPOINT_SHARE", float("inf"))
-        patch.setattr(checkpoints, "save", stop_before_the_third)
-        with pytest.raises(Stop):
-            probed(small(), workdir)
-    assert [int(path.stem) for path in probe_files(workdir)] == [0, 1, 2, 3]
-    probe_files(workdir)[3].write_bytes(b"of another time")
-    (workdir / "probes" / ".00000004.npz.123").write_bytes(b"cut off")
-    probed(small(), workdir)
-    found, wanted = gather(workdir), gather(run[0])
+    record(tmp_path)
+    probe_files(tmp_path)[3].write_bytes(b"of another time")
+    (tmp_path / "probes" / ".00000004.npz.123").write_bytes(b"cut off")
+    record(tmp_path)
+    found, wanted = gather(tmp_path), gather(run)
     assert found.keys() == wanted.keys()
     for name in found.keys() - {"train/seconds", "validation/seconds"}:
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
-@pytest.mark.parametrize("schedule", ["end_to_end", "parallel"])
-def test_all_stages_of_other_schedules_train_at_once(schedule, tmp_path):
-    config = small(schedule=schedule, every_epochs=2)
-    probed(config, tmp_path / "run")
-    found = gather(tmp_path / "run")
-    np.testing.assert_array_equal(found["train/trained"], [[0, 0], [2, 2]])
-    assert np.all(found["train/cka_final"][0] < 0.9999)
-
-
 def test_without_a_validation_split_there_are_probes_of_the_other(tmp_path):
-    config = small(schedule="end_to_end", every_epochs=2)
-    config.dataset.val_fraction = 0.0
-    config.dataset.placement = "stream"
-    probed(config, tmp_path / "run")
-    found = gather(tmp_path / "run")
-    assert {name.partition("/")[0] for name in found} == {"train"}
+    record(tmp_path, experiment(validation=0), every_epochs=4)
+    assert {name.partition("/")[0] for name in gather(tmp_path)} == {"train"}
+
+
+def test_a_split_of_one_sample_cannot_be_probed(tmp_path):
+    make = recorder(tmp_path, {"analysis": ANALYSIS})
+    with pytest.raises(ValueError, match=r"analysis.samples: .* only 1 sample"):
+        make(experiment(validation=1))
+
+
+def test_a_task_without_classes_is_probed_by_its_target_gram(tmp_path):
+    def gram(targets):
+        return gaussian_gram(targets, sigma=1.0)
+
+    task = classification(num_classes=10)._replace(
+        targets=lambda batch: batch["features"][:, :2], target_gram=gram
+    )
+    record(tmp_path, experiment(task=task), every_epochs=4)
+    target, _ = read_grams(probe_files(tmp_path)[-1], "train")
+    split = vectors(slice(0, 100))
+    wanted = gram(jnp.asarray(split["features"][sample_rows(split, 24, seed=0), :2]))
+    np.testing.assert_allclose(target, wanted, atol=1e-6)
+    assert np.all(np.isfinite(gather(tmp_path)["train/stage_target"]))
 
 
 @pytest.mark.parametrize("off", [{"every_epochs": 0}, {"samples": 0}])
 def test_probes_can_be_switched_off(off, tmp_path):
-    assert recorder(tmp_path, small(**off)) is None
+    assert recorder(tmp_path, {"analysis": ANALYSIS | off}) is None
     assert write_information(tmp_path) is None
     with pytest.raises(ValueError, match="has no probes; a run has them with"):
         read_information(tmp_path)
 
 
 def test_information_is_read_also_where_the_probes_are_gone(run, tmp_path):
-    (tmp_path / "information.npz").write_bytes(
-        (run[0] / "information.npz").read_bytes()
-    )
-    assert read_information(tmp_path).keys() == gather(run[0]).keys()
+    content = (run / "information.npz").read_bytes()
+    (tmp_path / "information.npz").write_bytes(content)
+    assert read_information(tmp_path).keys() == gather(run).keys()
 
 
 def test_a_damaged_probe_is_named(run, tmp_path):
     (tmp_path / "probes").mkdir()
-    whole = probe_files(run[0])[0].read_bytes()
+    whole = probe_files(run)[0].read_bytes()
     (tmp_path / "probes" / "00000000.npz").write_bytes(whole[:-400])
     with pytest.raises(ValueError, match=r"00000000\.npz is damaged"):
         gather(tmp_path)
 
 
-def test_the_grams_of_a_probe_are_kept(run):
-    target, nodes = read_grams(probe_files(run[0])[-1], "validation")
-    assert nodes.shape == (3, 40, 40)
+def test_the_grams_of_a_probe_are_there(run):
+    target, nodes = read_grams(probe_files(run)[-1], "validation")
+    assert nodes.shape == (3, 24, 24)
     np.testing.assert_allclose(np.trace(nodes, axis1=1, axis2=2), 1, rtol=1e-5)
-    assert set(np.unique(target * 40)) == {0, 1}
+    split = vectors(slice(100, 160))
+    labels = split["labels"][sample_rows(split, 24, seed=0)]
+    np.testing.assert_allclose(target, label_gram(jnp.asarray(labels)))
+
+
+def test_both_splits_and_all_moments_are_one_program(tmp_path):
+    traces = []
+
+    def counted(network, batch):
+        traces.append(jax.tree.leaves(network)[0].shape)
+        return features(network, batch)
+
+    pieces = experiment()
+    algorithm = pieces.algorithm._replace(features=counted)
+    record(tmp_path, pieces._replace(algorithm=algorithm), every_epochs=2)
+    assert len(traces) == 1
 
 
 def test_triangles_are_unpacked_to_the_matrix_they_were():
@@ -207,11 +206,8 @@ def test_a_stratified_sample_has_each_class_by_its_share():
     np.testing.assert_array_equal(stratified_rows(labels, 100, seed=0), range(100))
 
 
-def test_the_config_knows_the_rules_that_the_measures_know():
-    for rule in (*configs._BANDWIDTHS, "2.5"):
-        check_bandwidth(rule)
-        small(bandwidth=rule)
-    with pytest.raises(ValueError, match=r"analysis\.bandwidth: got 'medan'.*'median'"):
-        small(bandwidth="medan")
-    with pytest.raises(ValueError, match=r"analysis\.samples: got 1; must be 0, or"):
-        small(samples=1)
+def test_a_split_without_classes_is_sampled_all_the_same():
+    rows = sample_rows({"targets": np.zeros((50, 2))}, 20, seed=0)
+    assert len(set(rows)) == 20
+    floats = sample_rows({"labels": np.arange(50.0)}, 20, seed=0)
+    np.testing.assert_array_equal(rows, floats)

@@ -5,16 +5,21 @@ import json
 import re
 import shlex
 
+import jax
 import numpy as np
 import pytest
-from finished_run import CONFIG, make_predictions, make_workdir
+from finished_run import CONFIG, make_trained, make_workdir, trained_on
 from PIL import Image
 
 from dib_jax.analysis.report import find_baseline, write_report
-from dib_jax.tasks import Objects
-from dib_jax.tasks.worth import Boxes
+from dib_jax.tasks import Measure, Objects
+from dib_jax.tasks.detection import detection
+from dib_jax.tasks.worth import Boxes, exhibits
 
 END_TO_END = {"name": "end_to_end", "blocks": 1}
+
+# But for the fixtures of this module, which are made with their figures.
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def text_of(path):
@@ -41,10 +46,10 @@ def pair(tmp_path_factory):
         stages=(2,),
         information=False,
         test=(0.9639,),
-        schedule=END_TO_END,
+        algorithm=END_TO_END,
     )
     for name in ("greedy", "baseline"):
-        write_report(folder / name, make_predictions(), command="python -m x")
+        write_report(folder / name, make_trained(), command="python -m x")
     return folder
 
 
@@ -58,7 +63,7 @@ def deep(tmp_path_factory):
         validation=False,
         dataset=CONFIG["dataset"] | {"val_fraction": 0.0},
     )
-    return write_report(folder, make_predictions(classes=43, count=860))
+    return write_report(folder, make_trained(classes=43, count=860))
 
 
 def test_the_page_loads_nothing_and_runs_nothing(pair):
@@ -102,7 +107,7 @@ def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
     results = json.loads((workdir / "results.json").read_text())
     results["ensemble"] = {"accuracy": 0.9817, "loss": 0.0623}
     (workdir / "results.json").write_text(json.dumps(results))
-    path = write_report(workdir, make_predictions())
+    path = write_report(workdir, make_trained())
     _, rows = table_after(path, "Stages in numbers")
     assert [row[0] for row in rows] == ["0", "1", "2", "ensemble"]
     assert rows[3][2:4] == ["98.17 %", "0.0623"]
@@ -158,7 +163,8 @@ def test_what_was_run_and_on_what_is_said(pair):
         "scikit-learn's 8 × 8 digits, 1797 pictures; 360 test pictures, 10 classes",
         "cnn (widths 32, 64, 128, convolutions 1, pools 2)",
         "dib (alpha 1.01, beta 0.01, compress input, bandwidth mean)",
-        "one stage after the other, each frozen before the next, 20 epochs per stage",
+        "cnn, 3 stages: one stage after the other, each frozen before the next",
+        "sequential (blocks 1), 20 epochs each",
         "Seed 0, one run",
         "CPU (2 cores, An Example Processor)",
         "python 3.11.9, dib_jax 0.1.0, jax 0.10.2",
@@ -178,9 +184,11 @@ def test_every_setting_is_shown(pair):
 
 
 def test_confusions_and_mistakes_are_counted(pair):
-    given = make_predictions()
-    images, labels, names = given.images, given.labels, given.class_names
-    predicted, confidence = given.predicted, given.confidence
+    given = make_trained()
+    dataset = given.experiment.dataset
+    images, labels = dataset.test["images"], dataset.test["labels"]
+    names, predicted = dataset.class_names, given.outputs.argmax(axis=1)
+    confidence = np.asarray(jax.nn.softmax(given.outputs)).max(axis=1)
     wrong = predicted != labels
     text = text_of(pair / "greedy" / "report.html")
     assert f"{(~wrong).sum()} of 360 pictures are on the diagonal" in text
@@ -194,7 +202,7 @@ def test_confusions_and_mistakes_are_counted(pair):
     order = np.argsort(-np.where(wrong, confidence, 0), kind="stable")
     page = (pair / "greedy" / "report.html").read_text()
     cards = re.findall(
-        r'base64,([^"]+)" alt="Test picture (\d+)"><span>true <b>(.*?)</b></span>'
+        r'base64,([^"]+)" alt="Test sample (\d+)"><span>true <b>(.*?)</b></span>'
         r"<span(.*?)>(.*?)<b>(.*?)</b></span><span>(.*?)</span>",
         page,
     )
@@ -259,10 +267,11 @@ def test_without_a_baseline_the_page_says_how_to_make_one(deep):
     assert "--config.dataset.augment=" in run
     changed = set(baseline) ^ set(run)
     assert {word.partition("=")[0] for word in changed} == {
-        "--config.schedule.name",
+        "--config.algorithm.name",
+        "--config.algorithm.blocks",
         "--workdir",
     }
-    assert "--config.schedule.name=end_to_end" in baseline
+    assert "--config.algorithm.name=end_to_end" in baseline
     assert baseline[-1].endswith("deep-end_to_end")
 
 
@@ -273,11 +282,11 @@ def test_a_command_with_epochs_per_stage_gets_one_number_for_its_baseline(workdi
         record.write('{"stage": 2, "ep')  # cut off by a kill: no reason to fail
     path = write_report(
         workdir,
-        make_predictions(count=40, mistakes=0),
+        make_trained(count=40, mistakes=0),
         command="python -m experiments.run --config=a.py --workdir 'my runs/b'",
     )
     page = html.unescape(path.read_text()).replace("\\\n", " ")
-    found = re.findall(r"<code>(python[^<]*--config.schedule[^<]*)</code>", page)
+    found = re.findall(r"<code>(python[^<]*--config.algorithm[^<]*)</code>", page)
     words = shlex.split(found[0])
     assert words[:5] == [
         "python",
@@ -305,10 +314,10 @@ def test_what_comes_from_files_is_text(tmp_path):
                 "versions": {nasty: nasty},
             }
         (folder / name).write_text(json.dumps(value))
-    predictions = make_predictions(count=30, mistakes=10)
+    trained = make_trained(count=30, mistakes=10, names=(nasty,) * 10)
     path = write_report(
         folder,
-        predictions._replace(class_names=(nasty,) * 10),
+        trained,
         command=f"run {nasty!r}",
     )
     page = path.read_text()
@@ -325,10 +334,10 @@ def test_what_comes_from_files_is_text(tmp_path):
         {"workdir": "/elsewhere"},
     ],
 )
-def test_a_run_that_differs_in_the_schedule_alone_is_the_baseline(tmp_path, changes):
+def test_a_run_that_differs_in_the_algorithm_alone_is_the_baseline(tmp_path, changes):
     greedy = make_workdir(tmp_path / "greedy", epochs=1)
     other = make_workdir(
-        tmp_path / "other", stages=(2,), epochs=1, schedule=END_TO_END, **changes
+        tmp_path / "other", stages=(2,), epochs=1, algorithm=END_TO_END, **changes
     )
     assert find_baseline(greedy).workdir == other
     assert find_baseline(other).workdir == greedy
@@ -341,12 +350,12 @@ def test_a_run_that_differs_in_the_schedule_alone_is_the_baseline(tmp_path, chan
         {"batch_size": 32},
         {"epochs": 2},
         {"model": {"name": "mlp"}},
-        {"schedule": {"name": "parallel", "blocks": 1}},
+        {"algorithm": {"name": "parallel", "blocks": 1}},
     ],
 )
 def test_any_other_run_is_no_baseline(tmp_path, changes):
     greedy = make_workdir(tmp_path / "greedy", epochs=1)
-    options = {"stages": (2,), "epochs": 1, "schedule": END_TO_END} | changes
+    options = {"stages": (2,), "epochs": 1, "algorithm": END_TO_END} | changes
     make_workdir(tmp_path / "other", **options)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.json").write_text("{}")
@@ -358,131 +367,110 @@ def test_any_other_run_is_no_baseline(tmp_path, changes):
 
 def test_as_many_passes_in_all_make_a_baseline_too_and_equal_epochs_go_first(tmp_path):
     greedy = make_workdir(tmp_path / "greedy", epochs=2)
-    make_workdir(tmp_path / "a", stages=(2,), epochs=6, schedule=END_TO_END)
+    make_workdir(tmp_path / "a", stages=(2,), epochs=6, algorithm=END_TO_END)
     assert find_baseline(greedy).workdir.name == "a"
-    make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
+    make_workdir(tmp_path / "b", stages=(2,), epochs=2, algorithm=END_TO_END)
     assert find_baseline(greedy).workdir.name == "b"
 
 
 def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
-    at_once = {"schedule": {"name": "parallel", "blocks": 1}}
+    at_once = {"algorithm": {"name": "parallel", "blocks": 1}}
     together = make_workdir(tmp_path / "together", epochs=2, **at_once)
-    long = make_workdir(tmp_path / "a", stages=(2,), epochs=6, schedule=END_TO_END)
+    long = make_workdir(tmp_path / "a", stages=(2,), epochs=6, algorithm=END_TO_END)
     assert find_baseline(together) is None
-    short = make_workdir(tmp_path / "b", stages=(2,), epochs=2, schedule=END_TO_END)
+    short = make_workdir(tmp_path / "b", stages=(2,), epochs=2, algorithm=END_TO_END)
     assert find_baseline(together).workdir == short
     assert find_baseline(long) is None
 
 
 def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
-    given = make_predictions(count=60, mistakes=6)
-    count = len(given.labels)
+    given = make_trained(count=60, mistakes=6)
+    names, test = given.experiment.dataset.class_names, given.experiment.dataset.test
+    labels, count = test["labels"], 60
     true = np.tile(np.float32([0.1, 0.2, 0.8, 0.9]), (count, 1, 1))
     found = true.copy()
     found[5] = [0.6, 0.6, 0.7, 0.7]  # far too small: the worst one
-    predicted = given.predicted.copy()
+    predicted = given.outputs.argmax(axis=1)
     predicted[7] = -1
-    objects = Objects(
-        predicted[:, None], given.confidence[:, None], predicted[:, None] >= 0, found
+    scores = np.full((count, 1), 0.9)
+    objects = Objects(predicted[:, None], scores, predicted[:, None] >= 0, found)
+    boxes = Boxes(labels[:, None], true, objects, np.float32([0.1, 0.2, 0.8, 1]))
+    task = detection(num_classes=10)._replace(
+        exhibits=lambda answers: exhibits(answers, boxes)
     )
-    boxes = Boxes(given.labels[:, None], true, objects, np.float32([0.1, 0.2, 0.8, 1]))
-    predictions = given._replace(predicted=predicted, boxes=boxes)
-    path = write_report(workdir, predictions)
+    finished = trained_on(task, test, given.outputs, class_names=names)
+    path = write_report(workdir, finished)
     header, (run, mean) = table_after(path, "Boxes")
     assert header == ["Boxes of", "Mean IoU", "IoU ≥ 0.5", "AP50", "Mean AP"]
     iou = (count - 2 + 0.01 / 0.49) / count
     assert run[1:3] == [f"{iou:.4f}", f"{100 * (count - 2) / count:.2f} %"]
     assert mean[1] == "0.8750"  # always, whether the run found anything or not
     _, classes = table_after(path, "Average precision by class")
-    totals = [int((given.labels == k).sum()) for k in range(10)]
-    assert [int(row[1]) for row in classes] == totals
+    assert [int(row[1]) for row in classes] == np.bincount(labels).tolist()
     text = path.read_text()
     worst = text.partition("The worst boxes")[2]
-    assert re.findall(r"Test picture (\d+)", worst)[:2] == ["7", "5"]
+    assert re.findall(r"Test sample (\d+)", worst)[:2] == ["7", "5"]
     assert "IoU 0.000" in worst
     assert "nothing found" in worst
     names = {file.stem for file in (workdir / "figures").glob("*.png")}
     assert {"overlaps", "best", "worst", "examples", "confusion"} <= names
     # The boxes are in the pictures: red over green where they are the same.
-    picture = re.search(r'base64,([^"]+)" alt="Test picture', worst)[1]
+    picture = re.search(r'base64,([^"]+)" alt="Test sample', worst)[1]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
     assert pixels.shape == (192, 192, 3)
     assert (pixels[38, 50] == (0, 158, 115)).all()  # at 0.2 of its height
-
-
-def test_the_recorded_metrics_of_the_mean_box_are_shown(workdir):
-    given = make_predictions(count=20, mistakes=2)
-    true = np.tile(np.float32([0.1, 0.2, 0.8, 0.9]), (20, 1, 1))
-    labels = given.predicted[:, None]
-    objects = Objects(labels, given.confidence[:, None], labels >= 0, true)
-    boxes = Boxes(given.labels[:, None], true, objects, true[0, 0])
-    results = json.loads((workdir / "results.json").read_text())
-    results |= {"mean_box": {"mean_iou": 0.4321, "ap50": 0.25, "map": 0.125}}
-    (workdir / "results.json").write_text(json.dumps(results))
-    path = write_report(workdir, given._replace(boxes=boxes))
-    _, (_, mean) = table_after(path, "Boxes")
-    assert (mean[1], *mean[3:]) == ("0.4321", "25.00 %", "12.50 %")
+    assert 'style="color: #009E73">Green</b> is a true box' in text
 
 
 @pytest.mark.parametrize(
     ("count", "line"),
     [
-        (0, "none of the 360 test pictures are identical to a training picture"),
-        (1, "1 of the 360 test pictures is identical to a training picture"),
-        (8, "8 of the 360 test pictures are identical to a training picture"),
+        (0, "none of the 360 test pictures are identical to one of the training"),
+        (1, "1 of the 360 test pictures is identical to one of the training"),
+        (8, "8 of the 360 test pictures are identical to one of the training"),
     ],
 )
 def test_duplicates_are_told_and_the_loss_has_the_tasks_unit(
-    workdir, predictions, count, line
+    workdir, trained, count, line
 ):
     results = json.loads((workdir / "results.json").read_text())
     results["duplicates"]["test"] = count
     (workdir / "results.json").write_text(json.dumps(results))
-    text = write_report(workdir, predictions).read_text()
+    text = write_report(workdir, trained).read_text()
     assert line in text
     assert "Task loss (nats)" in text
     if count == 0:
-        results["loss_unit"] = ""  # a class and a box
-        (workdir / "results.json").write_text(json.dumps(results))
-        text = write_report(workdir, predictions).read_text()
+        experiment = trained.experiment
+        measures = experiment.task.measures | {"loss": Measure("Loss")}
+        task = experiment.task._replace(measures=measures)  # as of a class and a box
+        trained = trained._replace(experiment=experiment._replace(task=task))
+        text = write_report(workdir, trained).read_text()
         assert "Task loss" in text
         assert "nats" not in text
 
 
-def test_a_run_that_is_not_finished_has_no_report(workdir, predictions):
+def test_a_run_that_is_not_finished_has_no_report(workdir, trained):
     (workdir / "results.json").unlink()
     with pytest.raises(ValueError, match="results.json is missing.*experiments.run"):
-        write_report(workdir, predictions)
+        write_report(workdir, trained)
     assert not (workdir / "report.html").exists()
 
 
-def test_a_damaged_line_of_the_record_is_named(workdir, predictions):
+def test_a_damaged_line_of_the_record_is_named(workdir, trained):
     path = workdir / "metrics.jsonl"
     path.write_text('{"stage": 2, "ep\n' + path.read_text())
     with pytest.raises(ValueError, match="metrics.jsonl:1 is damaged"):
-        write_report(workdir, predictions)
+        write_report(workdir, trained)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("labels", np.zeros(0, int), "no test sample"),
-        ("labels", np.full(360, 10), "must lie in 0..9, got 10 to 10"),
-        ("images", np.zeros((360, 8, 8, 1)), "images must be uint8"),
-        ("confidence", np.zeros((360, 9)), r"must be \(360,\), .* got \(360, 9\)"),
-        ("predicted", np.full(360, 10), r"must lie in −1..9, got 10 to 10"),
-    ],
-)
-def test_predictions_that_do_not_fit_are_refused(
-    workdir, predictions, field, value, message
-):
+@pytest.mark.parametrize("count", [0, 359])
+def test_outputs_that_are_not_of_the_test_split_are_refused(workdir, trained, count):
+    message = f"outputs of {count} samples for a test split of 360"
     with pytest.raises(ValueError, match=message):
-        write_report(workdir, predictions._replace(**{field: value}))
+        write_report(workdir, trained._replace(outputs=trained.outputs[:count]))
 
 
-def test_a_failed_write_leaves_the_earlier_report_whole(
-    workdir, predictions, monkeypatch
-):
+def test_a_failed_write_leaves_the_earlier_report_whole(workdir, trained, monkeypatch):
     (workdir / "report.html").write_text("the earlier one")
 
     def full(self, target):
@@ -490,6 +478,6 @@ def test_a_failed_write_leaves_the_earlier_report_whole(
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="no space left"):
-        write_report(workdir, predictions)
+        write_report(workdir, trained)
     assert (workdir / "report.html").read_text() == "the earlier one"
     assert not [p for p in workdir.rglob("*") if p.name.startswith(".")]

@@ -150,16 +150,18 @@ def test_a_narrower_type_says_what_it_allows():
 
 
 @pytest.mark.parametrize(
-    ("annotation", "names"),
+    "annotation",
     [
-        (Literal["a", "b"], ("a", "b")),
-        (Annotated[str, values.Allowed("x", bool, ("c",))], ("c",)),
-        (SHARE, ()),
-        (str, ()),
+        Literal["crop", "flip"],
+        None | Literal["crop", "flip", 1],
+        Annotated[str, values.Allowed("a trick", "flip".__eq__, ("flip",))],
     ],
 )
-def test_the_names_of_an_annotation(annotation, names):
-    assert values.choices(annotation) == names
+def test_a_name_that_is_misspelt_is_told_the_nearest(annotation):
+    for read in (values.fit, values.parse):
+        assert read("flip", annotation) == "flip"
+        with pytest.raises(ValueError, match="; did you mean 'flip'\\?$"):
+            read("filp", annotation)
 
 
 @pytest.mark.parametrize(

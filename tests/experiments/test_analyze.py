@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from dib_jax.analysis import information_figures
-from dib_jax.training.config import complete
-from experiments import analyze, command_line, run
+from dib_jax.commands import analyze, command_line, run
+from dib_jax.commands.config import complete
 
-CONFIG = pathlib.Path(command_line.__file__).parents[1] / "configs" / "digits_cnn.py"
+CONFIG = pathlib.Path(command_line.__file__).parents[2] / "configs" / "digits_cnn.py"
 
 
 def answer(capsys, *arguments):
@@ -24,7 +24,7 @@ def answer(capsys, *arguments):
 def folder(tmp_path_factory):
     config = command_line.load_config(f"{CONFIG}:quick").config
     config.model = dict(name="mlp", widths=(8, 6), batch_norm=True)
-    config.schedule.name = "end_to_end"
+    config.algorithm = dict(name="end_to_end")
     config.epochs = 1
     config.analysis.samples = 32
     workdir = tmp_path_factory.mktemp("analyzed") / "run"
@@ -93,13 +93,13 @@ def test_layer_wise_training_is_set_beside_end_to_end_of_the_same_network(
         return [drawing for drawing in every(*groups) if "nhsic" in drawing.name]
 
     monkeypatch.setattr(information_figures, "drawings", those_of_nhsic)
-    # The same probes under another schedule's name, each with two seeds.
-    for schedule in ("end_to_end", "parallel"):
+    # The same probes under another algorithm's name, each with two seeds.
+    for algorithm in ("end_to_end", "parallel"):
         for seed in (0, 1):
-            copy = tmp_path / f"{schedule}{seed}"
+            copy = tmp_path / f"{algorithm}{seed}"
             shutil.copytree(folder / "probes", copy / "probes")
             settings = json.loads((folder / "config.json").read_text())
-            settings["seed"], settings["schedule"]["name"] = seed, schedule
+            settings["seed"], settings["algorithm"]["name"] = seed, algorithm
             (copy / "config.json").write_text(json.dumps(settings))
     status, out, _ = answer(capsys, "--workdir", *map(str, sorted(tmp_path.iterdir())))
     assert status == 0

@@ -1,16 +1,22 @@
+import importlib
+import importlib.machinery
+import inspect
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
 
 import pytest
 
-from dib_jax.training import config as configs
-from experiments import command_line
+from dib_jax import settings
+from dib_jax.commands import command_line, evaluate
+from dib_jax.commands import config as configs
 
-ROOT = pathlib.Path(command_line.__file__).parents[1]
+ROOT = pathlib.Path(command_line.__file__).parents[2]
+COMMANDS = sorted((ROOT / "experiments").glob("[a-z]*.py"))
 
 CONFIG = '''"""An example for tests.
 
@@ -32,7 +38,7 @@ def get_config(arg: str = ""):
             head=dict(name="OWN:readout"),
             task=dict(name="OWN:sorting"),
             objective=dict(name="OWN:penalty", alpha=1.5, beta=0.1),
-            schedule=dict(name="sequential", blocks=1),
+            algorithm=dict(name="sequential"),
             optimizer=dict(name="sgd", learning_rate=0.1, schedule="constant"),
             epochs=1 if arg == "quick" else 20,
             batch_size=32,
@@ -95,8 +101,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def read(*arguments: str) -> command_line.Experiment:
-    return command_line.read_experiment(
+def read(*arguments: str) -> command_line.Request:
+    return command_line.read_request(
         arguments, command="experiments.run", purpose="Train."
     )
 
@@ -127,7 +133,7 @@ def test_a_config_file_is_read_checked_and_completed():
     assert experiment.config.objective.alpha == 1.5
     assert experiment.config.head.pool == 2
     assert experiment.config.precision.compute == "float32"
-    configs.check(experiment.config)
+    assert configs.complete(experiment.config) == experiment.config
 
 
 def test_reading_a_command_line_writes_nothing(folder):
@@ -154,8 +160,8 @@ def test_a_colon_in_a_folders_name_is_no_variant(folder):
     [
         ([], "runs/example-full-seed3"),
         (["--config.seed=5"], "runs/example-full-seed5"),
-        (["--config.schedule.name=end_to_end"], "runs/example-full-seed3-end_to_end"),
-        (["--config.schedule.name=sequential"], "runs/example-full-seed3"),
+        (["--config.algorithm.name=end_to_end"], "runs/example-full-seed3-end_to_end"),
+        (["--config.algorithm.name=sequential"], "runs/example-full-seed3"),
         (["--workdir=here"], "here"),
         (["--workdir", "here"], "here"),
         (["--config.workdir=here"], "here"),
@@ -168,7 +174,7 @@ def test_the_workdir_is_the_given_one_or_named_after_the_run(flags, workdir):
     assert experiment.config.workdir == workdir
 
 
-def test_a_file_whose_own_schedule_is_another_has_the_plain_workdir(folder):
+def test_a_file_with_another_algorithm_has_the_plain_workdir(folder):
     path = folder / "configs" / "baseline.py"
     path.write_text(CONFIG.replace("sequential", "end_to_end"))
     assert str(read("--config=configs/baseline.py").workdir) == (
@@ -198,7 +204,7 @@ def test_a_field_is_set_by_its_dotted_name(field, text, value, separate):
     flag = f"--config.{field}"
     given = [flag, text] if separate else [f"{flag}={text}"]
     config = read(EXAMPLE, *given).config
-    found = configs.flatten(config.to_dict())[field]
+    found = settings.flatten(config.to_dict())[field]
     assert found == value
     assert type(found) is type(value)
 
@@ -266,12 +272,12 @@ def test_a_wrong_flag_or_file_is_one_line(capsys, arguments, message):
         ("seed=abc", "seed: got 'abc'; must be an integer from 0"),
         ("seed=1.5", "seed: got '1.5'; must be an integer from 0"),
         ("seed=", "seed: got ''; must be an integer from 0"),
-        ("batch_size=0", "batch_size: got 0; must be an integer from 1"),
+        ("batch_size=0", "batch_size: got '0'; must be an integer from 1"),
         ("model.bias=yes", "model.bias: got 'yes'; must be True or False"),
         ("objective.alpha=nan", "objective.alpha: got 'nan'; must be a number"),
         ("objective.alpha=-1", "objective.alpha: alpha must be > 0, got -1.0"),
         ("objective.beta=1,2", "2 numbers for 3 stages"),
-        ("schedule.name=sequental", "did you mean 'sequential'?"),
+        ("algorithm.name=sequental", "did you mean 'sequential'?"),
         ("objective.name=no_such_loss", "objective.name: unknown objective"),
     ],
 )
@@ -294,7 +300,7 @@ def test_a_wrong_field_is_one_line(capsys, override, message):
         ("open('no_such_file')", "No such file or directory: no_such_file"),
         ("x = 1", "configs/broken.py: there is no function get_config in it"),
         ("def get_config():\n    return 3", "get_config returned 3; it must return"),
-        ("def get_config():\n    return {}", "model.name: missing; must be one of"),
+        ("def get_config():\n    return {'model': 3}", "model: got 3; "),
         (
             CONFIG.replace("batch_size", "batchsize"),
             "batchsize: unknown field (with value 32); ",
@@ -316,7 +322,7 @@ def saved_run(folder: pathlib.Path, **changes: object) -> pathlib.Path:
     config = read(EXAMPLE).config.to_dict() | changes
     workdir = folder / "run"
     workdir.mkdir()
-    saved = configs.to_json(configs.complete(config))
+    saved = settings.plain(configs.complete(config))
     (workdir / "config.json").write_text(json.dumps(saved))
     return workdir
 
@@ -414,7 +420,7 @@ def test_help_alone_lists_the_configs_with_their_first_line(capsys, folder, flag
 def test_help_with_a_config_describes_every_field_as_it_is_set(capsys):
     text = help_of(capsys, EXAMPLE, "--config.seed=8", "--help")
     unwrapped = " ".join(text.split())
-    for field in configs.flatten(read(EXAMPLE).config.to_dict()):
+    for field in settings.flatten(read(EXAMPLE).config.to_dict()):
         assert f"\n{field} " in text
     assert "seed 8 all random numbers" in unwrapped
     assert "model.depth 3 number of stages" in unwrapped
@@ -474,32 +480,25 @@ def test_overrides_are_flags_only_of_commands_that_have_a_config():
         split("--config.seed=1")
 
 
-def read_workdir(*arguments: str) -> pathlib.Path:
-    return command_line.read_workdir(
-        arguments, command="experiments.evaluate", purpose="Measure a network."
-    )
-
-
 def test_a_command_on_a_run_wants_the_folder_of_one(folder, capsys):
     workdir = saved_run(folder)
-    assert read_workdir(f"--workdir={workdir}") == workdir
-    with pytest.raises(ValueError, match="--workdir is missing"):
-        read_workdir()
-    with pytest.raises(ValueError, match="nowhere is no folder; give the folder of a"):
-        read_workdir("--workdir=nowhere")
-    with pytest.raises(ValueError, match="configs holds no config.json; give the fold"):
-        read_workdir("--workdir=configs")
-    with pytest.raises(ValueError, match="did you mean --workdir"):
-        read_workdir("--workdri=x")
-    with pytest.raises(SystemExit):
-        read_workdir("--help")
+    assert command_line.find_workdir({"workdir": str(workdir)}) == workdir
+    for given, message in (
+        ([], "--workdir is missing"),
+        (["--workdir=nowhere"], "nowhere is no folder; give the folder of a run"),
+        (["--workdir=configs"], "configs holds no config.json; give the folder of a"),
+        (["--workdri=x"], "did you mean --workdir?"),
+    ):
+        assert run_main(capsys, evaluate.main, arguments=given)[0] == 2
+        with pytest.raises(ValueError, match=re.escape(message)):
+            evaluate.main(given)
+    evaluate.main(["--help"])
     assert "python -m experiments.evaluate --workdir=DIR" in capsys.readouterr().out
 
 
 def run_main(capsys, function, **options) -> tuple[int, str]:
-    status = command_line.main(
-        function, command="experiments.run", arguments=["a"], **options
-    )
+    options = {"command": "experiments.run", "arguments": ["a"], **options}
+    status = command_line.main(function, **options)
     return status, capsys.readouterr().err
 
 
@@ -528,13 +527,11 @@ def test_bad_input_is_one_line_and_status_2(capsys, error, line):
     assert run_main(capsys, raising(error)) == (2, f"experiments.run: {line}\n")
 
 
-# A module that is run by `python -m` goes by the name "__main__".
-@pytest.mark.parametrize("module", ["dib_jax.training.train", "__main__"])
-def test_a_failure_of_our_own_is_one_line_and_status_1(capsys, module):
+def test_a_failure_of_our_own_is_one_line_and_status_1(capsys):
     class NonFiniteError(ArithmeticError):
         pass
 
-    NonFiniteError.__module__ = module
+    NonFiniteError.__module__ = "dib_jax.training.train"
     error = NonFiniteError("stage 1, step 3: loss is nan")
     status, err = run_main(capsys, raising(error))
     assert (status, err) == (1, "experiments.run: stage 1, step 3: loss is nan\n")
@@ -593,26 +590,51 @@ def test_a_value_error_of_ours_below_a_jitted_function_is_bad_input(capsys):
     assert (status, err) == (2, "experiments.run: the picture is too small\n")
 
 
-@pytest.mark.parametrize("name", ["dib_jax.somewhere", "__main__"])
-def test_installed_the_package_is_still_our_own(capsys, name):
+def test_installed_the_package_is_still_our_own(tmp_path, capsys):
     # Installed, its files lie among the libraries; the module's name tells.
-    code = compile(
-        "def fail(given):\n    raise ValueError('mine')", os.__file__, "exec"
-    )
-    module = types.ModuleType(name)
-    exec(code, vars(module))
+    path = tmp_path / "site-packages" / "somewhere.py"
+    path.parent.mkdir()
+    path.write_text("def fail(given):\n    raise ValueError('mine')\n")
+    module = types.ModuleType("dib_jax.somewhere")
+    exec(compile(path.read_text(), path, "exec"), vars(module))
     assert run_main(capsys, module.fail) == (2, "experiments.run: mine\n")
     module.__name__ = "library.somewhere"
     with pytest.raises(ValueError, match="mine"):
         command_line.main(module.fail, command="experiments.run", arguments=[])
 
 
+@pytest.mark.parametrize("package", ["experiments", "dib_jax.commands"])
+def test_a_command_goes_by_the_name_that_it_was_called_by(package, capsys, monkeypatch):
+    main = types.ModuleType("__main__")
+    main.__spec__ = importlib.machinery.ModuleSpec(f"{package}.evaluate", None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    for given, status in ((["--help"], 0), ([], 2)):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *given])
+        with pytest.raises(SystemExit) as caught:
+            command_line.start("evaluate")
+        assert caught.value.code == status
+    out, err = capsys.readouterr()
+    assert out.startswith(f"python -m {package}.evaluate --workdir=DIR\n")
+    assert err.startswith(f"{package}.evaluate: --workdir is missing")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in COMMANDS])
+def test_every_command_of_the_checkout_is_one_of_the_package(name):
+    text = (ROOT / "experiments" / f"{name}.py").read_text()
+    assert f'command_line.start("{name}")' in text
+    assert f"python -m experiments.{name}" in text
+    module = importlib.import_module(f"dib_jax.commands.{name}")
+    assert inspect.signature(module.main).parameters.keys() == {"arguments"}
+    assert f'command_line.start("{name}")' in inspect.getsource(module)
+
+
 PROGRAM = """
 import sys
-from experiments import command_line
+from dib_jax import settings
+from dib_jax.commands import command_line
 
 def run(arguments):
-    command_line.read_experiment(arguments, command="experiments.run", purpose="")
+    command_line.read_request(arguments, command="experiments.run", purpose="")
     import jax._src.xla_bridge
     assert not jax._src.xla_bridge._backends
     print("sound")
@@ -655,8 +677,8 @@ def test_checking_flags_starts_no_backend(folder, arguments, status, out, err):
 
 def test_help_alone_does_not_wait_for_jax():
     program = (
-        "import sys, experiments.command_line as c\n"
-        "c.main(lambda a: c.read_experiment(a, command='x', purpose='x'), command='x',"
+        "import sys, dib_jax.commands.command_line as c\n"
+        "c.main(lambda a: c.read_request(a, command='x', purpose='x'), command='x',"
         " arguments=['--confg=x'])\n"
         "assert 'jax' not in sys.modules"
     )
@@ -665,13 +687,27 @@ def test_help_alone_does_not_wait_for_jax():
     )
 
 
-def test_outside_of_a_checkout_the_installed_configs_are_found(tmp_path, monkeypatch):
-    elsewhere = tmp_path / "elsewhere"
-    (elsewhere / "configs").mkdir(parents=True)
-    monkeypatch.chdir(elsewhere)
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder outside of the checkout, without configs."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "elsewhere"
+
+
+def test_outside_of_the_checkout_its_configs_are_found(elsewhere):
     file = command_line.load_config("configs/digits_cnn.py:quick")
     assert (file.name, file.variant) == ("digits_cnn", "quick")
     # One's own file of that name goes first.
+    (elsewhere / "configs").mkdir()
     own = "def get_config():\n    return {'seed': 7}\n"
     (elsewhere / "configs" / "digits_cnn.py").write_text(own)
     assert command_line.load_config("configs/digits_cnn.py").config.seed == 7
+
+
+def test_without_a_checkout_the_path_must_exist(elsewhere, capsys, monkeypatch):
+    monkeypatch.setattr(command_line, "_CHECKOUT", elsewhere)
+    line = refusal(capsys, "--config=configs/digits_cnn.py")
+    assert line.startswith("--config: configs/digits_cnn.py is not there; give the pa")
+    assert "configs/ of its repository" in line
+    assert "give --config=PATH, one of your own" in refusal(capsys)

@@ -9,15 +9,16 @@ import re
 
 import pytest
 
+from dib_jax.analysis import recording
 from dib_jax.analysis.comparison import Contrasts, Entry
+from dib_jax.commands import command_line, compare, run
 from dib_jax.training import workdir
-from experiments import command_line, compare
 
 pytestmark = pytest.mark.once
 
 PLAN = {
     "base": "configs/digits_cnn.py:quick",
-    "methods": {"end_to_end": ("schedule.name=end_to_end",), "greedy": ()},
+    "methods": {"end_to_end": ("algorithm.name=end_to_end",), "greedy": ()},
     "datasets": {"digits": ("model.name=mlp", "model.widths=4,4", "epochs=1")},
     "seeds": (0, 1),
     "reference": "end_to_end",
@@ -46,7 +47,7 @@ def test_a_run_is_planned_for_each_data_set_method_and_seed(tmp_path):
         "model.name": "mlp",
         "model.widths": "4,4",
         "epochs": "1",
-        "schedule.name": "end_to_end",
+        "algorithm.name": "end_to_end",
         "dataset.data_dir": "DIR",
         "seed": "1",
     }
@@ -90,10 +91,10 @@ def test_a_mistake_in_the_plan_is_named(changes, message):
 
 def test_a_comparison_like_another_has_its_fields_but_for_its_own(tmp_path):
     (tmp_path / "plan.py").write_text(CONFIG.format(plan=PLAN))
-    own = {"like": str(tmp_path / "plan.py"), "seeds": (7,)}
-    (tmp_path / "other.py").write_text(CONFIG.format(plan=own))
+    like = {"like": str(tmp_path / "plan.py"), "seeds": (7,)}
+    (tmp_path / "other.py").write_text(CONFIG.format(plan=like))
     wanted = compare.read_plan(PLAN)._replace(seeds=(7,))
-    assert compare.read_plan(own) == wanted
+    assert compare.read_plan(like) == wanted
     of_the_other = {"like": str(tmp_path / "other.py"), "reference": "greedy"}
     assert compare.read_plan(of_the_other) == wanted._replace(reference="greedy")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
@@ -133,11 +134,50 @@ def test_a_mistake_in_one_run_is_told_before_any_starts(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs without processes of their own, and without what their reports show."""
+
+    def execute(base, of, logs, shares):
+        words = [f"--config.{name}={value}" for name, value in of.overrides.items()]
+        run.main([f"--config={base}", *words, f"--workdir={of.workdir}"])
+        return ""
+
+    def write_report(workdir, trained, *, command):
+        recording.write_information(workdir)
+        (workdir / "report.html").touch()
+        return workdir / "report.html"
+
+    monkeypatch.setattr(compare, "_execute_one", execute)
+    monkeypatch.setattr(run, "write_report", write_report)
+
+
+def test_a_run_that_fails_is_told_with_its_last_line_and_status_1(tmp_path, capsys):
+    methods = {"greedy": ("model.name=mlp", "model.widths=4,4")}
+    plan = {**PLAN, "methods": methods, "seeds": (0,), "reference": "greedy"}
+    # Allowed by the config alone; that digits have fewer pictures is known later.
+    plan["datasets"] = {"digits": ("batch_size=2000", "dataset.val_fraction=0")}
+    assert start(tmp_path, plan) == 1
+    said = capsys.readouterr().err.splitlines()
+    log = tmp_path / "out" / "logs" / "digits-greedy-seed0.log"
+    assert said[0].startswith(
+        "digits-greedy-seed0 failed: dib_jax.commands.run: batch_size: 2000 is more "
+    )
+    assert said[0].endswith(f"(all of it: {log})")
+    assert said[1].startswith("experiments.compare: no run finished; the first: digit")
+    assert len(said) == 2
+    assert "batch_size: 2000" in log.read_text()
+
+
 def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
-    tmp_path, capsys
+    tmp_path, capsys, in_this_process
 ):
+    small = ("model.name=mlp", "model.widths=4,4", "epochs=1", "analysis.samples=0")
     plan = {
         **PLAN,
+        "datasets": {"digits": small},
+        # Only of a curve's methods it is asked what the probes saw.
+        "methods": {**PLAN["methods"], "greedy": ("analysis.samples=16",)},
         "seeds": (0, 1),
         "search": {
             "end_to_end": ("optimizer.learning_rate=0.05", "epochs=2"),
@@ -146,7 +186,7 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
         "curves": (("greedy", "greedy", 0.5),),
         "axis": "β",
     }
-    assert start(tmp_path, plan, "--jobs=2") == 0
+    assert start(tmp_path, plan) == 0
     out = tmp_path / "out"
     table = json.loads((out / "table.json").read_text())
     rows = {row["method"]: row for row in table["rows"]}
@@ -197,16 +237,16 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
 def test_runs_side_by_side_have_cores_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 5, 6, 7})
     pinned = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, own: pinned.append(own))
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda pid, cores: pinned.append(cores)
+    )
     monkeypatch.setattr(compare.sys, "executable", "true")
     monkeypatch.setattr(workdir, "read_results", lambda path: RESULTS)
     plan = compare.read_plan(PLAN)
-    runs = [
-        r for own in compare.planned(plan, tmp_path, data_dir="").values() for r in own
-    ]
+    runs = list(itertools.chain(*compare.planned(plan, tmp_path).values()))
     assert compare.execute(plan, runs, jobs=2, workdir=tmp_path) == []
     assert len(pinned) == len(runs)
-    assert {tuple(own) for own in pinned} <= {(3, 4), (5, 6)}
+    assert {tuple(cores) for cores in pinned} <= {(3, 4), (5, 6)}
     pinned.clear()
     assert compare.execute(plan, runs, jobs=1, workdir=tmp_path) == []
     assert pinned == []

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dib_jax.commands import command_line, prepare
 from dib_jax.data.archives import Archive
-from experiments import command_line, prepare
 
 
 def run(*arguments):

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from dib_jax.commands import command_line, run
 from dib_jax.data.archives import Archive
-from experiments import command_line, run
 
-CONFIG = pathlib.Path(command_line.__file__).parents[1] / "configs" / "mnist_mlp.py"
+CONFIG = pathlib.Path(command_line.__file__).parents[2] / "configs" / "mnist_mlp.py"
 
 
 def refused(capsys, *arguments):
@@ -71,7 +71,7 @@ def test_without_a_network_a_missing_set_is_one_line_within_seconds(
 def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
     """In the user's cache folder, or where JAX is told to, and then there alone."""
     program = (
-        "import jax; from experiments.run import keep_programs; keep_programs();"
+        "import jax; from dib_jax.commands.run import keep_programs; keep_programs();"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
         "jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8)))"
     )

@@ -43,7 +43,8 @@ def test_the_first_cell_installs_and_the_second_one_asks(path):
     first, second = map(source, cells(path)[:2])
     assert first == source(cells(NOTEBOOKS[0])[0])
     assert 'if importlib.util.find_spec("dib_jax") is None:' in first
-    assert "git+{repository}" in first
+    assert "git clone" in first
+    assert "{repository}" in first
     assert "%pip install" in first
     settings = {}
     exec(second, settings)

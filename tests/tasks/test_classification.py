@@ -6,6 +6,7 @@ import sklearn.metrics
 
 from dib_jax.information import label_gram
 from dib_jax.tasks.classification import classification
+from dib_jax.tasks.exhibits import Answers
 
 
 def test_metrics_are_those_of_scikit_learn():
@@ -53,3 +54,39 @@ def test_the_target_gram_is_that_of_the_labels():
 def test_smoothing_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
         classification(num_classes=3, label_smoothing=1.0)
+
+
+def test_everything_that_is_recorded_has_a_name_and_the_loss_its_unit():
+    task = classification(num_classes=3)
+    outputs, labels = jnp.zeros((4, 3)), jnp.zeros(4, int)
+    recorded = task.metrics(outputs, labels).keys() | task.loss(outputs, labels)[1]
+    assert recorded == task.measures.keys()
+    assert {task.metric, *task.shown} == {"accuracy"}
+    assert task.measures["accuracy"].axis == "Accuracy (%)"
+    assert task.measures["loss"].axis == "Loss (nats)"
+    assert task.beside(outputs, {}, {}) == {}
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_classes_are_shown_with_the_pictures_that_there_are(pictures):
+    labels = np.array([0, 1, 2, 1])
+    outputs = 4.0 * np.eye(3)[[0, 1, 0, 1]]
+    test = {"labels": labels, "features": np.zeros((4, 2))}
+    if pictures:
+        test["images"] = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
+    names, task = ("a", "b", "c"), classification(num_classes=3)
+    confusion, shown = task.exhibits(Answers(outputs, test, test, names, 3, "things"))
+    assert confusion.parts[1].rows == [("c", "a", "1", "100.0 %")]
+    assert "3 of 4 things are on the diagonal" in confusion.parts[0].caption
+    some, wrong = shown.parts
+    assert [item.sample for item in some.items] == [0, 1, 2, 3]
+    (mistake,) = wrong.items
+    assert [(line.text, line.value) for line in mistake.lines[:2]] == [
+        ("true", "c"),
+        ("predicted", "a"),
+    ]
+    assert [line.wrong for line in mistake.lines] == [False, True, False]
+    if pictures:
+        np.testing.assert_array_equal(mistake.picture, test["images"][2])
+    else:
+        assert mistake.picture is None

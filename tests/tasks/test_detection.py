@@ -12,6 +12,7 @@ from dib_jax.tasks.boxes import (
     intersection_over_union,
 )
 from dib_jax.tasks.detection import detection
+from dib_jax.tasks.exhibits import Answers
 
 
 def batch_of(count=24, classes=3, size=32):
@@ -193,3 +194,48 @@ def test_a_batch_without_boxes_and_a_head_of_another_form_are_refused():
         task.targets({name: batch[name] for name in ("images", "labels")})
     with pytest.raises(ValueError, match=r"must be \(n, 7\), got \(24, 4, 4, 7\)"):
         task.loss(jnp.zeros((24, 4, 4, 7)), task.targets(batch))
+
+
+def test_the_report_shows_the_metrics_and_the_mean_box_that_results_hold():
+    task, batch = detection(num_classes=3), batch_of(count=12, size=8)
+    batch = {name: np.asarray(array) for name, array in batch.items()}
+    split = {**batch, "images": np.zeros((12, 8, 16, 3), np.uint8)}
+    split["boxes"] = batch["boxes"] / 4
+    targets = task.targets({name: jnp.asarray(x) for name, x in split.items()})
+    noise = jax.random.normal(jax.random.key(0), (12, 7)) * jnp.array([4] * 3 + [1] * 4)
+    outputs = np.asarray(perfect(targets) + noise)
+    metrics = jax.jit(task.metrics)(outputs, targets)
+    names = ("a", "b", "c")
+    made = task.exhibits(Answers(outputs, split, split, names, noun="pictures"))
+    assert [x.name for x in made] == ["boxes", "precisions", "confusion", "examples"]
+    run, mean = made[0].parts[0].rows
+    recorded = task.beside(outputs, split, split)["mean_box"]
+    for row, values in ((run, metrics), (mean, recorded)):
+        assert row[1] == f"{float(values['mean_iou']):.4f}"
+        assert row[3] == f"{100 * float(values['ap50']):.2f} %"
+        assert row[4] == f"{100 * float(values['map']):.2f} %"
+    assert 0 < recorded["ap50"] < metrics["ap50"] < 1
+    right = int(np.sum(outputs[:, :3].argmax(1) == split["labels"]))
+    assert f"{right} of 12 pictures" in made[2].parts[0].caption
+    key, *examples = made[3].parts
+    assert [color for color, _, _ in key.entries] == ["#009E73", "#D55E00"]
+    assert [each.name for each in examples][:3] == ["examples", "best", "worst"]
+    best = [item.lines[-1].text for item in examples[1].items]
+    assert best == sorted(best, reverse=True)
+    assert best[0].startswith("IoU 0.")
+    assert examples[0].items[0].picture.shape == (96, 192, 3)
+
+
+@pytest.mark.parametrize("objects", ["one", "many"])
+def test_everything_that_is_recorded_has_a_name(objects):
+    task = detection(num_classes=3, objects=objects)
+    batch = batch_of(count=4)
+    batch = {**batch, "boxes": batch["boxes"][:, None]}
+    batch["box_labels"] = batch["labels"][:, None]
+    targets = task.targets(batch)
+    shape = (4, 7) if objects == "one" else (4, 2, 2, 7)
+    outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+    metrics = jax.eval_shape(task.metrics, outputs, targets)
+    _, terms = jax.eval_shape(task.loss, outputs, targets)
+    assert metrics.keys() | terms.keys() <= task.measures.keys()
+    assert {task.metric, *task.shown} <= metrics.keys()

@@ -9,6 +9,10 @@ from dib_jax.tasks.detection import detection, largest_found
 from dib_jax.tasks.scenes import assign, detect, place_boxes, place_outputs
 
 CLASSES = 3
+MANY = detection(num_classes=CLASSES, objects="many")
+# Compiled once for all tests whose outputs have the same places.
+METRICS = jax.jit(MANY.metrics)
+ASSIGN = jax.jit(assign, static_argnames=("rows", "columns"))
 
 
 def batch_of(count=6, size=64):
@@ -53,7 +57,7 @@ def test_telling_of_boxes_by_places_and_reading_them_back_changes_nothing():
 
 def test_places_belong_to_the_box_whose_middle_they_lie_in():
     boxes = jnp.array([[0.0, 0.0, 1.0, 0.5]])
-    labels, found = assign(jnp.array([2]), boxes, rows=8, columns=8)
+    labels, found = ASSIGN(jnp.array([2]), boxes, rows=8, columns=8)
     wanted = np.full((8, 8), -1)
     wanted[1:3, 2:6] = 2  # the inner half of the box's width and height
     np.testing.assert_array_equal(labels, wanted)
@@ -72,12 +76,12 @@ def test_every_box_however_small_has_the_place_that_holds_its_centre():
         x, y = low[row] + 5e-4
         assert np.argwhere(labels == 1).tolist() == [[int(6 * y), int(9 * x)]]
     edge = jnp.array([[0.99, 0.99, 1.01, 1.01]])  # its centre on the border
-    assert assign(jnp.array([0]), edge, rows=4, columns=4)[0][3, 3] == 0
+    assert ASSIGN(jnp.array([0]), edge, rows=4, columns=4)[0][3, 3] == 0
 
 
 def test_a_place_in_two_boxes_belongs_to_the_smaller_and_none_belongs_to_no_box():
     boxes = jnp.array([[0, 0, 1, 1], [0.375, 0.375, 0.625, 0.625], [0, 0, 0.2, 0.2]])
-    labels, _ = assign(jnp.array([0, 1, -1]), boxes, rows=8, columns=8)
+    labels, _ = ASSIGN(jnp.array([0, 1, -1]), boxes, rows=8, columns=8)
     assert set(np.unique(labels[3:5, 3:5])) == {1}
     assert (labels == 0).sum() == 16 - 4
     assert labels[0, 0] == -1
@@ -98,14 +102,13 @@ def test_detections_are_the_surest_places_without_doubles():
 
 
 def test_perfect_outputs_find_everything_and_nothing_else():
-    task = detection(num_classes=CLASSES, objects="many")
-    targets = task.targets(batch_of())
+    targets = MANY.targets(batch_of())
     outputs = perfect(targets)
-    got = jax.jit(task.metrics)(outputs, targets)
+    got = METRICS(outputs, targets)
     for name in ("ap50", "map", "ap50_largest", "accuracy", "mean_iou"):
         np.testing.assert_allclose(got[name], 1, rtol=1e-5)
     np.testing.assert_allclose(got["loss"], 0, atol=1e-3)
-    said = jax.jit(task.objects)(outputs)
+    said = jax.jit(MANY.objects)(outputs)
     np.testing.assert_array_equal(said.found.sum(axis=1), [2, 2, 2, 2, 2, 0])
     labels, scores, boxes = largest_found(said)
     np.testing.assert_array_equal(labels[:-1], targets["labels"][:-1, 1])
@@ -114,11 +117,10 @@ def test_perfect_outputs_find_everything_and_nothing_else():
 
 
 def test_missing_the_small_ones_costs_recall_but_not_the_largest():
-    task = detection(num_classes=CLASSES, objects="many")
-    targets = task.targets(batch_of())
+    targets = MANY.targets(batch_of())
     outputs = perfect(targets)
     outputs = outputs.at[:, 9:, 9:, :CLASSES].set(-20.0)  # where the small ones are
-    got = jax.jit(task.metrics)(outputs, targets)
+    got = METRICS(outputs, targets)
     for name in ("ap50_largest", "accuracy", "mean_iou"):
         np.testing.assert_allclose(got[name], 1, rtol=1e-5)
     assert got["ap50"] < 0.8
@@ -144,30 +146,29 @@ def test_the_loss_is_low_at_first_although_most_places_are_empty():
     loss, terms = jax.jit(task.loss)(outputs, targets)
     assert terms["class_loss"] < 5
     np.testing.assert_allclose(loss, terms["class_loss"] + terms["box_loss"], rtol=1e-6)
-    gradient = jax.jit(jax.grad(lambda x: task.loss(x, targets)[0]))(outputs)
-    assert np.isfinite(gradient).all()
-    empty = jax.tree.map(lambda leaf: leaf[-1:], targets)
-    nothing = jax.jit(jax.grad(lambda x: task.loss(x, empty)[0]))(outputs[-1:])
+    gradient = jax.jit(jax.grad(lambda x, truth: task.loss(x, truth)[0]))
+    assert np.isfinite(gradient(outputs, targets)).all()
+    nowhere = jax.tree.map(lambda leaf: jnp.repeat(leaf[-1:], 6, axis=0), targets)
+    nothing = gradient(outputs, nowhere)
     assert np.isfinite(nothing).all()
     np.testing.assert_array_equal(nothing[..., CLASSES:], 0)
 
 
 def test_gradient_descent_on_the_loss_finds_classes_and_boxes():
-    task = detection(num_classes=CLASSES, objects="many")
-    targets = task.targets(batch_of())
+    targets = MANY.targets(batch_of())
     optimizer = optax.adam(0.05)
-    start = jnp.zeros((6, 8, 8, CLASSES + 4))
+    start = jnp.zeros((6, 16, 16, CLASSES + 4))
 
     def step(carry, _):
         outputs, state = carry
-        gradient = jax.grad(lambda x: task.loss(x, targets)[0])(outputs)
+        gradient = jax.grad(lambda x: MANY.loss(x, targets)[0])(outputs)
         updates, state = optimizer.update(gradient, state)
         return (outputs + updates, state), None
 
     outputs = jax.jit(
         lambda: jax.lax.scan(step, (start, optimizer.init(start)), length=300)
     )()[0][0]
-    got = jax.jit(task.metrics)(outputs, targets)
+    got = METRICS(outputs, targets)
     assert got["ap50"] > 0.95
     assert got["mean_iou"] > 0.8
 
@@ -176,9 +177,8 @@ def test_the_target_gram_is_that_of_the_largest_objects():
     many = detection(num_classes=CLASSES, objects="many", bandwidth="0.1")
     one = detection(num_classes=CLASSES, bandwidth="0.1")
     batch = batch_of()
-    np.testing.assert_array_equal(
-        many.target_gram(many.targets(batch)), one.target_gram(one.targets(batch))
-    )
+    grams = [jax.jit(task.target_gram)(task.targets(batch)) for task in (many, one)]
+    np.testing.assert_array_equal(*grams)
 
 
 def test_pictures_with_one_box_each_are_scenes_too():

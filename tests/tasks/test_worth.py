@@ -1,7 +1,9 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dib_jax.tasks import Objects
+from dib_jax.tasks.detection import all_objects
 from dib_jax.tasks.worth import Boxes, gather, measure
 
 
@@ -62,7 +64,8 @@ def test_the_mean_box_is_that_of_the_largest_training_boxes():
         "boxes": pixels.astype(np.float32),
         "box_labels": np.array([[0, 1], [0, -1]]),
     }
-    got = gather(said([[0]], [[HALF]]), train, train)
+    truth = all_objects({name: jnp.asarray(x) for name, x in train.items()})
+    got = gather(said([[0]], [[HALF]]), truth, train)
     np.testing.assert_allclose(got.mean_box, [1 / 16, 1 / 8, 6 / 16, 6 / 8])
     np.testing.assert_array_equal(got.true_labels, train["box_labels"])
     np.testing.assert_allclose(got.true_boxes[0, 1], [0, 0, 0.5, 1])

@@ -126,7 +126,7 @@ def test_what_is_stored_is_the_output_for_the_samples_beside_it(network, tmp_pat
     assert plain.samples["features"] is data.samples["features"]
     copied = stored_at("file", network, tmp_path, copies=3)
     assert (plain.copies, copied.copies) == (1, 3)
-    assert (plain.count, copied.count) == (COUNT, COUNT)
+    assert (plain.length, copied.length) == (COUNT, COUNT)
     for stored in (plain, copied):
         want = passed(network, stored.samples["features"])
         np.testing.assert_allclose(stored.given, want, atol=1e-5)
@@ -210,7 +210,7 @@ def test_what_was_stored_of_selected_samples_is_for_no_other_phase(
     then = stored_at(
         "device", network, tmp_path, data=every, previous=first, **options
     )
-    assert then.count == len(every)
+    assert then.length == len(every)
     np.testing.assert_array_equal(then.given, want.given[: len(every)])
     assert first.leaves == {}
 
@@ -218,7 +218,7 @@ def test_what_was_stored_of_selected_samples_is_for_no_other_phase(
 def test_an_empty_split_has_nothing_to_store(network, tmp_path):
     empty = split_of(made()).take(slice(0))
     stored = stored_at("device", network, tmp_path, data=empty)
-    assert (stored.done, stored.count, stored.place) == (0, 0, "")
+    assert (stored.done, stored.length, stored.place) == (0, 0, "")
 
 
 @pytest.mark.parametrize(

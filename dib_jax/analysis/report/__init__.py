@@ -1,36 +1,32 @@
 """The report of a finished run: one HTML page that shows what was measured.
 
 `write_report` reads config.json, results.json and metrics.jsonl of a workdir and writes
-figures/*.png and report.html. The page is a list of sections, each made by a function
-of what is known of the run that returns None where it has nothing to show; `_SECTIONS`
-holds them in order.
+figures/*.png and report.html. The page is a list of sections: those of the training,
+what the task has to show of its answers (`dib_jax.tasks.exhibits`), settings and
+commands.
 """
 
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dib_jax.analysis import page
-from dib_jax.analysis.information_figures import Rendered
-from dib_jax.analysis.report import commands, overview, pictures, training
-from dib_jax.analysis.report.material import (
-    Material,
-    Predictions,
-    check,
-    find_baseline,
-    read_metrics,
-    read_run,
-)
-from dib_jax.tasks.worth import measure
+from dib_jax.analysis.figures import Rendered
+from dib_jax.analysis.report import commands, overview, shown, training
+from dib_jax.analysis.report.material import Material
+from dib_jax.analysis.runs import find_baseline, read_metrics, read_run
+from dib_jax.tasks.exhibits import Answers
 from dib_jax.training.workdir import write_atomically
 
-__all__ = ["Predictions", "find_baseline", "write_report"]
+if TYPE_CHECKING:
+    from dib_jax.training.finished import Trained
 
-_SECTIONS = (*training.SECTIONS, *pictures.SECTIONS, *commands.SECTIONS)
+__all__ = ["find_baseline", "write_report"]
 
 
 def write_report(
     workdir: pathlib.Path,
-    predictions: Predictions,
+    trained: "Trained",
     *,
     command: str = "",
     information: Sequence[Rendered] = (),
@@ -39,7 +35,7 @@ def write_report(
 
     Args:
         workdir: the run's folder.
-        predictions: of the test split by the last stage.
+        trained: the run, as `train` and `load_trained` return it.
         command: the one that made the run, to be shown; where empty, one that sets
             every field of the config is.
         information: figures of the probes, to be shown; they are saved by whoever
@@ -49,29 +45,44 @@ def write_report(
         The path of report.html.
 
     Raises:
-        ValueError: the run is not finished, a file of it is damaged, or the shapes of
-            `predictions` do not fit together.
+        ValueError: the run is not finished, a file of it is damaged, or its outputs
+            are not those of the test split.
         OSError: the workdir cannot be written.
     """
-    check(predictions)
     run = read_run(workdir)
+    dataset, task = trained.experiment.dataset, trained.experiment.task
+    count = len(next(iter(dataset.test.values()), ()))
+    if not 0 < count == len(trained.outputs):
+        raise ValueError(
+            f"outputs of {len(trained.outputs)} samples for a test split of {count}: a "
+            "report needs one for each, and one at least"
+        )
+    answers = Answers(
+        trained.outputs,
+        dataset.test,
+        dataset.train,
+        dataset.class_names,
+        run.results.get("seed") or 0,
+        dataset.kind.name,
+    )
     material = Material(
         run,
         read_metrics(workdir / "metrics.jsonl"),
-        predictions,
         find_baseline(workdir),
         command or commands.full_command(run),
-        predictions.boxes
-        and measure(predictions.boxes, num_classes=len(predictions.class_names)),
+        task.measures,
+        answers,
+        count,
         information,
     )
-    (workdir / "figures").mkdir(exist_ok=True)
-    sections = [made for section in _SECTIONS if (made := section(material))]
+    exhibits = [shown.section(workdir, exhibit) for exhibit in task.exhibits(answers)]
+    before = [make(material) for make in training.SECTIONS]
+    after = [make(material) for make in commands.SECTIONS]
     text = page.page(
         overview.title(run),
         subtitle=overview.subtitle(run),
         lead=overview.lead(material),
-        sections=sections,
+        sections=[part for part in (*before, *exhibits, *after) if part],
         footer=overview.FOOTER,
     )
     path = workdir / "report.html"

@@ -1,7 +1,6 @@
 """Sections on settings and on how to make the run again."""
 
 import os
-import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +8,9 @@ from typing import Any
 from dib_jax.analysis import page
 from dib_jax.analysis.page import Section, escape
 from dib_jax.analysis.report import wording
-from dib_jax.analysis.report.material import (
-    END_TO_END,
-    Maker,
-    Material,
-    Run,
-)
-from dib_jax.training.config import flatten
+from dib_jax.analysis.report.material import Maker, Material
+from dib_jax.analysis.runs import END_TO_END, Run
+from dib_jax.settings import flatten
 
 
 def _settings(material: Material) -> Section | None:
@@ -39,15 +34,12 @@ def _reproduce(material: Material) -> Section | None:
     if material.baseline is None and not material.run.end_to_end:
         html += "<p>The end-to-end baseline, in a folder beside this run:</p>"
         html += page.command(_lines(_baseline_words(material)))
-    hardware = results.get("hardware")
-    if isinstance(hardware, Mapping):
-        hardware = ", ".join(f"{name} {value}" for name, value in hardware.items())
-    if hardware:
-        html += f"<p>Hardware: {escape(hardware)}.</p>"
-    versions = results.get("versions")
-    if isinstance(versions, Mapping) and versions:
-        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-        html += f"<p>Versions: {escape(listed)}.</p>"
+    for key in ("hardware", "versions"):
+        value = results.get(key)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {each}" for name, each in value.items())
+        if value:
+            html += f"<p>{key.capitalize()}: {escape(value)}.</p>"
     html += (
         '<p class="note">The same config, seed and machine give the same bits. The '
         "training curves are in metrics.jsonl, all numbers in results.json, the full "
@@ -98,31 +90,29 @@ def _lines(words: Sequence[str]) -> str:
 
 
 def _baseline_words(material: Material) -> list[str]:
-    """The words of the run's command, with another schedule and folder."""
+    """The words of the run's command, with another algorithm and folder."""
     run = material.run
-    dropped = ["--workdir", "--config.workdir", "--config.schedule.name"]
-    folder = _shown_path(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
-    added = [f"--config.schedule.name={END_TO_END}", f"--workdir={_quoted(folder)}"]
-    epochs = run.config.get("epochs")
-    if isinstance(epochs, list):
+    dropped = ["--workdir", "--config.workdir"]
+    added = []
+    if isinstance(epochs := run.config.get("epochs"), list):
         # One number per stage means nothing to a network that trains as a whole.
         dropped.append("--config.epochs")
-        added.insert(0, f"--config.epochs={sum(epochs)}")
-    kept = []
+        added.append(f"--config.epochs={sum(epochs)}")
+    folder = os.path.relpath(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    if folder.startswith(".."):  # not as one would type it here
+        folder = str(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    added.append(f"--config.algorithm.name={END_TO_END}")
+    added.append(f"--workdir={_quoted(folder)}")
+    others = []
     words = iter(_words(material.command))
     for word in words:
         name, has_value, _ = word.partition("=")
-        if name not in dropped:
-            kept.append(word)
+        # The options of one algorithm are not those of another.
+        if name not in dropped and not name.startswith("--config.algorithm."):
+            others.append(word)
         elif not has_value:
             next(words, None)  # its value is the next word
-    return [*kept, *added]
-
-
-def _shown_path(path: pathlib.Path) -> str:
-    """The path as one would type it here."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    return [*others, *added]
 
 
 SECTIONS: tuple[Maker, ...] = (_settings, _reproduce)

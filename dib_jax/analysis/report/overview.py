@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dib_jax.analysis import figures, page
+from dib_jax.analysis import page
 from dib_jax.analysis.page import escape
 from dib_jax.analysis.report import wording
-from dib_jax.analysis.report.material import (
-    END_TO_END,
-    Material,
-    Run,
-)
+from dib_jax.analysis.report.material import Material
+from dib_jax.analysis.runs import END_TO_END, Run
 
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 FOOTER = (
@@ -32,13 +29,11 @@ def title(run: Run) -> str:
 def subtitle(run: Run) -> str:
     """What the network is and how it was trained, in one line."""
     name = run.section("model").get("name", "network")
+    # The first line of what the algorithm's factory says of itself.
+    about = run.results.get("algorithm_about") or f"trained by {run.algorithm}"
+    how = str(about).rstrip(".")
     stages = f"{run.stage_count} stage{'s' * (run.stage_count > 1)}"
-    how = "stage by stage, without end-to-end back-propagation"
-    if run.end_to_end:
-        how = "end to end by back-propagation"
-    elif run.penalized:
-        how = "end to end by back-propagation, with a penalty at every stage"
-    return f"{name}, {stages}, trained {how}"
+    return f"{name}, {stages}: {how[:1].lower()}{how[1:]}"
 
 
 def lead(material: Material) -> str:
@@ -47,62 +42,64 @@ def lead(material: Material) -> str:
 
 
 def _headline(material: Material) -> str:
-    run, other = material.run, material.baseline
-    name = wording.within(figures.metric_label(material.metric))
+    run, other, measure = material.run, material.baseline, material.measure
     value = run.results["test"][material.metric]
     detail = "the whole network" if run.end_to_end else "last stage"
-    if material.metric == "accuracy":
-        low, high = wording.wilson(value, len(material.predictions.labels))
+    if measure.counts_samples:
+        low, high = wording.wilson(value, material.samples)
         detail += f"; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
-    cards = [_result(value, f"Test {name}", detail)]
-    if other is None:
-        return f'<div class="results">{"".join(cards)}</div>'
-    compared = other.results["test"][material.metric]
-    label = "End-to-end baseline" if other.end_to_end else "Stage by stage"
-    epochs = f"{other.passes} epochs" if other.passes else ""
-    same = "same network, data and seed" + (f", {epochs}" if epochs else "")
-    cards.append(_result(compared, label, same, other=True))
-    points = 100 * (value - compared)
-    difference = f"{points:+.2f}".replace("-", "−")
-    cards.append(
-        '<div class="result other"><span class="value">'
-        f'{difference}<span class="unit">points</span></span>'
-        '<span class="label">Difference</span><span class="detail">'
-        f"{'this run minus the baseline' if other.end_to_end else 'this run minus it'}"
-        "</span></div>"
-    )
+    label = f"Test {measure.inline}"
+    cards = [_card(f"{measure.scale * value:.2f}", measure.unit, label, detail)]
+    if other is not None:
+        against = other.results["test"][material.metric]
+        name = "End-to-end baseline" if other.end_to_end else "Stage by stage"
+        epochs = f", {other.passes} epochs" if other.passes else ""
+        same = f"same network, data and seed{epochs}"
+        shown = f"{measure.scale * against:.2f}"
+        difference = f"{measure.scale * (value - against):+.2f}".replace("-", "−")
+        unit = "points" if measure.unit == "%" else measure.unit
+        minus = "this run minus " + ("the baseline" if other.end_to_end else "it")
+        cards += [
+            _card(shown, measure.unit, name, same, other=True),
+            _card(difference, unit, "Difference", minus, other=True),
+        ]
     return f'<div class="results">{"".join(cards)}</div>'
 
 
-def _result(value: float, label: str, detail: str, *, other: bool = False) -> str:
+def _card(
+    value: str, unit: str, label: str, detail: str, *, other: bool = False
+) -> str:
+    unit = f'<span class="unit">{escape(unit)}</span>' if unit else ""
     return (
         f'<div class="result{" other" * other}">'
-        f'<span class="value">{100 * value:.2f}<span class="unit">%</span></span>'
+        f'<span class="value">{value}{unit}</span>'
         f'<span class="label">{escape(label)}</span>'
         f'<span class="detail">{escape(detail)}</span></div>'
     )
 
 
-def _duplicates(results: dict[str, Any], pictures: int) -> str:
-    """How many test pictures the network has seen in training; "" where unknown."""
-    count = (results.get("duplicates") or {}).get("test")
+def _duplicates(material: Material) -> str:
+    """How many test samples the network has seen in training; "" where unknown."""
+    count = (material.run.results.get("duplicates") or {}).get("test")
     if count is None:
         return ""
-    verb = "is" if count == 1 else "are"
+    noun = material.answers.noun
     return (
-        f"{count or 'none'} of the {pictures:,} test pictures {verb} identical to a "
-        "training picture"
+        f"{count or 'none'} of the {material.samples:,} test {noun} "
+        f"{'is' if count == 1 else 'are'} identical to one of the training {noun}"
     )
 
 
 def _what_was_run(material: Material) -> str:
-    run, results = material.run, material.run.results
+    run, results, answers = material.run, material.run.results, material.answers
     description = str(results.get("dataset_description") or "").strip().rstrip(".")
+    data = [description, f"{material.samples:,} test {answers.noun}"]
+    about = "; ".join(part for part in data if part)
+    if answers.class_names:
+        about += f", {len(answers.class_names)} classes"
     facts = {
-        "Data": f"{results['dataset']}: {description + '; ' if description else ''}"
-        f"{len(material.predictions.labels):,} test pictures, "
-        f"{len(material.predictions.class_names)} classes",
-        "Duplicates": _duplicates(results, len(material.predictions.labels)),
+        "Data": f"{results['dataset']}: {about}",
+        "Duplicates": _duplicates(material),
         "Network": _described(run.section("model")),
         "Head": _described(run.section("head")),
         "Objective": "the task’s own loss" if run.end_to_end else _objective(run),
@@ -121,15 +118,15 @@ def _what_was_run(material: Material) -> str:
     if other is None and not run.end_to_end:
         html += (
             '<p class="note">There is no end-to-end baseline beside this run yet; the '
-            f"same command with <code>--config.schedule.name={END_TO_END}</code> makes "
-            'one: see <a href="#reproduce">To reproduce</a>.</p>'
+            f"same command with <code>--config.algorithm.name={END_TO_END}</code> "
+            'makes one: see <a href="#reproduce">To reproduce</a>.</p>'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
         how = "" if other.end_to_end else f", objective {_objective(other)}"
         html += (
             f'<p class="note">The {name} is {escape(other.workdir.name)} in the folder '
-            "beside this one, with the same settings but for the schedule: "
+            "beside this one, with the same settings but for the algorithm: "
             f"{escape(_training(other) + how)}.</p>"
         )
     return html
@@ -140,31 +137,15 @@ def _objective(run: Run) -> str:
 
 
 def _training(run: Run) -> str:
-    """Schedule and epochs in words."""
-    schedule = run.section("schedule")
-    name = schedule.get("name", run.results.get("schedule"))
-    blocks = schedule.get("blocks", 1)
+    """Algorithm and epochs in words."""
+    words = _described(run.section("algorithm")) or run.algorithm
     epochs = [entry.get("epochs") for entry in run.results["stages"]]
-    if run.end_to_end:
-        many = f", {epochs[-1]} epochs" if epochs[-1] is not None else ""
-        how = ", activations recomputed" if schedule.get("remat") else ""
-        return f"all stages together by back-propagation{how}{many}"
-    unit = "block" if isinstance(blocks, int) and blocks > 1 else "stage"
-    words = {
-        "sequential": f"one {unit} after the other, each frozen before the next",
-        "parallel": f"all {unit}s at once, with no gradient between them",
-        "parallel_readout": f"all {unit}s at once, with no gradient between them, then "
-        "an output layer alone on the last one’s features",
-        f"{END_TO_END}_penalized": "all stages together by back-propagation, with the "
-        "objective’s terms at every stage",
-    }.get(str(name), f"schedule {name}")
-    if unit == "block":
-        words += f", in blocks of {blocks} stages"
     if None in epochs:
         return words
     if len(set(epochs)) > 1:
         return f"{words}, {', '.join(map(str, epochs))} epochs"
-    return f"{words}, {epochs[0]} epoch{'s' * (epochs[0] != 1)} per {unit}"
+    each = " each" * (len(epochs) > 1)
+    return f"{words}, {epochs[0]} epoch{'s' * (epochs[0] != 1)}{each}"
 
 
 def _described(section: Mapping[str, Any]) -> str:

@@ -1,30 +1,18 @@
 """Numbers and settings as a page shows them; None where there is no number."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+from scipy.stats import binomtest
+
+from dib_jax.analysis.figures import is_number
+from dib_jax.tasks import Measure
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `count` independent samples."""
-    z = 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = (
-        z
-        / (1 + z * z / count)
-        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    )
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def within(label: str) -> str:
-    """A label within a sentence: `Accuracy` → accuracy, AP50 as it is."""
-    return label if label.isupper() else label.lower()
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number, as which no truth value counts."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def integer(value: Any) -> str | None:
@@ -42,9 +30,11 @@ def decimal(value: Any) -> str | None:
     return f"{value:.{places}f}".replace("-", "−")
 
 
-def percent(value: Any, *, digits: int = 2) -> str | None:
-    """A share as per cent, to so many decimals."""
-    return f"{100 * value:.{digits}f} %" if is_number(value) else None
+def measured(value: Any, measure: Measure) -> str | None:
+    """A value of a measure: a share in per cent, else four significant digits."""
+    if measure.unit == "%" and is_number(value):
+        return f"{100 * value:.2f} %"
+    return decimal(value)
 
 
 def duration(seconds: Any) -> str | None:
@@ -64,11 +54,10 @@ def size(value: Any) -> str | None:
     """Bytes in the largest unit of which there is one."""
     if not is_number(value):
         return None
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return None
+    power = min(3, max(0, int(value).bit_length() - 1) // 10)
+    if power == 0:
+        return f"{value:.0f} B"
+    return f"{value / 1024**power:.1f} {'KMG'[power - 1]}iB"
 
 
 def work(value: Any) -> str | None:

@@ -1,32 +1,53 @@
 """Data sets that can be downloaded, one module each, written as TFDS writes them.
 
-A module `<name>.py` has `ARCHIVES`, `builder()`, which returns the class of a TFDS
-builder (TFDS' own where there is one, so that name, version and features are the same),
-and `read(archives)`, which parses the original archives without TensorFlow.
+A module `<name>.py` has three names: `ARCHIVES`; `builder()`, which returns the class
+of a TFDS builder, that of TFDS where there is one (`tfds_builder`), so that name,
+version and features are the same; and `read(archives)`, which parses the original
+archives, by name, into `Examples` without TensorFlow. `read` raises a ValueError where
+an archive is damaged or not in this format.
 """
 
+import importlib
 import io
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 Paths = Mapping[str, pathlib.Path]
+Example = dict[str, Any]  # feature → value, as the features of the builder take it
 
 
 class Examples(NamedTuple):
-    """What archives hold.
+    """The content of archives.
 
     Attributes:
         splits: examples by split, in the order of the original; their features are
             those of the builder, pictures as `picture` makes them.
-        class_names: of the features whose names stand in the archives.
+        class_names: class names by feature, where the archives contain them.
     """
 
-    splits: Mapping[str, Iterable[dict[str, Any]]]
+    splits: Mapping[str, Iterable[Example]]
     class_names: Mapping[str, list[str]] = {}
+
+
+def tfds_builder(module: str, name: str) -> Callable[[], type]:
+    """The `builder` of a set that TFDS has; it imports TFDS only when it is called.
+
+    Args:
+        module: the module of TFDS, below `tensorflow_datasets`.
+        name: the builder class in it.
+    """
+
+    def builder() -> type:
+        found: type = getattr(
+            importlib.import_module(f"tensorflow_datasets.{module}"), name
+        )
+        return found
+
+    return builder
 
 
 def picture(pixels: np.ndarray) -> io.BytesIO:

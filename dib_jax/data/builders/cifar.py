@@ -1,21 +1,19 @@
 """The binary format of CIFAR-10 and CIFAR-100."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from dib_jax.data.archives import read_tar
-from dib_jax.data.builders import Examples, picture
+from dib_jax.data.builders import Example, Examples, Paths, picture
 
 _PIXELS = 3 * 32 * 32
 
 
 def read_cifar(
-    path: pathlib.Path,
-    folder: str,
+    archives: Paths,
     *,
+    folder: str,
     train: Sequence[str],
     test: str,
     names: dict[str, str],
@@ -23,16 +21,17 @@ def read_cifar(
     """The examples of a CIFAR archive.
 
     Args:
-        path: the archive.
-        folder: that its members lie in.
+        archives: the path of the one archive, by its name.
+        folder: the folder of the members in the archive.
         train: files of the training split, in their order.
         test: file of the test split.
-        names: file with the class names, by feature, in the order in which the labels
-            stand in front of each picture.
+        names: the file of the class names by feature; the labels of a picture come
+            before its pixels in this order.
 
     Raises:
         ValueError: the archive is damaged, or not in this format.
     """
+    (path,) = archives.values()
     files = {name: f"{folder}/{name}" for name in (*train, test, *names.values())}
     contents = read_tar(path, list(files.values()))
     class_names = {
@@ -40,7 +39,7 @@ def read_cifar(
         for feature, name in names.items()
     }
 
-    def examples(split: str, members: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def examples(split: str, members: Sequence[str]) -> Iterator[Example]:
         rows = (
             row
             for name in members

@@ -3,8 +3,10 @@
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
 
+import functools
+
 from dib_jax.data.archives import Archive
-from dib_jax.data.builders import Examples, Paths
+from dib_jax.data.builders import tfds_builder
 from dib_jax.data.builders.cifar import read_cifar
 
 ARCHIVES = (
@@ -13,28 +15,11 @@ ARCHIVES = (
         "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     ),
 )
-
-
-def builder() -> type:
-    """TFDS' builder."""
-    from tensorflow_datasets.image_classification.cifar import Cifar10
-
-    return Cifar10
-
-
-def read(archives: Paths) -> Examples:
-    """What the archive holds.
-
-    Args:
-        archives: its path, by name.
-
-    Raises:
-        ValueError: it is damaged, or not in this format.
-    """
-    return read_cifar(
-        archives[ARCHIVES[0].name],
-        "cifar-10-batches-bin",
-        train=[f"data_batch_{number}.bin" for number in range(1, 6)],
-        test="test_batch.bin",
-        names={"label": "batches.meta.txt"},
-    )
+builder = tfds_builder("image_classification.cifar", "Cifar10")
+read = functools.partial(
+    read_cifar,
+    folder="cifar-10-batches-bin",
+    train=[f"data_batch_{number}.bin" for number in range(1, 6)],
+    test="test_batch.bin",
+    names={"label": "batches.meta.txt"},
+)

@@ -3,8 +3,10 @@
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
 
+import functools
+
 from dib_jax.data.archives import Archive
-from dib_jax.data.builders import Examples, Paths
+from dib_jax.data.builders import tfds_builder
 from dib_jax.data.builders.cifar import read_cifar
 
 ARCHIVES = (
@@ -13,31 +15,14 @@ ARCHIVES = (
         "sha256:58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     ),
 )
-
-
-def builder() -> type:
-    """TFDS' builder."""
-    from tensorflow_datasets.image_classification.cifar import Cifar100
-
-    return Cifar100
-
-
-def read(archives: Paths) -> Examples:
-    """What the archive holds.
-
-    Args:
-        archives: its path, by name.
-
-    Raises:
-        ValueError: it is damaged, or not in this format.
-    """
-    return read_cifar(
-        archives[ARCHIVES[0].name],
-        "cifar-100-binary",
-        train=["train.bin"],
-        test="test.bin",
-        names={
-            "coarse_label": "coarse_label_names.txt",
-            "label": "fine_label_names.txt",
-        },
-    )
+builder = tfds_builder("image_classification.cifar", "Cifar100")
+read = functools.partial(
+    read_cifar,
+    folder="cifar-100-binary",
+    train=["train.bin"],
+    test="test.bin",
+    names={
+        "coarse_label": "coarse_label_names.txt",
+        "label": "fine_label_names.txt",
+    },
+)

@@ -3,7 +3,7 @@
 Source: Xiao, Rasul & Vollgraf, arXiv 1708.07747.
 """
 
-from dib_jax.data.builders import Examples, Paths
+from dib_jax.data.builders import tfds_builder
 from dib_jax.data.builders.idx import idx_archives, read_idx
 
 ARCHIVES = idx_archives(
@@ -15,22 +15,5 @@ ARCHIVES = idx_archives(
         "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     ),
 )
-
-
-def builder() -> type:
-    """TFDS' builder."""
-    from tensorflow_datasets.image_classification.mnist import FashionMNIST
-
-    return FashionMNIST
-
-
-def read(archives: Paths) -> Examples:
-    """What the archives hold.
-
-    Args:
-        archives: their paths, by name.
-
-    Raises:
-        ValueError: one is damaged, or not in this format.
-    """
-    return read_idx(archives)
+builder = tfds_builder("image_classification.mnist", "FashionMNIST")
+read = read_idx

@@ -13,13 +13,12 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dib_jax.data.archives import Archive, open_zip, read_zip
-from dib_jax.data.builders import Examples, Paths, picture
+from dib_jax.data.builders import Example, Examples, Paths, picture
 
 _URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 ARCHIVES = (
@@ -83,11 +82,11 @@ _TRACKS = 1000  # more than any class has, so that class and track make one numb
 
 
 def builder(size: int = SIZE) -> type:
-    """A builder of ours, for TFDS has none.
+    """A builder written here, because TFDS has none.
 
     Args:
-        size: side of the stored pictures, in pixels. At another than 32 the set's name
-            ends in it: gtsrb48.
+        size: side of the stored pictures, in pixels. Where it is not 32, the name of
+            the set ends in it: gtsrb48.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
@@ -101,7 +100,7 @@ def builder(size: int = SIZE) -> type:
             VERSION = tfds.core.Version("1.0.0")
             pkg_dir_path = None
 
-            def _info(self) -> Any:
+            def _info(self) -> tfds.core.DatasetInfo:
                 features = {
                     "id": tfds.features.Text(),
                     "image": tfds.features.Image(shape=(size, size, 3)),
@@ -125,18 +124,18 @@ def builder(size: int = SIZE) -> type:
 
 
 def read(archives: Paths, size: int = SIZE) -> Examples:
-    """What the archives hold.
+    """The examples of the three archives.
 
     Args:
         archives: their paths, by name.
         size: side of the stored pictures, in pixels.
 
     Raises:
-        ValueError: one is damaged, or not in this format, or a box is none.
+        ValueError: one is damaged, or not in this format, or a box has no area.
     """
     train, test, truth = (archives[archive.name] for archive in ARCHIVES)
 
-    def training() -> Iterator[dict[str, Any]]:
+    def training() -> Iterator[Example]:
         with open_zip(train) as opened:
             tables = sorted(
                 name for name in opened.namelist() if re.search(r"/GT-\d+\.csv$", name)
@@ -151,7 +150,7 @@ def read(archives: Paths, size: int = SIZE) -> Examples:
                     example["group"] = example["label"] * _TRACKS + track
                     yield example
 
-    def testing() -> Iterator[dict[str, Any]]:
+    def testing() -> Iterator[Example]:
         with open_zip(truth) as opened:
             table = "GT-final_test.csv"
             lines = list(_lines(opened, table))
@@ -182,7 +181,7 @@ def _example(
     line: dict[str, str],
     size: int,
     source: str,
-) -> dict[str, Any]:
+) -> Example:
     sides = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
     try:
         name = line["Filename"]

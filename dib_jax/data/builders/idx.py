@@ -1,13 +1,12 @@
-"""The idx format of MNIST and the sets that took it over."""
+"""The idx format of MNIST and of the sets that are modelled on it."""
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from dib_jax.data.archives import Archive, read_gzip
-from dib_jax.data.builders import Examples, Paths, picture
+from dib_jax.data.builders import Example, Examples, Paths, picture
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -21,8 +20,8 @@ def idx_archives(url: str, digests: tuple[str, str, str, str]) -> tuple[Archive,
     """The four files of a set.
 
     Args:
-        url: the folder that they lie in.
-        digests: of each, in the order of `FILES`.
+        url: the folder of the files.
+        digests: their digests, in the order of `FILES`.
     """
     pairs = zip(FILES, digests, strict=True)
     return tuple(Archive(f"{url}/{name}", digest) for name, digest in pairs)
@@ -47,7 +46,7 @@ def read_idx(archives: Paths, *, classes: int = 10) -> Examples:
 
 def _examples(
     images_path: pathlib.Path, labels_path: pathlib.Path, classes: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Example]:
     images, labels = _array(images_path, 3), _array(labels_path, 1)
     if len(images) != len(labels):
         raise ValueError(

@@ -4,7 +4,7 @@ Source: LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Docu
 Recognition, Proceedings of the IEEE 86, 1998.
 """
 
-from dib_jax.data.builders import Examples, Paths
+from dib_jax.data.builders import tfds_builder
 from dib_jax.data.builders.idx import idx_archives, read_idx
 
 ARCHIVES = idx_archives(
@@ -16,22 +16,5 @@ ARCHIVES = idx_archives(
         "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     ),
 )
-
-
-def builder() -> type:
-    """TFDS' builder."""
-    from tensorflow_datasets.image_classification.mnist import MNIST
-
-    return MNIST
-
-
-def read(archives: Paths) -> Examples:
-    """What the archives hold.
-
-    Args:
-        archives: their paths, by name.
-
-    Raises:
-        ValueError: one is damaged, or not in this format.
-    """
-    return read_idx(archives)
+builder = tfds_builder("image_classification.mnist", "MNIST")
+read = read_idx

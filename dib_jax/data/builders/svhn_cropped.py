@@ -8,12 +8,11 @@ Learning, NIPS workshop 2011.
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from dib_jax.data.archives import Archive
-from dib_jax.data.builders import Examples, Paths, picture
+from dib_jax.data.builders import Example, Examples, Paths, picture, tfds_builder
 
 _URL = "http://ufldl.stanford.edu/housenumbers"
 ARCHIVES = (
@@ -26,17 +25,11 @@ ARCHIVES = (
         "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
     ),
 )
-
-
-def builder() -> type:
-    """TFDS' builder."""
-    from tensorflow_datasets.datasets.svhn_cropped import svhn_cropped_dataset_builder
-
-    return svhn_cropped_dataset_builder.Builder
+builder = tfds_builder("datasets.svhn_cropped.svhn_cropped_dataset_builder", "Builder")
 
 
 def read(archives: Paths) -> Examples:
-    """What the archives hold.
+    """The examples of two MATLAB files.
 
     Args:
         archives: their paths, by name.
@@ -51,7 +44,7 @@ def read(archives: Paths) -> Examples:
     return Examples(splits)
 
 
-def _examples(path: pathlib.Path, split: str) -> Iterator[dict[str, Any]]:
+def _examples(path: pathlib.Path, split: str) -> Iterator[Example]:
     import scipy.io  # a slow import
 
     try:

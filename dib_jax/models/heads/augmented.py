@@ -1,10 +1,11 @@
-"""An auxiliary classifier of some of the network's later stages, with new weights."""
+"""An auxiliary classifier built like some of the network's later stages."""
 
 import flax.linen as nn
 import jax
 
 from dib_jax.models.convolution import average_pool_to
 from dib_jax.models.heads.linear import Linear, flatten
+from dib_jax.models.options import check_at_least
 
 
 class Augmented(nn.Module):
@@ -12,8 +13,8 @@ class Augmented(nn.Module):
 
     Attributes:
         num_outputs: size of the task's output.
-        later: the stages that follow the head's own in the network.
-        chosen: which of them the head has, ascending.
+        later: the network's stages after the one that the head belongs to.
+        chosen: indices in `later` of those that the head has, ascending.
         pool: side of the grid; 0 keeps feature maps at full size.
     """
 
@@ -28,7 +29,7 @@ class Augmented(nn.Module):
         in_network = jax.ShapeDtypeStruct(features.shape, features.dtype)
         for index, stage in enumerate(self.later):
             if index in self.chosen:
-                # What the left-out stages before it would have pooled.
+                # Pooled as the stages that were left out would have pooled it.
                 if x.ndim == len(in_network.shape) == 4:
                     x = average_pool_to(x, in_network.shape[1:3])
                 x = stage(x, train=train)
@@ -45,15 +46,15 @@ def _output_shape(stage: nn.Module, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeSt
 
 
 def evenly(count: int, depth: int) -> tuple[int, ...]:
-    """Which of `count` stages to take for a depth: evenly spaced, with the last one.
+    """Indices of `depth` of `count` stages, evenly spaced, the last one among them.
 
     Args:
-        count: how many there are.
-        depth: how many are wanted.
+        count: how many stages there are.
+        depth: how many of them to choose.
 
     Returns:
-        round(i · count / depth) − 1 for i = 1…depth; all of them where `depth` is not
-        less than `count`.
+        round(i · count / depth) − 1 for i = 1…depth; all indices where `depth` is at
+        least `count`.
     """
     depth = min(depth, count)
     return tuple(round(i * count / depth) - 1 for i in range(1, depth + 1))
@@ -68,7 +69,7 @@ def augmented(
     least: int = 1,
     pool: int = 2,
 ) -> nn.Module:
-    """A head of evenly spaced later stages of the network, with weights of its own.
+    """A head built like evenly spaced later stages of the network, with other weights.
 
     Its depth falls linearly from the first stage to the last but one; the last stage
     has the linear head. Feature maps are averaged, before each of the head's stages,
@@ -95,20 +96,18 @@ def augmented(
     Its depth falls to `least` = 1 + (1 − c)(depth − 1) with the coefficient c of that
     code, and it pools to one pixel (`pool` = 1).
     """
-    if depth < 1:
-        raise ValueError(f"depth must be ≥ 1, got {depth!r}")
+    check_at_least(1, depth=depth)
     if not 0 <= least <= depth:
         raise ValueError(f"least must be 0 to depth = {depth}, got {least!r}")
-    if pool < 0:
-        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    check_at_least(0, pool=pool)
     later = tuple(stages[stage + 1 :])
-    way = stage / (len(stages) - 2) if len(stages) > 2 else 0.0
-    own_depth = round(depth + (least - depth) * way)
-    if not later or own_depth == 0:
+    progress = stage / (len(stages) - 2) if len(stages) > 2 else 0.0
+    depth_here = round(depth + (least - depth) * progress)
+    if not later or depth_here == 0:
         return Linear(num_outputs=num_outputs, pool=pool)
     return Augmented(
         num_outputs=num_outputs,
         later=later,
-        chosen=evenly(len(later), own_depth),
+        chosen=evenly(len(later), depth_here),
         pool=pool,
     )

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from dib_jax.models.heads.linear import flatten
+from dib_jax.models.options import check_at_least
 
 
 class Averaged(nn.Module):
@@ -11,7 +12,7 @@ class Averaged(nn.Module):
 
     Attributes:
         num_outputs: size of the task's output.
-        parts: into how many the features (n, parts · d) are divided.
+        parts: number of equal parts of the features (n, parts · d).
     """
 
     num_outputs: int
@@ -44,6 +45,5 @@ def averaged(*, num_outputs: int, parts: int = 2) -> nn.Module:
 
     Source: the σ-combined network of Ma, Lewis & Kleijn, arXiv 1908.01580, section 4.
     """
-    if parts < 1:
-        raise ValueError(f"parts must be ≥ 1, got {parts!r}")
+    check_at_least(1, parts=parts)
     return Averaged(num_outputs=num_outputs, parts=parts)

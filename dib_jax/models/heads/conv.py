@@ -1,10 +1,13 @@
 """An auxiliary classifier of convolutions, for stages that output feature maps."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 
 from dib_jax.models.cnn import ConvolutionStage
 from dib_jax.models.heads.linear import Linear, flatten
+from dib_jax.models.options import check_at_least, number_for_stage
 
 
 class Convolutional(nn.Module):
@@ -51,8 +54,8 @@ def conv(
         num_outputs: size of the task's output.
         stage: number of the stage that the head belongs to, from 0.
         layers: number of convolutions, or one number per stage; the k − 1 of Belilovsky
-            et al. 0 is the linear head, at the last stage the network's own output
-            layer.
+            et al. With 0 it is the linear head; at the last stage that is the
+            network's output layer.
         width: channels of each convolution; 0 for as many as the stage has.
         pool: feature maps are averaged over a pool × pool grid before the output
             layer; 0 keeps them at full size.
@@ -65,18 +68,10 @@ def conv(
 
     Source: Belilovsky, Eickenberg & Oyallon, arXiv 1812.11446, section 3.
     """
-    several = layers if isinstance(layers, tuple | list) else (layers,) * (stage + 1)
-    if min(several, default=-1) < 0:
-        raise ValueError(f"layers must be ≥ 0, got {layers!r}")
-    if stage >= len(several):
-        raise ValueError(
-            f"layers has {len(several)} numbers, none for stage {stage}; give one "
-            "number, or one for each stage"
-        )
-    if width < 0 or pool < 0:
-        raise ValueError(f"width and pool must be ≥ 0, got {width!r} and {pool!r}")
-    if several[stage] == 0:
+    for number in layers if isinstance(layers, Sequence) else (layers,):
+        check_at_least(0, layers=number)
+    check_at_least(0, width=width, pool=pool)
+    number = number_for_stage("layers", layers, stage)
+    if number == 0:
         return Linear(num_outputs=num_outputs, pool=pool)
-    return Convolutional(
-        num_outputs=num_outputs, layers=several[stage], width=width, pool=pool
-    )
+    return Convolutional(num_outputs=num_outputs, layers=number, width=width, pool=pool)

@@ -1,10 +1,11 @@
-"""An auxiliary head that answers for every place of a grid over the picture."""
+"""An auxiliary head with outputs for every place of a grid over the picture."""
 
 import flax.linen as nn
 import jax
 
 from dib_jax.models.cnn import ConvolutionStage
 from dib_jax.models.convolution import average_pool_to
+from dib_jax.models.options import check_at_least
 
 
 class Grid(nn.Module):
@@ -57,8 +58,6 @@ def grid(
     Raises:
         ValueError: `places` below 1, `layers` or `width` negative.
     """
-    if places < 1:
-        raise ValueError(f"places must be ≥ 1, got {places!r}")
-    if layers < 0 or width < 0:
-        raise ValueError(f"layers and width must be ≥ 0, got {layers!r} and {width!r}")
+    check_at_least(1, places=places)
+    check_at_least(0, layers=layers, width=width)
     return Grid(num_outputs=num_outputs, places=places, layers=layers, width=width)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from dib_jax.models.convolution import average_pool_to
+from dib_jax.models.options import check_at_least
 
 
 def flatten(features: jax.Array, pool: int) -> jax.Array:
@@ -38,7 +39,7 @@ class Linear(nn.Module):
 
 
 def linear(*, num_outputs: int, pool: int = 2) -> nn.Module:
-    """A linear auxiliary classifier, GreedyDIB's own.
+    """A linear auxiliary classifier, the one of GreedyDIB.
 
     Args:
         num_outputs: size of the task's output.
@@ -54,6 +55,5 @@ def linear(*, num_outputs: int, pool: int = 2) -> nn.Module:
     Source: Lyu, Wu & Du, arXiv 2510.27651, whose abstract says that the auxiliary
     classifier "connects directly to the output layer"; the grid is our reading.
     """
-    if pool < 0:
-        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    check_at_least(0, pool=pool)
     return Linear(num_outputs=num_outputs, pool=pool)

@@ -5,6 +5,7 @@ import jax
 
 from dib_jax.models.heads.linear import flatten
 from dib_jax.models.mlp import DenseStage
+from dib_jax.models.options import check_at_least
 
 
 class Perceptron(nn.Module):
@@ -50,8 +51,6 @@ def mlp(
 
     Source: the MLP heads of Belilovsky, Eickenberg & Oyallon, arXiv 1901.08164.
     """
-    if layers < 1 or width < 1:
-        raise ValueError(f"layers and width must be ≥ 1, got {layers!r} and {width!r}")
-    if pool < 0:
-        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    check_at_least(1, layers=layers, width=width)
+    check_at_least(0, pool=pool)
     return Perceptron(num_outputs=num_outputs, layers=layers, width=width, pool=pool)

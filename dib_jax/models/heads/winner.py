@@ -1,14 +1,15 @@
-"""Reading a class off the unit that answers most, as from a one-hot code."""
+"""An auxiliary classifier that reads the class off the most active unit."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dib_jax.models.heads.linear import flatten
+from dib_jax.models.options import check_at_least
 
 
 class Winner(nn.Module):
-    """The greatest unit's row of a table: (n, …) → (n, num_outputs).
+    """The most active unit's row of a table: (n, …) → (n, num_outputs).
 
     Attributes:
         num_outputs: size of the task's output.
@@ -28,10 +29,10 @@ class Winner(nn.Module):
 
 
 def winner(*, num_outputs: int, pool: int = 1) -> nn.Module:
-    """A table of which class it is when a unit answers most.
+    """A table with a row of outputs for each unit; the most active unit chooses it.
 
-    It learns nothing but which unit stands for which class (the order of a network's
-    outputs is arbitrary where no prediction trained it), and no gradient passes it.
+    It learns only which unit stands for which class: without a prediction, the order
+    of a network's outputs is arbitrary. No gradient reaches the features.
 
     Args:
         num_outputs: size of the task's output.
@@ -47,6 +48,5 @@ def winner(*, num_outputs: int, pool: int = 1) -> nn.Module:
     Source: the reading of unformatted training by Ma, Lewis & Kleijn, arXiv 1908.01580,
     section 3.2, for a last stage as wide as there are classes.
     """
-    if pool < 0:
-        raise ValueError(f"pool must be ≥ 0, got {pool!r}")
+    check_at_least(0, pool=pool)
     return Winner(num_outputs=num_outputs, pool=pool)

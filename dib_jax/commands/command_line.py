@@ -4,29 +4,27 @@ A mistake gives one line on standard error and exit status 2, and nothing is wri
 """
 
 import ast
-import dis
+import importlib
 import inspect
 import os
 import pathlib
 import shutil
-import site
 import sys
-import sysconfig
 import textwrap
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import ml_collections
 
-from dib_jax.training import config as configs
-from dib_jax.training import values
-from dib_jax.training.build import nearest
+from dib_jax import settings
+from dib_jax.commands import config as configs
+from dib_jax.commands import values
+from dib_jax.commands.registry import nearest
 
-_HELP = "--help"
-# Where our own errors come from; what `python -m` runs is "__main__".
-_OWN = ("dib_jax", "experiments", "__main__")
+# Commands that go on where they were stopped.
+_RESUMED = ("run", "prepare", "compare")
 
 
 class Arguments(NamedTuple):
@@ -46,7 +44,7 @@ class Arguments(NamedTuple):
     help: bool
 
 
-class Experiment(NamedTuple):
+class Request(NamedTuple):
     """What the command line of `experiments.run` asks for.
 
     Attributes:
@@ -95,7 +93,7 @@ def split_arguments(
     `--flag=value` and `--flag value` are the same; `--` ends the flags.
 
     Args:
-        arguments: without the command's own name.
+        arguments: without the command's name.
         flags: names of those that the command knows, without dashes; each has a value.
         switches: names of those that have none.
         overrides: whether `--config.field=value` is one of them.
@@ -105,39 +103,31 @@ def split_arguments(
         ValueError: an unknown flag, one without a value or given twice, or something
             that is no flag where the command takes nothing else.
     """
-    found = Arguments({}, {}, [], False)
+    found = Arguments({}, {}, [], any(word in ("--help", "-h") for word in arguments))
     waiting = list(arguments)
     while waiting:
         word = waiting.pop(0)
         if word == "--":
             found.rest.extend(waiting)
             break
-        if word in (_HELP, "-h"):
-            found = found._replace(help=True)
+        if word in ("--help", "-h"):
             continue
         if not word.startswith("-") or word == "-":
             found.rest.append(word)
             continue
         dashed, equals, value = word.partition("=")
         name = dashed.lstrip("-")
-        is_override = overrides and name.startswith("config.") and name != "config."
-        is_known = name in (*flags, *switches) and dashed.startswith("--")
-        if not is_override and not is_known:
-            known = [f"--{flag}" for flag in (*flags, *switches, "help")]
-            also = ", --config.FIELD" if overrides else ""
-            raise ValueError(
-                f"unknown flag {dashed}; the flags are {', '.join(known)}{also}"
-                f"{nearest(f'--{name}', known, form='{}')}"
-            )
-        if name in switches:
-            if equals:
-                raise ValueError(f"{dashed} has no value: write it alone")
-        elif not equals:
+        is_field = overrides and name.startswith("config.") and name != "config."
+        if not is_field:
+            _check_flag(dashed, (*flags, *switches), overrides=overrides)
+        if name in switches and equals:
+            raise ValueError(f"{dashed} has no value: write it alone")
+        if name not in switches and not equals:
             if not waiting or waiting[0].startswith("--"):
                 raise ValueError(f"{dashed} needs a value: {dashed}=VALUE")
             value = waiting.pop(0)
-        target = found.overrides if is_override else found.flags
-        key = name.removeprefix("config.") if is_override else name
+        target = found.overrides if is_field else found.flags
+        key = name.removeprefix("config.") if is_field else name
         if key in target:
             raise ValueError(
                 f"{dashed} is given twice, as {target[key]!r} and as {value!r}; "
@@ -152,15 +142,23 @@ def split_arguments(
     return found
 
 
-def read_experiment(
-    arguments: Sequence[str], *, command: str, purpose: str
-) -> Experiment:
+def _check_flag(dashed: str, names: Sequence[str], *, overrides: bool) -> None:
+    known = [f"--{name}" for name in (*names, "help")]
+    if dashed not in known:
+        also = ", --config.FIELD" if overrides else ""
+        hint = nearest("--" + dashed.lstrip("-"), known, form="{}")
+        raise ValueError(
+            f"unknown flag {dashed}; the flags are {', '.join(known)}{also}{hint}"
+        )
+
+
+def read_request(arguments: Sequence[str], *, command: str, purpose: str) -> Request:
     """What a command with `--config` and `--workdir` is asked to do.
 
     With `--help` it prints the help and exits.
 
     Args:
-        arguments: without the command's own name.
+        arguments: without the command's name.
         command: "experiments.run".
         purpose: what the command does, in a sentence, for `--help`.
 
@@ -171,80 +169,64 @@ def read_experiment(
         ValueError: a mistake in flags, config or workdir.
         FileNotFoundError: there is no such config file.
     """
-    given = split_arguments(
-        arguments,
-        ("config", "workdir", "devices"),
-        switches=("distributed",),
-        overrides=True,
-    )
+    flags = ("config", "workdir", "devices")
+    given = split_arguments(arguments, flags, switches=("distributed",), overrides=True)
     if given.help and "config" not in given.flags:
-        print(_usage(command, purpose))
+        lines = [_usage(command, purpose, ""), "", "Configs:", "", *_listed_configs()]
+        print("\n".join(lines))
         raise SystemExit(0)
     if "config" not in given.flags:
         raise ValueError(
             "--config is missing: give --config=PATH, one of "
-            f"{', '.join(map(str, _config_files(_configs_folder()))) or 'your own'}; "
+            f"{', '.join(map(str, config_files())) or 'your own'}; "
             "--help says more"
         )
     file = load_config(given.flags["config"])
-    usual = configs.flatten(file.config.to_dict()).get("schedule.name", "")
     config = configs.complete(override(file.config, given.overrides))
-    if "workdir" in given.flags and "workdir" in given.overrides:
-        raise ValueError(
-            f"the workdir is given twice, as --workdir={given.flags['workdir']} and as "
-            f"--config.workdir={given.overrides['workdir']}; give it once"
-        )
-    devices, distributed = given.flags.get("devices"), "distributed" in given.flags
-    if devices is not None and not (devices.isdecimal() and int(devices) > 0):
-        raise ValueError(f"--devices must be a whole number ≥ 1, got {devices!r}")
-    if devices is not None and distributed:
-        raise ValueError(
-            "--devices and --distributed exclude each other: several processes use all "
-            "their devices"
-        )
-    if given.flags.get("workdir") == "":
-        raise ValueError("--workdir is empty; give a folder, or leave the flag out")
-    workdir = pathlib.Path(
-        given.flags.get("workdir")
-        or config.workdir
-        or configs.default_workdir(
-            file.name, file.variant, config, usual_schedule=usual
-        )
-    ).expanduser()
+    workdir = _workdir(given, file, config)
+    devices = _devices(given.flags)
     if given.help:
         print(_usage(command, purpose, given.flags["config"]))
         print(f"\nThe fields of {given.flags['config']}, as they are set now:\n")
-        print(configs.describe(config, width=_width()))
+        print(configs.describe(config, width=_width(120)))
         print(f"\nThe run would go to {workdir}.")
         raise SystemExit(0)
     check_workdir(workdir, config)
     config.workdir = str(workdir)
-    count = None if devices is None else int(devices)
-    return Experiment(config, file.name, file.variant, workdir, count, distributed)
+    distributed = "distributed" in given.flags
+    return Request(config, file.name, file.variant, workdir, devices, distributed)
 
 
-def read_workdir(
-    arguments: Sequence[str], *, command: str, purpose: str
+def _workdir(
+    given: Arguments, file: ConfigFile, config: ml_collections.ConfigDict
 ) -> pathlib.Path:
-    """The folder of a run, for a command that takes only `--workdir`.
+    flag, field = given.flags.get("workdir"), given.overrides.get("workdir")
+    if flag is not None and field is not None:
+        raise ValueError(
+            f"the workdir is given twice, as --workdir={flag} and as "
+            f"--config.workdir={field}; give it once"
+        )
+    if flag == "":
+        raise ValueError("--workdir is empty; give a folder, or leave the flag out")
+    usual = settings.flatten(file.config.to_dict()).get("algorithm.name", "")
+    default = configs.default_workdir(
+        file.name, file.variant, config, usual_algorithm=usual
+    )
+    return pathlib.Path(flag or config.workdir or default).expanduser()
 
-    With `--help` it prints the help and exits.
 
-    Args:
-        arguments: without the command's own name.
-        command: "experiments.evaluate".
-        purpose: what the command does, in a sentence, for `--help`.
-
-    Raises:
-        ValueError: a mistake in the flags, or no run is there.
-    """
-    given = split_arguments(arguments, ("workdir",))
-    if given.help:
-        print(f"python -m {command} --workdir=DIR\n")
-        print("\n".join(textwrap.wrap(purpose, _width())))
-        print("\n  --workdir=DIR  the folder of a run\n  --help         this")
-        raise SystemExit(0)
-    return find_workdir(given.flags)
+def _devices(flags: Mapping[str, str]) -> int | None:
+    text = flags.get("devices")
+    if text is None:
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f"--devices must be a whole number ≥ 1, got {text!r}")
+    if "distributed" in flags:
+        raise ValueError(
+            "--devices and --distributed exclude each other: several processes use all "
+            "their devices"
+        )
+    return int(text)
 
 
 def find_workdir(flags: Mapping[str, str]) -> pathlib.Path:
@@ -270,12 +252,31 @@ def find_workdir(flags: Mapping[str, str]) -> pathlib.Path:
     return workdir
 
 
+def parse_flags(flags: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
+    """What flags mean.
+
+    Args:
+        flags: text by name, as `split_arguments` gives them.
+        types: annotation of each one's values.
+
+    Raises:
+        ValueError: a text cannot mean such a value.
+    """
+    found = {}
+    for flag, text in flags.items():
+        try:
+            found[flag] = values.parse(text, types[flag])
+        except ValueError as error:
+            raise ValueError(f"--{flag}: got {text!r}; {error}") from None
+    return found
+
+
 def load_config(path_and_variant: str) -> ConfigFile:
     """Run the `get_config` of a config file.
 
     Args:
-        path_and_variant: "configs/NAME.py", or "configs/NAME.py:VARIANT"; also where
-            there is no such folder, of the installed package.
+        path_and_variant: "configs/NAME.py", or "configs/NAME.py:VARIANT"; outside of
+            the checkout that this package lies in, also of that checkout.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -287,9 +288,8 @@ def load_config(path_and_variant: str) -> ConfigFile:
         path = pathlib.Path(before or path_and_variant)
         variant = variant if before else ""
     if not path.is_file() and path.parts[:1] == ("configs",):
-        # Outside of a checkout: the files that were installed with the package.
-        installed = pathlib.Path(__file__).parents[1] / path
-        path = installed if installed.is_file() else path
+        in_checkout = _CHECKOUT / path
+        path = in_checkout if in_checkout.is_file() else path
     if not path.is_file():
         raise FileNotFoundError(_not_found(path))
     module = types.ModuleType("config")
@@ -321,27 +321,31 @@ def load_config(path_and_variant: str) -> ConfigFile:
 
 
 def _where(path: pathlib.Path, error: BaseException) -> str:
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if line is None or frame.filename == str(path):
-            line = frame.lineno if frame.filename == str(path) else line
-    message = error.msg if isinstance(error, SyntaxError) else _one_line(error)
+    if isinstance(error, SyntaxError):
+        line, message = error.lineno, error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = [frame.lineno for frame in frames if frame.filename == str(path)][-1]
+        message = _one_line(error)
     return f"{path}:{line}: {type(error).__name__}: {message}"
 
 
-def _not_found(path: pathlib.Path) -> str:
-    folders = (path.parent, _configs_folder())
-    files = {str(file): file for folder in folders for file in _config_files(folder)}
-    name = path.name if path.suffix else f"{path.name}.py"
-    by_name = {file.name: written for written, file in reversed(files.items())}
-    hint = nearest(name, by_name)
-    for file_name, written in by_name.items():
-        hint = hint.replace(repr(file_name), written)
-    what = "a folder, not a config file" if path.is_dir() else "not there"
-    return f"--config: {path} is {what}; there are {', '.join(files) or 'none'}{hint}"
+# In a checkout the folder `configs` lies beside the package; a wheel has none.
+_CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
-def _config_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _configs_folder() -> pathlib.Path:
+    here = pathlib.Path("configs")
+    return here if here.is_dir() else _CHECKOUT / "configs"
+
+
+def config_files(folder: pathlib.Path | None = None) -> list[pathlib.Path]:
+    """The config files in a folder.
+
+    Args:
+        folder: None for `configs` here, or in the checkout that this package lies in.
+    """
+    folder = _configs_folder() if folder is None else folder
     return sorted(
         file
         for file in folder.glob("*.py")
@@ -349,13 +353,29 @@ def _config_files(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
+def _not_found(path: pathlib.Path) -> str:
+    what = "a folder, not a config file" if path.is_dir() else "not there"
+    folders = dict.fromkeys((_configs_folder(), path.parent))
+    by_name = {file.name: str(file) for each in folders for file in config_files(each)}
+    if not by_name:
+        return (
+            f"--config: {path} is {what}; give the path of a config file: those that "
+            "dib_jax is described with lie in configs/ of its repository, which a "
+            "package without a checkout does not hold"
+        )
+    hint = nearest(path.name if path.suffix else f"{path.name}.py", by_name)
+    for name, written in by_name.items():
+        hint = hint.replace(repr(name), written)
+    return f"--config: {path} is {what}; there are {', '.join(by_name.values())}{hint}"
+
+
 def override(
     config: ml_collections.ConfigDict, overrides: Mapping[str, str]
 ) -> ml_collections.ConfigDict:
     """A copy of a config with fields as the command line has them.
 
-    Where the name of a model, head, task or objective is another than the file's, the
-    file's options of that section are dropped: they were the other one's.
+    Where the name of a model, head, task, objective or algorithm is another than the
+    file's, the file's options of that section are dropped: they were the other one's.
 
     Args:
         config: as the file has it.
@@ -364,6 +384,8 @@ def override(
     Raises:
         ValueError: an unknown field, or text that cannot be one of its values.
     """
+    if not overrides:
+        return config
     sections = config.to_dict()
     for section in configs.FACTORIES:
         name = overrides.get(f"{section}.name")
@@ -372,22 +394,18 @@ def override(
             isinstance(chosen, Mapping) and chosen.get("name") == name
         ):
             sections[section] = {"name": name}
-    if not overrides:
-        return config
     fields = configs.schema(sections)
     for dotted, text in overrides.items():
         if dotted not in fields:
             raise ValueError(f"--config.{configs.unknown(dotted, text, fields)}")
-        field = fields[dotted]
         try:
-            value = values.parse(text, field.type)
+            value = values.parse(text, fields[dotted].type)
         except ValueError:
             value = text  # `complete` says what is wrong with it
         section, _, name = dotted.rpartition(".")
-        if not section:
-            sections[name] = value
-        elif isinstance(sections.setdefault(section, {}), dict):
-            sections[section][name] = value
+        target = sections.setdefault(section, {}) if section else sections
+        if isinstance(target, dict):  # if not, `complete` says so
+            target[name] = value
     return ml_collections.ConfigDict(sections)
 
 
@@ -402,55 +420,73 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         ValueError: it is no folder, cannot be written, belongs to another config, or
             holds files that are not a run's.
     """
-    for place in (workdir, *workdir.parents):
-        try:
-            exists = place.exists()
-        except OSError as error:
-            raise ValueError(f"--workdir: {_one_line(error)}") from None
-        if not exists:
-            continue
-        if not place.is_dir():
-            raise ValueError(
-                f"--workdir: {workdir} cannot be used, for {place} is a file; give a "
-                "folder"
-            )
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise ValueError(
-                f"--workdir: {workdir} cannot be used, for {place} cannot be written; "
-                "give a folder that can"
-            )
-        break
+    try:
+        place = next(each for each in (workdir, *workdir.parents) if each.exists())
+    except OSError as error:
+        raise ValueError(f"--workdir: {_one_line(error)}") from None
+    if not place.is_dir():
+        raise ValueError(
+            f"--workdir: {workdir} cannot be used, for {place} is a file; give a folder"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--workdir: {workdir} cannot be used, for {place} cannot be written; "
+            "give a folder that can"
+        )
     # Late, for it needs JAX, and --help should not wait for that.
     from dib_jax.training.workdir import check_owner
 
-    check_owner(workdir, config)
+    def completed(saved: dict[str, Any]) -> dict[str, Any]:
+        return settings.plain(configs.complete(saved))
+
+    check_owner(workdir, settings.plain(config), completed=completed)
 
 
-def _usage(command: str, purpose: str, config: str = "") -> str:
-    shown = config or "configs/NAME.py[:quick]"
-    lines = [
-        f"python -m {command} --config={shown} [--workdir=DIR]",
-        "    [--devices=N | --distributed] [--config.FIELD=VALUE …]",
-        "",
-        *textwrap.wrap(purpose, _width()),
-        "",
-        "  --config=PATH[:VARIANT]  config file; :quick is a run of a minute or two",
-        "  --workdir=DIR            where the run goes; the same command on the same",
-        "                           folder goes on where it stopped",
-        "  --devices=N              devices that share each batch; otherwise all",
-        "  --distributed            one of several processes, all with this command;",
-        "                           the workdir is the first one's",
-        "  --config.FIELD=VALUE     set a field of the config, e.g. --config.seed=1",
-        "  --help                   this; with --config also every field and its value",
-    ]
-    if not config:
-        lines += ["", "Configs:", "", *_listed_configs()]
-    return "\n".join(lines)
+def usage(line: str, purpose: str, flags: Mapping[str, str]) -> str:
+    """What `--help` prints of a command.
+
+    Args:
+        line: how it is called.
+        purpose: what it does, in sentences.
+        flags: the meaning of each flag, by how it is written.
+    """
+    flags = {"--help": "this", **flags}
+    flags["--help"] = flags.pop("--help")  # the last line
+    widest = max(map(len, flags)) + 2
+    wrapped = (
+        textwrap.fill(
+            meaning,
+            _width(),
+            initial_indent=f"  {flag:<{widest}}",
+            subsequent_indent=" " * (widest + 2),
+            break_on_hyphens=False,
+        )
+        for flag, meaning in flags.items()
+    )
+    return "\n".join([line, "", textwrap.fill(purpose, _width()), "", *wrapped])
+
+
+def _usage(command: str, purpose: str, config: str) -> str:
+    line = (
+        f"python -m {command} --config={config or 'configs/NAME.py[:quick]'} "
+        "[--workdir=DIR]\n    [--devices=N | --distributed] [--config.FIELD=VALUE …]"
+    )
+    flags = {
+        "--config=PATH[:VARIANT]": "config file; :quick is a run of a minute or two",
+        "--workdir=DIR": "where the run goes; the same command on the same folder goes "
+        "on where it stopped",
+        "--devices=N": "devices that share each batch; otherwise all",
+        "--distributed": "one of several processes, all with this command; the workdir "
+        "is the first one's",
+        "--config.FIELD=VALUE": "set a field of the config, e.g. --config.seed=1",
+        "--help": "this; with --config also every field and its value",
+    }
+    return usage(line, purpose, flags)
 
 
 def _listed_configs() -> list[str]:
     rows = []
-    for path in _config_files(_configs_folder()):
+    for path in config_files():
         try:
             docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
         except (SyntaxError, ValueError):
@@ -460,13 +496,32 @@ def _listed_configs() -> list[str]:
     return [f"  {path:<{widest}}  {summary}".rstrip() for path, summary in rows]
 
 
-def _configs_folder() -> pathlib.Path:
-    here = pathlib.Path("configs")
-    return here if here.is_dir() else pathlib.Path(__file__).parents[1] / "configs"
+def _width(most: int = 88) -> int:
+    return min(shutil.get_terminal_size().columns, most)
 
 
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, 120)
+def called(name: str) -> str:
+    """How this process was told to run a command, for what is said of it.
+
+    Args:
+        name: of the command, "run".
+
+    Returns:
+        "experiments.run", or "dib_jax.commands.run" where the process was started so.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    package = f"dib_jax.commands.{name}"
+    return package if spec and spec.name == package else f"experiments.{name}"
+
+
+def start(name: str) -> NoReturn:
+    """Run a command on the arguments of this process, and end with its exit status.
+
+    Args:
+        name: of its module in this package: "run".
+    """
+    command = importlib.import_module(f"dib_jax.commands.{name}").main
+    sys.exit(main(command, command=called(name), goes_on=name in _RESUMED))
 
 
 def main(
@@ -478,7 +533,7 @@ def main(
 ) -> int:
     """Run a command, and turn what goes wrong into one line and an exit status.
 
-    Status 2: bad input, that is a `ValueError` raised by our code or the user's, or a
+    Status 2: bad input, that is a `ValueError` that our code or the user's raises, or a
     file or folder that cannot be used. Status 1: a failure while running, that is one
     of dib_jax's own errors. 130: Ctrl-C. Whatever else is raised, also a `ValueError`
     from inside a library, is a defect: its traceback is left as it is.
@@ -498,53 +553,45 @@ def main(
         return status or 0
     except KeyboardInterrupt:
         again = "; the same command goes on from the last checkpoint" if goes_on else ""
-        _say(command, f"interrupted{again}")
+        say(command, f"interrupted{again}")
         return 130
     except BrokenPipeError:
         # The reader of our output is gone; Python must not try to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        status = _status(error)
-        if status is None:
+        is_ours = _is_ours(type(error).__module__)
+        if isinstance(error, OSError) or _refuses(error):
+            status = 2
+        elif is_ours:
+            status = 2 if isinstance(error, ValueError) else 1
+        else:
             raise
-        _say(command, _one_line(error))
+        say(command, _one_line(error))
         return status
 
 
-def _status(error: Exception) -> int | None:
-    is_own = type(error).__module__.partition(".")[0] in _OWN
-    if isinstance(error, OSError):
-        return 2
-    if isinstance(error, ValueError):
-        return 2 if is_own or _raised_by_own_code(error) else None
-    return 1 if is_own else None
+def _refuses(error: Exception) -> bool:
+    """Whether it is a `ValueError` that a `raise` of ours or of the user's threw.
 
-
-def _raised_by_own_code(error: Exception) -> bool:
-    """Whether a `raise` outside of installed libraries and Python itself did it.
-
-    JAX takes its own frames off a traceback, so that the last one left can be an
-    innocent call of ours: only a frame that stands at a `raise` counts.
+    The traceback's last line tells. It must be a `raise`, for a call that fails in C
+    leaves no line of its own, and JAX takes its lines off: then a call of ours is last.
     """
-    last = error.__traceback__
-    if last is None:
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
         return False
-    while last.tb_next is not None:
-        last = last.tb_next
-    code = last.tb_frame.f_code
-    if dis.opname[code.co_code[last.tb_lasti]] != "RAISE_VARARGS":
-        return False
-    module = last.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    if module in _OWN:  # they may be installed, too
-        return True
-    paths = sysconfig.get_paths()
-    libraries = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    path = os.path.realpath(code.co_filename)
-    return not any(
-        path.startswith(os.path.realpath(library) + os.sep)
-        for library in (*libraries, *site.getsitepackages(), site.getusersitepackages())
-    )
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
+    module = frame.f_globals.get("__name__", "")
+    is_library = module.partition(".")[0] in sys.stdlib_module_names or not {
+        "site-packages",
+        "dist-packages",
+    }.isdisjoint(pathlib.Path(last.filename).parts)
+    is_raised = "raise" in (last.line or "").split()
+    return is_raised and (_is_ours(module) or not is_library)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "dib_jax"  # installed or not
 
 
 def _one_line(error: BaseException) -> str:
@@ -554,5 +601,11 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _say(command: str, message: str) -> None:
+def say(command: str, message: str) -> None:
+    """Write a line about a command on standard error.
+
+    Args:
+        command: "experiments.run".
+        message: what is to be said.
+    """
     print(f"{command}: {message}", file=sys.stderr)

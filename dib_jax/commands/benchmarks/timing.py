@@ -47,12 +47,12 @@ def compared(
         {
             **fixed,
             "what": name,
-            "ms": statistics.median(own),
-            "least ms": min(own),
+            "ms": statistics.median(milliseconds),
+            "least ms": min(milliseconds),
             f"× {reference}": statistics.median(
-                a / b for a, b in zip(own, times[reference], strict=True)
+                a / b for a, b in zip(milliseconds, times[reference], strict=True)
             ),
-            "rounds": len(own),
+            "rounds": len(milliseconds),
         }
-        for name, own in times.items()
+        for name, milliseconds in times.items()
     ]

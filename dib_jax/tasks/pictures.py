@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _SMALLEST, _LARGEST = 480, 1920  # pixels of the longer side of what is drawn on
+
+Area = tuple[float, float, float, float]
 
 
 class Mark(NamedTuple):
@@ -22,6 +25,20 @@ class Mark(NamedTuple):
     box: Sequence[float] | None
     words: str
     color: str
+
+
+def viewable(image: np.ndarray) -> np.ndarray:
+    """A picture that can be shown: (h, w) grey or (h, w, 3).
+
+    Args:
+        image: uint8 (h, w, c).
+
+    Returns:
+        uint8; grey where c = 1, the mean of the channels where c is neither 1 nor 3.
+    """
+    if image.shape[-1] == 3:
+        return image
+    return np.round(image.mean(axis=-1)).astype(np.uint8)
 
 
 def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
@@ -40,23 +57,21 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """
     longer = max(picture.size)
     scale = min(max(1.0, _SMALLEST / longer), max(_LARGEST / longer, 1 / longer))
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
-    drawn = picture.convert("RGB").resize((size[0], size[1]), smooth)
-    below = [mark for mark in marks if mark.box is None]
-    letters = max(14, round(max(size) / 40))
-    font = ImageFont.truetype(_font_file(), letters)
+    drawn = _scaled(picture, scale)
+    size, letters = drawn.size, max(14, round(max(drawn.size) / 40))
+    # Matplotlib's own, which is there wherever we run and has Greek and accents.
+    file = pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    font = ImageFont.truetype(str(file), letters)
     line = round(1.5 * letters)
+    below = [mark for mark in marks if mark.box is None]
     if below:
         # Wide enough for words below a narrow picture.
         needed = max(round(font.getlength(mark.words)) for mark in below) + letters
-        band = Image.new(
-            "RGB", (max(size[0], needed), size[1] + line * len(below)), "white"
-        )
+        whole = max(size[0], needed), size[1] + line * len(below)
+        band = Image.new("RGB", whole, "white")
         band.paste(drawn, (0, 0))
         drawn = band
     canvas = ImageDraw.Draw(drawn)
-    thickness = max(2, round(max(size) / 250))
     boxed = [
         ([float(side) * scale for side in mark.box], mark)
         for mark in marks
@@ -65,8 +80,9 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     # The most important one last, above the others.
     for (x1, y1, x2, y2), mark in reversed(boxed):
         corners = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+        thickness = max(2, round(max(size) / 250))
         canvas.rectangle(corners, outline=mark.color, width=thickness)
-    placed: list[tuple[float, float, float, float]] = []
+    placed: list[Area] = []
     for box, mark in boxed:
         if mark.words:
             wide = round(font.getlength(mark.words)) + letters // 2
@@ -92,29 +108,33 @@ def outlined(
             above the others.
         side: its longer side becomes that many pixels.
     """
-    scale = side / max(picture.size)
-    size = (
-        max(1, round(picture.size[0] * scale)),
-        max(1, round(picture.size[1] * scale)),
-    )
-    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
-    drawn = picture.convert("RGB").resize(size, smooth)
+    drawn = _scaled(picture, side / max(picture.size))
     canvas = ImageDraw.Draw(drawn)
+    width, height = drawn.size[0] - 1, drawn.size[1] - 1
     for box, color in boxes:
-        x1, y1 = box[0] * (size[0] - 1), box[1] * (size[1] - 1)
-        x2, y2 = box[2] * (size[0] - 1), box[3] * (size[1] - 1)
-        canvas.rectangle(
-            (x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=max(2, side // 96)
+        x1, y1, x2, y2 = (
+            box[0] * width,
+            box[1] * height,
+            box[2] * width,
+            box[3] * height,
         )
+        corners = (x1, y1, max(x1, x2), max(y1, y2))
+        canvas.rectangle(corners, outline=color, width=max(2, side // 96))
     return drawn
+
+
+def _scaled(picture: Image.Image, scale: float) -> Image.Image:
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    smooth = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    return picture.convert("RGB").resize((width, height), smooth)
 
 
 def _place(
     box: Sequence[float],
     label: tuple[int, int],
-    size: tuple[int, ...],
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
+    size: tuple[int, int],
+    taken: Sequence[Area],
+) -> Area:
     """Where words of a size go: above the box, else below it, else within."""
     (wide, tall), (width, height) = label, size
     x1, y1, x2, y2 = box
@@ -132,10 +152,5 @@ def _place(
     return (free or places)[0]
 
 
-def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
+def _meet(a: Area, b: Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _font_file() -> str:
-    # Matplotlib's own, which is there wherever we run and has Greek and accents.
-    return str(pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))

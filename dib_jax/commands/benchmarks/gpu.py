@@ -1,4 +1,4 @@
-"""On a GPU: pictures a second by each schedule, and the time to 94 % on CIFAR-10."""
+"""On a GPU: pictures a second by each algorithm, and the time to 94 % on CIFAR-10."""
 
 import contextlib
 import itertools
@@ -13,76 +13,74 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from experiments.benchmarks.training import (
-    compile_step,
-    network,
-    run_steps,
-    sizes_of,
-    steps_of,
-)
+from dib_jax.commands.benchmarks import table
+from dib_jax.commands.benchmarks.steps import check_networks, compile_step, run_steps
+from dib_jax.commands.benchmarks.training import algorithm_steps
+from dib_jax.commands.command_line import load_config, override
 
-_SCHEDULES = ("end_to_end", "parallel", "sequential")
+_ALGORITHMS = ("end_to_end", "parallel", "sequential")
 _TARGET = 0.94
 _STEPS = 20  # in one program
-_SECONDS = 5.0  # that each schedule's programs run
+_SECONDS = 5.0  # that each algorithm's programs run
+_RATE = "pictures a second"
+# What the runs differ in from configs/cifar10_resnet.py.
+_RUN = {
+    "precision.compute": "bfloat16",
+    "batch_size": "512",
+    "optimizer.learning_rate": "0.4",
+    "optimizer.warmup_epochs": "4",
+}
 
 
 def gpu(
-    networks: str = "vgg11,resnet18",
-    batch_sizes: str = "512",
+    networks: tuple[str, ...] = ("vgg11", "resnet18"),
+    batch_sizes: tuple[int, ...] = (512,),
     data_dir: str = "",
-    epochs: str = "24",
+    epochs: int = 24,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Schedules in bfloat16 on a GPU; then runs to 94 % where CIFAR-10 is given.
+    """Algorithms in bfloat16 on a GPU; then runs to 94 % where CIFAR-10 is given.
 
     Args:
-        networks: their names, with commas.
-        batch_sizes: pictures of a step, with commas.
+        networks: their names.
+        batch_sizes: pictures of a step.
         data_dir: holds cifar10; "" leaves the runs out.
         epochs: of each run.
 
     Raises:
-        ValueError: there is no GPU, an unknown network, a number that is none.
+        ValueError: there is no GPU, or an unknown network.
     """
     import jax
 
-    names, sizes = networks.split(","), sizes_of(batch_sizes)
-    for name in names:
-        network(name)
-    if not (epochs.isdecimal() and int(epochs) > 0):
-        raise ValueError(f"--epochs: got {epochs!r}; must be an integer from 1")
+    check_networks(networks)
     if jax.default_backend() != "gpu":
         raise ValueError(
             f"the benchmark gpu needs a GPU, and jax runs on {jax.default_backend()!r} "
             "here; install '.[gpu]' on a machine that has one"
         )
-    rates = (throughput(name, size) for name in names for size in sizes)
+    rates = (throughput(name, size) for name in networks for size in batch_sizes)
     runs = (
-        [time_to_target(schedule, data_dir, int(epochs))]
-        for schedule in (("end_to_end", "parallel") if data_dir else ())
+        [time_to_target(algorithm, data_dir, epochs)]
+        for algorithm in (("end_to_end", "parallel") if data_dir else ())
     )
     return itertools.chain(rates, runs)
 
 
 def throughput(
-    name: str, batch_size: int, *, seconds: float = _SECONDS
+    network: str, batch_size: int, *, seconds: float = _SECONDS
 ) -> list[dict[str, Any]]:
-    """Pictures a second of one network, a row for each schedule.
+    """Pictures a second of one network, a row for each algorithm.
 
-    Of the sequential schedule: how many pass through a step of every stage in turn.
+    Of the sequential one: how many pass through a step of every stage in turn.
     """
-    import jax.numpy as jnp
-
     rows: list[dict[str, Any]] = []
-    for schedule in _SCHEDULES:
-        programs = steps_of(
-            schedule, name, batch_size, compute_dtype=jnp.dtype("bfloat16")
-        )
+    for algorithm in _ALGORITHMS:
+        precision = {"compute": "bfloat16"}
+        steps = algorithm_steps(algorithm, network, batch_size, precision=precision)
         seen: dict[str, Any] = {}
         # FLOPs of one step: of a loop the compiler counts the body once.
-        flops = [compile_step(program, seen)[1]["flops"] for program in programs]
-        steps = [compile_step(program, seen, steps=_STEPS)[0] for program in programs]
-        run = run_steps(steps, programs)
+        flops = [compile_step(step, seen)[1]["flops"] for step in steps]
+        programs = [compile_step(step, seen, repeat=_STEPS)[0] for step in steps]
+        run = run_steps(programs, steps)
         run()
         with utilisation() as busy:
             begin, rounds = time.perf_counter(), 0
@@ -93,17 +91,13 @@ def throughput(
         rate = batch_size / per_step
         rows.append(
             {
-                "network": name,
+                "network": network,
                 "batch": batch_size,
-                "schedule": schedule,
-                "pictures a second": rate,
-                "× end_to_end": rate / (rows[0]["pictures a second"] if rows else rate),
+                "algorithm": algorithm,
+                _RATE: rate,
+                "× end_to_end": rate / (rows[0][_RATE] if rows else rate),
                 "TFLOP a second": sum(flops) / per_step / 1e12,
                 "busy in %": statistics.mean(busy) if busy else None,
-                "epochs": None,
-                "accuracy": None,
-                "seconds": None,
-                "seconds to 94 %": None,
             }
         )
     return rows
@@ -141,36 +135,25 @@ def utilisation() -> Iterator[list[float]]:
         watching.join()
 
 
-def time_to_target(schedule: str, data_dir: str, epochs: int) -> dict[str, Any]:
+def time_to_target(algorithm: str, data_dir: str, epochs: int) -> dict[str, Any]:
     """A run of ResNet-18 in bfloat16 on CIFAR-10, and when it first was at 94 %."""
-    from dib_jax.training import train
-    from dib_jax.training.config import complete
-    from experiments.command_line import load_config
+    from dib_jax.commands.run import train_run
 
-    configs = pathlib.Path(__file__).parents[2] / "configs"
-    config = load_config(str(configs / "cifar10_resnet.py")).config
-    config.dataset.data_dir = data_dir
-    config.schedule.name = schedule
-    config.precision.compute = "bfloat16"
-    config.batch_size = 512
-    config.epochs = epochs
-    config.optimizer.learning_rate = 0.4
-    config.optimizer.warmup_epochs = 4.0
+    fields = {"dataset.data_dir": data_dir, "algorithm.name": algorithm, **_RUN}
+    file = load_config("configs/cifar10_resnet.py")
+    config = override(file.config, {**fields, "epochs": str(epochs)})
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder, "run")
         with utilisation() as busy:
-            trained = train.train(complete(config), workdir, config_name="cifar10")
+            trained = train_run(config, workdir, config_name="cifar10")
         text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     last = max(line["stage"] for line in lines)
     whole, reached = seconds_to(lines, last, _TARGET)
     return {
-        "network": config.model.name + str(config.model.depth),
+        "network": f"{config.model.name}{config.model.depth}",
         "batch": config.batch_size,
-        "schedule": schedule,
-        "pictures a second": None,
-        "× end_to_end": None,
-        "TFLOP a second": None,
+        "algorithm": algorithm,
         "busy in %": statistics.mean(busy) if busy else None,
         "epochs": epochs,
         "accuracy": trained.results["test"]["accuracy"],
@@ -202,25 +185,11 @@ def seconds_to(
 
 
 def plot_rates(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Pictures a second of each schedule, a group of bars for each network.
+    """Pictures a second by each algorithm, a group of bars for each network.
 
     Args:
         path: of the picture.
         rows: as `gpu` gives them.
     """
-    from matplotlib.figure import Figure
-
-    rows = [row for row in rows if row["pictures a second"]]
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    groups = list(dict.fromkeys((row["network"], row["batch"]) for row in rows))
-    for index, schedule in enumerate(_SCHEDULES):
-        own = [row for row in rows if row["schedule"] == schedule]
-        places = [groups.index((r["network"], r["batch"])) + index / 4 for r in own]
-        rates = [row["pictures a second"] for row in own]
-        axes.bar(places, rates, width=0.22, label=schedule.replace("_", " "))
-    names = [f"{name}, batch {size}" for name, size in groups]
-    axes.set_xticks([i + 0.25 for i in range(len(groups))], names)
-    axes.set_ylabel("pictures a second, bfloat16")
-    axes.legend()
-    figure.savefig(path, dpi=90)
+    rows = [row for row in rows if _RATE in row]
+    table.plot_bars(path, rows, {_RATE: f"{_RATE}, bfloat16"})

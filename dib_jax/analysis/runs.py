@@ -1,0 +1,149 @@
+"""Finished runs as their workdirs have them, and which of them can be compared."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dib_jax.settings import differences
+
+END_TO_END = "end_to_end"
+# Algorithms whose stages pass over the data together, which tells how many passes a
+# fair baseline has.
+_AT_ONCE = ("parallel", "parallel_readout", "momentum")
+# In what a run and its baseline may differ: end to end there is no local loss, and
+# neither probes nor what is kept of a frozen part change a run.
+_MAY_DIFFER = frozenset({"objective", "algorithm", "cache", "epochs", "analysis"})
+
+
+class Run(NamedTuple):
+    """A finished run as its workdir has it.
+
+    Attributes:
+        workdir: its folder.
+        config: config.json.
+        results: results.json.
+    """
+
+    workdir: pathlib.Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm by which it was trained."""
+        return str(self.section("algorithm").get("name") or self.results["algorithm"])
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether it was trained by back-propagation through all stages."""
+        return self.algorithm == END_TO_END
+
+    @property
+    def at_once(self) -> bool:
+        """Whether its stages trained at once, with no gradient between them."""
+        return self.algorithm in _AT_ONCE
+
+    @property
+    def stage_count(self) -> int:
+        """Stages of the network, whose last one every algorithm evaluates."""
+        return self.results["stages"][-1]["stage"] + 1
+
+    @property
+    def passes(self) -> int | None:
+        """Passes over the training split by all stages together."""
+        epochs = [entry.get("epochs") for entry in self.results["stages"]]
+        if None in epochs:
+            return None
+        return epochs[-1] if self.at_once else sum(epochs)
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the config; empty where there is none."""
+        value = self.config.get(name, {})
+        return value if isinstance(value, Mapping) else {}
+
+
+def read_run(workdir: pathlib.Path) -> Run:
+    """A finished run.
+
+    Args:
+        workdir: its folder.
+
+    Raises:
+        ValueError: it is not finished, or a file is damaged.
+    """
+    config, results = (
+        read_json(workdir / name) for name in ("config.json", "results.json")
+    )
+    for key in ("metric", "test", "stages"):
+        if not results.get(key):
+            raise ValueError(f"{workdir / 'results.json'}: {key!r} is missing or empty")
+    return Run(workdir, config, results)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object of a file; ValueError where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is missing: a report is made of a finished run; finish it with "
+            "`python -m experiments.run`"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; ValueError where one but the last is damaged."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break  # being written, or cut off by a kill
+            raise ValueError(f"{path}:{number} is damaged: {error}") from None
+    return rows
+
+
+def find_baseline(workdir: pathlib.Path) -> Run | None:
+    """The run that this one is to be compared with: the same, but for its algorithm.
+
+    Looked for among finished runs in folders beside this one whose config is equal
+    except for `algorithm`, `objective`, `cache`, `analysis`, `workdir` and
+    `dataset.data_dir`. Epochs must be equal too, or make the same number of passes in
+    all. A run that is not end to end is compared with one that is; one that is, with
+    one that is not. Among several the one with the same objective and epochs is taken,
+    then the first by name.
+
+    Args:
+        workdir: of a finished run.
+
+    Returns:
+        The other run, or None where there is none.
+
+    Raises:
+        ValueError: the run in `workdir` is not finished or damaged.
+    """
+    run = read_run(workdir)
+    found = []
+    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
+        if path.parent == workdir.absolute():
+            continue
+        try:
+            other = read_run(path.parent)
+        except ValueError:
+            continue  # an unfinished, foreign or damaged neighbour is not our business
+        if run.end_to_end == other.end_to_end:
+            continue
+        changed = set(differences(run.config, other.config))
+        sections = {dotted.partition(".")[0] for dotted in changed}
+        same_budget = "epochs" not in changed or run.passes == other.passes
+        if sections <= _MAY_DIFFER and same_budget:
+            found.append((len(sections - {"algorithm", "cache"}), str(path), other))
+    return min(found, key=lambda entry: entry[:2])[2] if found else None

@@ -1,0 +1,322 @@
+"""What the compiler for a described TPU makes of the train steps; no TPU is needed."""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dib_jax.commands.benchmarks.steps import (
+    Pictures,
+    lower_step,
+    steps_of,
+    write_pictures,
+)
+from dib_jax.commands.command_line import config_files, load_config, override
+from dib_jax.commands.config import complete
+from dib_jax.commands.run import keep_programs
+
+if TYPE_CHECKING:
+    import jax
+
+# Random pictures stand in for a data set. Digits are embedded.
+_PICTURES: dict[str, Pictures] = {
+    "mnist": ((28, 28, 1), 10, None),
+    "cifar10": ((32, 32, 3), 10, None),
+    "cifar100": ((32, 32, 3), 100, None),
+    "gtsrb": ((32, 32, 3), 43, 1),
+    "roadsign": ((64, 64, 3), 4, 2),
+}
+_SAMPLES = 1000
+# Networks by every algorithm, on one chip: name → config and what differs from it.
+# Without augmentation, so that a stage's input is what was cached.
+_NETWORKS = {
+    "vgg11": ("cifar10_vgg", {"model.depth": "11"}),
+    "resnet18": ("cifar10_resnet", {"model.depth": "18"}),
+    "resnet34": ("cifar10_resnet", {"model.depth": "34"}),
+}
+_ALGORITHMS = {
+    "end to end": {"algorithm.name": "end_to_end"},
+    "end to end, recomputed": {
+        "algorithm.name": "end_to_end",
+        "algorithm.remat": "True",
+    },
+    "parallel": {"algorithm.name": "parallel"},
+    "sequential, cached": {"algorithm.name": "sequential"},
+}
+# Of the information measures: samples and features of each side, orders.
+_N, _FEATURES, _ALPHAS = 128, 256, (1.01, 2.0)
+# A measure of features x and t and labels.
+Measure = Callable[[Any, Any, Any], Any]
+
+
+def compile_ahead(
+    topology: str = "v5e:2x2", only: tuple[str, ...] = ()
+) -> Iterator[list[dict[str, Any]]]:
+    """Training steps of all configs, the networks' by each algorithm, and the measures.
+
+    Args:
+        topology: of the TPU, as JAX names it.
+        only: names of configs and networks, or "information"; empty for all.
+
+    Raises:
+        ValueError: libtpu is not installed, or does not know the topology; or a name
+            is unknown.
+    """
+    known = [*(path.stem for path in config_files()), "information", *_NETWORKS]
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(
+            f"--only: got {unknown[0]!r}; must be some of {', '.join(known)}"
+        )
+    chips = _chips(topology)
+    keep_programs()
+    return _rows([name for name in known if name in (only or known)], chips)
+
+
+def _chips(topology: str) -> Sequence[Any]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            "the benchmark compile needs libtpu, which compiles for a TPU on any Linux "
+            "machine: pip install -e '.[tpu]'"
+        )
+    # A TPU is described, not looked for: nobody is asked on the network, and nothing
+    # is written to a log.
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_LOG_DIR": "disabled",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except Exception as error:  # libtpu's own types
+        raise ValueError(
+            f"--topology: libtpu does not describe {topology!r} "
+            f"({' '.join(str(error).split())[:150]}); v5e:2x2 is one"
+        ) from None
+    return described.devices
+
+
+def _rows(names: list[str], chips: Sequence[Any]) -> Iterator[list[dict[str, Any]]]:
+    from dib_jax.training.devices import mesh_of
+
+    meshes = [mesh_of(chips[:count]) for count in dict.fromkeys((1, len(chips)))]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, pictures in _PICTURES.items():
+            write_pictures(pathlib.Path(folder), name, pictures, _SAMPLES)
+        for name, mesh in itertools.product(names, meshes):
+            if name == "information":
+                for what, measure in _measures().items():
+                    lower = functools.partial(_lowered, measure, mesh)
+                    yield [_row(name, what, [lower], mesh)]
+            elif name in _NETWORKS:
+                if mesh.size == 1:
+                    yield from _compared(name, mesh, folder)
+            else:
+                config = _config(name, {}, folder)
+                about = f"{config.algorithm.name}, batch {config.batch_size}"
+                yield [_row(name, about, _steps(config, mesh), mesh)]
+
+
+def _compared(name: str, mesh: Any, folder: str) -> Iterator[list[dict[str, Any]]]:
+    """A network by every algorithm, against end to end, which comes first."""
+    config, options = _NETWORKS[name]
+    base = None
+    for algorithm, more in _ALGORITHMS.items():
+        changes = {**options, **more, "dataset.augment": ""}
+        steps = _steps(_config(config, changes, folder), mesh)
+        row = _row(name, algorithm, steps, mesh)
+        base = base or row["peak MiB"]
+        row["× end to end"] = row["peak MiB"] / base
+        yield [row]
+
+
+def _row(
+    name: str, about: str, programs: "list[Callable[[], jax.stages.Lowered]]", mesh: Any
+) -> dict[str, Any]:
+    """Programs in turn: the largest peak of one chip, the work of all of them."""
+    found = []
+    for number, lower in enumerate(programs, start=1):
+        place = f"{name}, {about}, {mesh.size} chip(s)"
+        print(f"{place}: program {number} of {len(programs)}", file=sys.stderr)
+        found.append(_figures(lower(), mesh))
+    peaks = [figures["peak_bytes"] / 2**20 for _, figures in found]
+    return {
+        "what": name,
+        "how": about,
+        "chips": mesh.size,
+        "programs": len(found),
+        "different": len({digest for digest, _ in found}),
+        "peak MiB": max(peaks),
+        "× end to end": None,
+        "of program": peaks.index(max(peaks)),
+        "GFLOP": sum(figures["flops"] for _, figures in found) / 1e9,
+    }
+
+
+def _figures(lowered: "jax.stages.Lowered", mesh: Any) -> tuple[str, dict[str, Any]]:
+    """A digest of the program, and the compiler's figures for it.
+
+    They are kept beside compiled programs in the user's cache folder: a program takes a
+    minute of a core, and JAX does not read programs for a described chip back.
+    """
+    import jax
+
+    from dib_jax.training.compilation import compiler_figures
+    from dib_jax.training.workdir import write_json
+
+    facts = [
+        lowered.as_text(),
+        mesh.devices.flat[0].device_kind,
+        *(importlib.metadata.version(name) for name in ("jaxlib", "libtpu")),
+        *(os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")),
+        str(jax.config.read("jax_disable_most_optimizations")),
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    cache = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    folder = pathlib.Path(cache) / "described"
+    path = folder / f"{digest}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, compiler_figures(lowered.compile()))
+    return digest, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _config(name: str, changes: dict[str, str], folder: str) -> Any:
+    config = load_config(f"configs/{name}.py").config
+    return complete(override(config, {**changes, "dataset.data_dir": folder}))
+
+
+def _steps(config: Any, mesh: Any) -> "list[Callable[[], jax.stages.Lowered]]":
+    """The training step of every phase of a config, as a run would compile it."""
+    from dib_jax.commands.assemble import assemble
+
+    steps = steps_of(assemble(config, mesh=mesh))
+    return [functools.partial(lower_step, step) for step in steps]
+
+
+def _lowered(measure: Measure, mesh: Any) -> "jax.stages.Lowered":
+    """Value and gradient of a measure, the samples split over the chips."""
+    import jax
+    import jax.numpy as jnp
+
+    from dib_jax.training.devices import by_sample, replicated
+
+    def function(x: Any, t: Any, labels: Any) -> Any:
+        return jax.value_and_grad(lambda t: measure(x, t, labels))(t)
+
+    features = jax.ShapeDtypeStruct((_N, _FEATURES), jnp.float32)
+    labels = jax.ShapeDtypeStruct((_N,), jnp.int32)
+    jitted = jax.jit(
+        function, in_shardings=by_sample(mesh, _N), out_shardings=replicated(mesh)
+    )
+    return jitted.lower(features, features, labels)
+
+
+def _measures() -> dict[str, Measure]:
+    """The measures of two sets of features and labels, by their name."""
+    import jax.numpy as jnp
+
+    from dib_jax import information as info
+
+    found: dict[str, Measure] = {}
+    for alpha in _ALPHAS:
+        found |= {
+            f"{name}, α = {alpha:g}": measure
+            for name, measure in _of_order(alpha).items()
+        }
+    for name in ("hsic", "normalized_hsic", "cka"):
+        found[name] = _of_pair(getattr(info, name))
+    for name in ("median", "knn", "quantile", "scott"):
+        found[f"{name}_bandwidth"] = _of_width(getattr(info, f"{name}_bandwidth"))
+    found["aligned_bandwidth"] = lambda x, t, y: _of_width(
+        lambda t: info.aligned_bandwidth(
+            t, info.label_gram(y), candidates=jnp.arange(1.0, 9.0)
+        )
+    )(x, t, y)
+    found["channel_gram"] = lambda x, t, y: jnp.vdot(
+        info.channel_gram(t.reshape(_N, 4, 4, -1), sigma=1.0), _gram(x)
+    )
+    return found
+
+
+def _of_pair(measure: Callable[..., Any], **options: float) -> Measure:
+    return lambda x, t, y: measure(_gram(t), _gram(x), **options)
+
+
+def _of_width(width: Callable[[Any], Any]) -> Measure:
+    import jax.numpy as jnp
+
+    from dib_jax import information as info
+
+    return lambda x, t, y: jnp.vdot(info.gaussian_gram(t, sigma=width(t)), _gram(x))
+
+
+def _gram(x: Any) -> Any:
+    from dib_jax import information as info
+
+    return info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
+
+
+def _of_order(alpha: float) -> dict[str, Measure]:
+    """The measures that have an order."""
+    import jax
+    import jax.numpy as jnp
+
+    from dib_jax import information as info
+
+    def matrix(x: Any, t: Any, y: Any) -> Any:
+        grams = jnp.stack([_gram(t), _gram(x), _gram(t) * _gram(x) * _N])
+        return info.mutual_information_matrix(grams, alpha=alpha).sum()
+
+    return {
+        "entropy": lambda x, t, y: info.renyi_entropy(_gram(t), alpha=alpha),
+        "joint entropy": _of_pair(info.joint_entropy, alpha=alpha),
+        "I(a; b)": _of_pair(info.mutual_information, alpha=alpha),
+        "I(a; labels)": lambda x, t, y: info.label_mutual_information(
+            _gram(t), y, alpha=alpha, num_classes=10, class_size=32
+        ),
+        "matrix of I": matrix,
+        "total correlation": _of_pair(info.total_correlation, alpha=alpha),
+        "dual total correlation": _of_pair(info.dual_total_correlation, alpha=alpha),
+        "estimated entropy": lambda x, t, y: (
+            info.estimated_renyi_entropy(
+                _gram(t), alpha=alpha, key=jax.random.key(0), rank=16
+            ).bits
+        ),
+    }
+
+
+def plot_peaks(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Peak memory of a chip, by what is compiled.
+
+    Args:
+        path: of the picture.
+        rows: as `compile_ahead` gives them.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row["what"] != "information"] or rows
+    figure = Figure(figsize=(8, 1.2 + 0.22 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for chips in dict.fromkeys(row["chips"] for row in rows):
+        some = [row for row in rows if row["chips"] == chips]
+        names = [f"{row['what']}: {row['how']}" for row in some]
+        peaks = [row["peak MiB"] for row in some]
+        axes.plot(peaks, names, "o", ms=4, label=f"{chips} chip(s), each")
+    axes.invert_yaxis()
+    axes.set(xlabel="peak MiB", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=90)

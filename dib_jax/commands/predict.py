@@ -1,0 +1,349 @@
+"""Say what is on pictures, by the network of a finished run.
+
+python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+"""
+
+import io
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dib_jax.commands import command_line
+
+if TYPE_CHECKING:
+    from dib_jax.tasks import Objects
+    from dib_jax.training.experiment import Experiment
+
+_PURPOSE = (
+    "Draws on each picture what the network of a run finds in it, as OUT/NAME.png, and "
+    "writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any size "
+    "and format that Pillow reads. A file that cannot be read is named and skipped, "
+    "and the exit status is 1."
+)
+_FLAGS = {
+    "--workdir=DIR": "the folder of a finished run",
+    "--out=OUT": "where the pictures and predictions.json go; DIR/predictions where it "
+    "is left out",
+}
+_CLEAR = ("rgba", "la", "pa")  # modes with transparency
+_BATCH = 32  # pictures that are held at once
+
+
+class UnreadablePictureError(Exception):
+    """A file that is no picture, or a damaged one; the message says why."""
+
+
+def predict(
+    workdir: pathlib.Path, images: Iterable[pathlib.Path], out: pathlib.Path
+) -> list[pathlib.Path]:
+    """Everything that the command does, for a notebook too.
+
+    Args:
+        workdir: of a finished run.
+        images: files and folders.
+        out: a folder without predictions.json; made where it is missing. No file in it
+            is overwritten.
+
+    Returns:
+        The files that could not be read.
+
+    Raises:
+        ValueError: there is no finished run, its data are no pictures, a file is
+            missing, a folder holds no picture, or `out` holds predictions.json already.
+        OSError: `out` cannot be written.
+    """
+    files = _files(images)
+    if (out / "predictions.json").exists():
+        raise ValueError(
+            f"--out: {out / 'predictions.json'} is there already and is not "
+            "overwritten; give another --out=FOLDER"
+        )
+    # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.commands.assemble import assemble_from
+    from dib_jax.training.finished import restore
+    from dib_jax.training.workdir import read_results, write_json
+
+    read_results(workdir)  # whether it is finished
+    experiment = assemble_from(workdir, with_data=False)
+    if "images" not in experiment.dataset.train or experiment.task.objects is None:
+        raise ValueError(
+            f"--workdir: the run in {workdir} is {experiment.about['task']} of "
+            f"{experiment.dataset.kind.name}; only classes and objects of pictures can "
+            "be shown"
+        )
+    network, _ = restore(experiment, workdir)
+    out.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, Any]] = []
+    unreadable: list[pathlib.Path] = []
+    for start in range(0, len(files), _BATCH):
+        pictures = _read(files[start : start + _BATCH], unreadable)
+        found = _found(experiment, network, list(pictures.values()))
+        for (file, picture), objects in zip(pictures.items(), found, strict=True):
+            _write_drawing(out, file, picture, objects)
+            size = list(picture.size)
+            entries.append({"file": str(file), "size": size, "objects": objects})
+    write_json(out / "predictions.json", entries)
+    return unreadable
+
+
+def _found(
+    experiment: "Experiment", network: Any, pictures: list[Image.Image]
+) -> list[list[dict[str, Any]]]:
+    """What a network finds in each of some pictures, at most `_BATCH`."""
+    import jax
+
+    from dib_jax.training.evaluation import outputs_of
+
+    if not pictures:
+        return []
+    dataset = experiment.dataset
+    shape = dataset.train["images"].shape[1:]
+    # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
+    pad = "box_labels" in dataset.train
+    inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
+    for row, picture in enumerate(pictures):
+        inputs[row] = fit(picture, shape, pad=pad)
+    outputs = outputs_of(experiment, network, {"images": inputs})
+    assert experiment.task.objects is not None
+    found = jax.tree.map(np.asarray, experiment.task.objects(outputs))
+    units = [_unit(picture.size, shape, pad=pad) for picture in pictures]
+    return [
+        list_objects(found, row, dataset.class_names, picture.size, unit)
+        for row, (picture, unit) in enumerate(zip(pictures, units, strict=True))
+    ]
+
+
+def _read(
+    files: Iterable[pathlib.Path], unreadable: list[pathlib.Path]
+) -> dict[pathlib.Path, Image.Image]:
+    """The pictures in some files; a file that cannot be read is named and noted."""
+    pictures = {}
+    for file in files:
+        try:
+            pictures[file] = read_picture(file)
+        except UnreadablePictureError as error:
+            command_line.say(_name(), f"skipped {file}: {error}")
+            unreadable.append(file)
+    return pictures
+
+
+def read_picture(path: pathlib.Path) -> Image.Image:
+    """A picture, upright, as RGB or grey of 8 bits.
+
+    The orientation that a camera has noted is applied, as every viewer does. Palettes
+    are resolved, what is transparent is white, 16 bits become 8, and of several frames
+    the first is taken.
+
+    Args:
+        path: a file that Pillow reads.
+
+    Raises:
+        UnreadablePictureError: it does not.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+            return _eight_bits(picture)
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadablePictureError(reason) from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        levels = np.nan_to_num(np.asarray(picture, np.float64))
+        if picture.mode.startswith("I;") or levels.max() > 255:  # 65535 is white
+            levels = levels / 257
+        elif picture.mode == "F" and levels.max() <= 1:
+            levels = levels * 255
+        levels = np.clip(np.round(levels), 0, 255)
+        return Image.fromarray(levels.astype(np.uint8))
+    if "transparency" in picture.info or picture.mode.lower() in _CLEAR:
+        clear = picture.convert("RGBA")
+        white = Image.new("RGBA", clear.size, "white")
+        return Image.alpha_composite(white, clear).convert("RGB")
+    if picture.mode in ("L", "1"):
+        return picture.convert("L")
+    return picture.convert("RGB")
+
+
+def fit(picture: Image.Image, shape: tuple[int, ...], *, pad: bool) -> np.ndarray:
+    """A picture in the shape of a data set's.
+
+    Args:
+        picture: RGB or grey.
+        shape: (h, w, c), c of 1 (grey) or 3.
+        pad: keep the proportion of the sides, and fill up with black at the right and
+            below; else stretch.
+
+    Returns:
+        uint8 (h, w, c).
+
+    Raises:
+        ValueError: the data set's pictures are neither grey nor RGB.
+    """
+    channels = shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the run's pictures have {channels} channels; only grey (1) and RGB (3) "
+            "ones can be made of files"
+        )
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    size = _fitted_size(picture.size, shape, pad=pad)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    result = np.zeros(shape, np.uint8)
+    result[: size[1], : size[0]] = resized.reshape(size[1], size[0], channels)
+    return result
+
+
+def _fitted_size(
+    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
+) -> tuple[int, int]:
+    """Width and height that a picture has within the network's input."""
+    height, width = shape[:2]
+    if not pad:
+        return width, height
+    scale = min(width / size[0], height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _unit(
+    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
+) -> tuple[float, float]:
+    """Pixels of the picture to the whole width and height of the network's input."""
+    width, height = _fitted_size(size, shape, pad=pad)
+    return size[0] * shape[1] / width, size[1] * shape[0] / height
+
+
+def list_objects(
+    found: "Objects",
+    row: int,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    unit: tuple[float, float],
+) -> list[dict[str, Any]]:
+    """What was found in one picture, the surest first, boxes in its own pixels.
+
+    Args:
+        found: in a batch of pictures.
+        row: of this one.
+        class_names: of the data set.
+        size: its width and height.
+        unit: its pixels to the whole width and height of the network's input.
+    """
+    objects = []
+    for place in np.flatnonzero(found.found[row]):
+        label = int(found.labels[row, place])
+        entry: dict[str, Any] = {
+            "label": label,
+            "class_name": class_names[label],
+            "score": round(float(found.scores[row, place]), 6),
+        }
+        if found.boxes is not None:
+            box = np.clip(found.boxes[row, place] * [*unit, *unit], 0, [*size, *size])
+            entry["box"] = [round(float(side), 2) for side in box]
+        objects.append(entry)
+    return objects
+
+
+def _write_drawing(
+    out: pathlib.Path,
+    file: pathlib.Path,
+    picture: Image.Image,
+    objects: list[dict[str, Any]],
+) -> None:
+    from dib_jax.tasks.pictures import Mark, draw
+    from dib_jax.tasks.style import stage_colors
+    from dib_jax.training.workdir import write_atomically
+
+    colors = stage_colors(7)
+    marks = [
+        Mark(
+            entry.get("box"),
+            f"{entry['class_name']} {100 * entry['score']:.0f} %",
+            # Words alone are read best in black.
+            colors[entry["label"] % len(colors)] if "box" in entry else "black",
+        )
+        for entry in objects
+    ]
+    buffer = io.BytesIO()
+    draw(picture, marks).save(buffer, format="PNG")
+    path = _free_name(out, file.stem)
+    write_atomically(path, buffer.getvalue())
+    words = ", ".join(mark.words for mark in marks)
+    print(f"{file} → {path}: {words or 'nothing found'}")
+
+
+def _files(images: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """The files meant, folders replaced by the pictures in them, each once."""
+    Image.init()
+    endings = set(Image.registered_extensions())
+    files: list[pathlib.Path] = []
+    for path in images:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in endings
+                and file.is_file()
+                and not file.name.startswith(".")
+            )
+            if not inside:
+                raise ValueError(
+                    f"{path} holds no picture; give a folder of pictures, or files"
+                )
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"{path} is not there; give pictures, or folders of them")
+    return list(dict.fromkeys(files))
+
+
+def _free_name(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    """`<stem>.png`, or with a number behind the stem where that name is taken."""
+    # Names that differ in capitals alone are one name on some systems.
+    taken = {path.name.lower() for path in folder.iterdir()}
+    name, number = f"{stem}.png", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}.png"
+    return folder / name
+
+
+def _name() -> str:
+    return command_line.called("predict")
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    given = command_line.split_arguments(
+        arguments, ("workdir", "out"), rest="pictures and folders of pictures"
+    )
+    if given.help:
+        line = f"python -m {_name()} --workdir=DIR [--out=OUT] IMAGE…"
+        print(command_line.usage(line, _PURPOSE, _FLAGS))
+        return 0
+    workdir = command_line.find_workdir(given.flags)
+    if given.flags.get("out") == "":
+        raise ValueError("--out is empty; give a folder, or leave the flag out")
+    if not given.rest:
+        raise ValueError("no picture is given: name files, or folders of pictures")
+    out = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
+    images = [pathlib.Path(word).expanduser() for word in given.rest]
+    unreadable = predict(workdir, images, out)
+    print(f"predictions in {out / 'predictions.json'}")
+    if unreadable:
+        count = len(unreadable)
+        files = "1 file" if count == 1 else f"{count} files"
+        were = "was" if count == 1 else "were"
+        command_line.say(_name(), f"{files} could not be read and {were} skipped")
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    command_line.start("predict")

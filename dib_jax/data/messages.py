@@ -1,0 +1,16 @@
+"""Parts of error messages."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message, "; did you mean 'x'?"; "" where no name is similar."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
