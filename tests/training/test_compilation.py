@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_runs import CLASSES, experiment, layer, layers, vectors
+from tiny_runs import CLASSES, experiment, layer, vectors
 
 from dib_jax.algorithms import Parts
 from dib_jax.algorithms.sequential import sequential
@@ -221,7 +221,3 @@ def test_the_figures_are_the_compilers_of_one_step():
     )
     assert (few.steps, many.steps) == (2, 10)
     assert few.figures["flops"] == many.figures["flops"] > 0
-
-
-def test_layers_are_an_algorithm():
-    assert len(layers(layer(0), layer(1)).phases) == 2
