@@ -184,7 +184,7 @@ def _structure(
     if not position.epoch:
         return {"network": network, "training": None}
     phase = experiment.phases[position.phase]
-    # Copied, as a compiled `init` does: what a state takes over of the network is learnt.
+    # Copied, as a compiled `init` does: what a state has of the network is learnt, too.
     state = copied(phase.init(key, network, example))
     return {
         "network": network,

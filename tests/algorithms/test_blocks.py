@@ -358,7 +358,7 @@ def test_the_penalty_of_a_late_stage_reaches_the_early_ones():
 
 def test_modules_of_an_objective_are_not_for_penalties_end_to_end():
     objective = WithModules(cross_entropy(), lambda stage, shape: {})
-    with pytest.raises(ValueError, match="algorithm.name: .* modules of this objective"):
+    with pytest.raises(ValueError, match="algorithm.name: .* modules of this object"):
         end_to_end_penalized(parts_of(objective=objective))
 
 

@@ -132,7 +132,9 @@ def test_terms_must_be_of_the_phases_exits():
         return state, {"loss": jnp.zeros(())}
 
     made = experiment(layer(0, step=flat))
-    with pytest.raises(ValueError, match=r"'layers' has a step with terms for 'loss'; "):
+    with pytest.raises(
+        ValueError, match="'layers' has a step with terms for 'loss'; it"
+    ):
         epochs_of(made)
 
 

@@ -89,9 +89,7 @@ def test_steps_and_outputs_are_the_same_on_one_two_and_four_devices():
     flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES],
-        env=environment(
-            XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count=4"
-        ),
+        env=environment(XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count=4"),
         capture_output=True,
         text=True,
         timeout=250,

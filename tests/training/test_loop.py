@@ -1,5 +1,7 @@
 """What the loop owns, whatever a step does: tried with layers of a line each."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -84,7 +86,7 @@ def test_an_observer_sees_every_epoch_and_the_untrained_network(watched):
     assert {len(network) for network in networks} == {2}
     for network in networks[1:3]:
         np.testing.assert_array_equal(network[1], networks[0][1])
-    changed = [(a[0] != b[0]).any() for a, b in zip(networks, networks[1:], strict=False)]
+    changed = [(a[0] != b[0]).any() for a, b in itertools.pairwise(networks)]
     assert changed[0]
     assert changed[2:] == [False] * 3
     # At the end of a phase, and later, with the weights that stay.
@@ -117,9 +119,7 @@ def scored(scores):
         label = jnp.arange(len(batch.inputs)) % CLASSES
         return (jax.nn.one_hot((label + wrong) % CLASSES, CLASSES),)
 
-    return layer(
-        0, len(scores), init=plain.init, step=step, read=read, outputs=outputs
-    )
+    return layer(0, len(scores), init=plain.init, step=step, read=read, outputs=outputs)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,7 @@ def test_what_terms_show_to_be_wrong_is_said_and_noted(tmp_path, capfd):
         assert said.count(f"stage 0, epoch {epoch}: it has lost its way") == 1
 
 
-def test_a_term_that_is_not_finite_leaves_the_last_good_checkpoint(
-    watched, tmp_path
-):
+def test_a_term_that_is_not_finite_leaves_the_last_good_checkpoint(watched, tmp_path):
     plain = layer(1, 3)
 
     def step(state, network, batch, key):
@@ -195,17 +193,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("phases", "message"),
+    ("phases", "exits"),
     [
-        ((layer(0), layer(1, exits=(0,))), r"predicts 2 outputs, .* \(0, 0\)"),
-        ((layer(0, exits=(0, 1)), layer(1, exits=(2,))), r"predicts 2 outputs, .* \(0, 1, 2\)"),
-        ((layer(0, exits=()), layer(1)), r"predicts 2 outputs, .* exits \(1,\)"),
+        ((layer(0), layer(1, exits=(0,))), r"\(0, 0\)"),
+        ((layer(0, exits=(0, 1)), layer(1, exits=(2,))), r"\(0, 1, 2\)"),
+        ((layer(0, exits=()), layer(1)), r"\(1,\)"),
     ],
 )
-def test_exits_that_do_not_match_what_is_predicted_are_refused(
-    tmp_path, phases, message
-):
-    with pytest.raises(ValueError, match=rf"algorithm.name: 'layers' {message}"):
+def test_exits_that_do_not_match_what_is_predicted_are_refused(tmp_path, phases, exits):
+    message = "algorithm.name: 'layers' predicts 2 outputs, and its phases train the ex"
+    with pytest.raises(ValueError, match=rf"{message}its {exits}"):
         train(experiment(*phases), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -224,9 +221,7 @@ def entering(seen, label=2):
 
 
 @pytest.mark.parametrize("place", ["auto", "none"])
-def test_a_phase_may_take_some_of_the_samples_and_the_next_one_has_all(
-    tmp_path, place
-):
+def test_a_phase_may_take_some_of_the_samples_and_the_next_one_has_all(tmp_path, place):
     seen, counts = [], []
 
     def watching(number):

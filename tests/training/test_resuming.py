@@ -204,6 +204,4 @@ def test_a_phase_may_go_on_with_the_network_and_be_stopped(tmp_path):
     assert_same(resumed, tmp_path / "run", (tmp_path / "whole", whole))
     alone = train(experiment(layer(0)), tmp_path / "alone")
     scale = np.float32(0.99) ** (5 * whole.results["stages"][1]["best_epoch"])
-    np.testing.assert_allclose(
-        whole.network[0], scale * alone.network[0], rtol=1e-5
-    )
+    np.testing.assert_allclose(whole.network[0], scale * alone.network[0], rtol=1e-5)

@@ -207,9 +207,7 @@ def test_what_was_stored_of_selected_samples_is_for_no_other_phase(
     some, every = (data.take(slice(9)), data)[:: 1 if entering == 1 else -1]
     options = {"phases": phases}
     first = stored_at("device", network, tmp_path, phase=1, data=some, **options)
-    then = stored_at(
-        "device", network, tmp_path, data=every, previous=first, **options
-    )
+    then = stored_at("device", network, tmp_path, data=every, previous=first, **options)
     assert then.length == len(every)
     np.testing.assert_array_equal(then.given, want.given[: len(every)])
     assert first.leaves == {}
@@ -282,9 +280,7 @@ def test_any_tree_of_arrays_can_be_given_and_stored(network, tmp_path):
     phases = (layer(0), layer(1, given=given))
     data = split_of(made())
     for place in PLACES:
-        stored = stored_at(
-            place, network, tmp_path, phase=1, phases=phases, data=data
-        )
+        stored = stored_at(place, network, tmp_path, phase=1, phases=phases, data=data)
         x = made().prepare_inputs(data.samples, made().common)
         assert isinstance(x, Batch)
         want = np.asarray(x.inputs @ network[0])

@@ -16,7 +16,6 @@ from tiny_runs import (
 from dib_jax.training import compilation
 from dib_jax.training import experiment as assembly
 from dib_jax.training.compilation import compile_epoch, epoch_rows, keys_of
-from dib_jax.training.experiment import Cache
 from dib_jax.training.finished import load_trained
 from dib_jax.training.position import initial_state
 from dib_jax.training.storage import store

@@ -37,7 +37,7 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
         "validation", "stages", "temp_bytes", "peak_bytes", "seconds",
         "compile_seconds", "hardware", "versions", "ensemble",
     }  # fmt: skip
-    assert list(results)[0] == "config_name"
+    assert next(iter(results)) == "config_name"
     assert results["config_name"] == "digits_cnn"
     assert (results["metric"], results["loss_unit"]) == ("accuracy", "nats")
     assert (results["algorithm"], results["objective"]) == ("sequential", "dib")

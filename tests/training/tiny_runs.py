@@ -141,9 +141,7 @@ def layers(*phases):
 
     def predict(network, batch):
         sources = (batch.inputs, *features(network, batch))
-        return tuple(
-            x @ weights for x, weights in zip(sources, network, strict=False)
-        )
+        return tuple(x @ weights for x, weights in zip(sources, network, strict=False))
 
     return Algorithm(phases, predict, features)
 
