@@ -40,12 +40,12 @@ for count, message in ((3, "32 cannot be split evenly over 3 devices; take 30, o
         choose(count, batch_size=32)
 assert choose(None, batch_size=32).size == 4
 
-MODELS = {"parallel": {"name": "cnn", "widths": (3, 4), "pools": 1},
+MODELS = {"parallel": {"name": "cnn", "widths": (3, 4), "convolutions": 1, "pools": 1},
           "end_to_end": {"name": "mlp", "widths": (6, 5)}}
 
 def trained(name, count):
     config = settings(algorithm={"name": name}, model=MODELS[name], batch_size=32,
-                      dataset={"samples": 110})
+                      dataset={"samples": 110}, objective={"alpha": 2.0})
     made = assemble(config, mesh=choose(count, batch_size=32))
     assert made.mesh.size == count
     (phase,) = made.phases
