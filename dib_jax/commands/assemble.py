@@ -129,6 +129,7 @@ def _experiment(
         augment = dataset.kind.augment(text, dataset.class_names) if text else None
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
+    algorithm = registry.find(FACTORIES["algorithm"], config.algorithm.name)
     return Experiment(
         dataset=dataset,
         common=common,
@@ -145,6 +146,8 @@ def _experiment(
             "dataset": config.dataset.name,
             **{key: sections[key]["name"] for key in ("task", "objective", "head")},
             "algorithm": config.algorithm.name,
+            # The first line of what it says of itself, for the report.
+            "algorithm_about": (algorithm.__doc__ or "").strip().partition("\n")[0],
             "seed": config.seed,
         },
         config=plain(sections),

@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> None:
         arguments, ("out", *flags), rest="the name of a benchmark"
     )
     if given.help:
-        print((__doc__ or "").strip())
+        print(command_line.documented("benchmark", __doc__))
         return
     if len(given.rest) != 1 or given.rest[0] not in _BENCHMARKS:
         raise ValueError(

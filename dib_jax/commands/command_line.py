@@ -172,8 +172,7 @@ def read_request(arguments: Sequence[str], *, command: str, purpose: str) -> Req
     flags = ("config", "workdir", "devices")
     given = split_arguments(arguments, flags, switches=("distributed",), overrides=True)
     if given.help and "config" not in given.flags:
-        lines = [_usage(command, purpose, ""), "", "Configs:", "", *_listed_configs()]
-        print("\n".join(lines))
+        print("\n".join([_usage(command, purpose, ""), *_listed_configs()]))
         raise SystemExit(0)
     if "config" not in given.flags:
         raise ValueError(
@@ -492,8 +491,13 @@ def _listed_configs() -> list[str]:
         except (SyntaxError, ValueError):
             docstring = "(cannot be read)"
         rows.append((str(path), docstring.strip().partition("\n")[0]))
-    widest = max((len(path) for path, _ in rows), default=0)
-    return [f"  {path:<{widest}}  {summary}".rstrip() for path, summary in rows]
+    if not rows:
+        return []
+    widest = max(len(path) for path, _ in rows)
+    heading = ["", "Configs:", ""]
+    return heading + [
+        f"  {path:<{widest}}  {summary}".rstrip() for path, summary in rows
+    ]
 
 
 def _width(most: int = 88) -> int:
@@ -512,6 +516,17 @@ def called(name: str) -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     package = f"dib_jax.commands.{name}"
     return package if spec and spec.name == package else f"experiments.{name}"
+
+
+def documented(name: str, docstring: str | None) -> str:
+    """The docstring of a command's module as its help, with the name it is called by.
+
+    Args:
+        name: of the command, "compare".
+        docstring: it.
+    """
+    text = (docstring or "").strip()
+    return text.replace(f"-m experiments.{name}", f"-m {called(name)}")
 
 
 def start(name: str) -> NoReturn:

@@ -663,7 +663,7 @@ def main(arguments: list[str]) -> None:
         arguments, ("config", "workdir", "data_dir", "jobs")
     )
     if given.help:
-        print((__doc__ or "").strip())
+        print(command_line.documented("compare", __doc__))
         return
     if "config" not in given.flags:
         raise ValueError("--config is missing: give --config=configs/compare/NAME.py")

@@ -119,12 +119,7 @@ def detection(
     several = objects == "many"
     if several:
         loss, said, targets = _many_objects(
-            num_classes,
-            box,
-            box_weight,
-            candidates=candidates,
-            overlap=overlap,
-            confidence=confidence,
+            num_classes, box, box_weight, candidates, overlap, confidence
         )
     else:
         loss, said, targets = _one_object(num_classes, label_smoothing, box, box_weight)
@@ -133,21 +128,18 @@ def detection(
         values = _metrics(said(outputs), truth, num_classes=num_classes)
         return {**values, "loss": loss(outputs, truth)[0]}
 
-    def beside(outputs: np.ndarray, test: Split, train: Split) -> dict[str, Any]:
-        from dib_jax.tasks.worth import gather, mean_box
+    gathered = functools.partial(_gathered, said, targets)
 
-        truth = targets(_without_pictures(test))
-        boxes = gather(jax.jit(said)(outputs), truth, train)
-        found = mean_box(boxes, num_classes=num_classes, several=several)
-        return {"mean_box": found}
+    def beside(outputs: np.ndarray, test: Split, train: Split) -> dict[str, Any]:
+        from dib_jax.tasks.worth import mean_box
+
+        boxes = gathered(outputs, test, train)
+        return {"mean_box": mean_box(boxes, num_classes=num_classes, several=several)}
 
     def exhibits(answers: Answers) -> tuple[Exhibit, ...]:
-        # Late: training needs no figures, and matplotlib takes a while to load.
         from dib_jax.tasks import worth
 
-        truth = targets(_without_pictures(answers.test))
-        found = jax.tree.map(np.asarray, jax.jit(said)(answers.outputs))
-        return worth.exhibits(answers, worth.gather(found, truth, answers.train))
+        return worth.exhibits(answers, gathered(*answers[:3]))
 
     return Task(
         num_outputs=num_classes + 4,
@@ -189,6 +181,21 @@ def _check_options(
     for name, value in (("overlap", overlap), ("confidence", confidence)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be 0 to 1, got {value!r}")
+
+
+def _gathered(
+    said: Callable[[jax.Array], Objects],
+    targets: Callable[[Batch], Targets],
+    outputs: np.ndarray,
+    test: Split,
+    train: Split,
+) -> Any:
+    """True and found objects of the test split, a `dib_jax.tasks.worth.Boxes`."""
+    # Late: that module draws, and matplotlib takes a while to load.
+    from dib_jax.tasks.worth import gather
+
+    found = jax.tree.map(np.asarray, jax.jit(said)(outputs))
+    return gather(found, targets(_without_pictures(test)), train)
 
 
 def _without_pictures(split: Split) -> Batch:
@@ -273,7 +280,6 @@ def _many_objects(
     num_classes: int,
     box_loss: BoxLoss,
     box_weight: float,
-    *,
     candidates: int,
     overlap: float,
     confidence: float,

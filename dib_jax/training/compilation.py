@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Network, Phase, State
+from dib_jax.algorithms import Network, Phase, State
 from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
 from dib_jax.training.devices import by_sample, put, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
-from dib_jax.training.storage import Stored, as_stored, chain, passed
+from dib_jax.training.storage import Stored, chain, passed
 
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
 _CHUNK_BYTES = 2**26
@@ -243,33 +243,6 @@ def _lower_steps(
     )
 
 
-def outline(
-    experiment: Experiment, index: int, *, given: bool = True
-) -> tuple[Stored, State, Network]:
-    """What a phase's step is compiled from, as shapes: nothing is computed.
-
-    Args:
-        experiment: the experiment; an algorithm's `enter` is left out.
-        index: number of the phase.
-        given: whether what frozen parts make of samples is kept, or else computed.
-
-    Returns:
-        The training split, the phase's state and the network before it.
-    """
-
-    def made(key: jax.Array, example: Batch) -> tuple[State, Network, Any]:
-        network = experiment.algorithm.network
-        for phase in experiment.phases[:index]:
-            network = phase.read(phase.init(key, network, example), network)
-        state = experiment.phases[index].init(key, network, example)
-        before = passed(chain(experiment, index), network, example).given
-        return state, network, before if given else None
-
-    state, network, before = jax.eval_shape(made, experiment.key, experiment.example())
-    samples = experiment.dataset.train
-    return as_stored(samples, before, dict(experiment.common)), state, network
-
-
 def lower_step(
     experiment: Experiment, index: int, stored: Stored, state: State, network: Network
 ) -> jax.stages.Lowered:
@@ -278,9 +251,9 @@ def lower_step(
     Args:
         experiment: the experiment.
         index: number of the phase.
-        stored: the training split, as of `outline` or as it is read.
-        state: of the phase, likewise.
-        network: what is trained before, likewise.
+        stored: the training split.
+        state: of the phase.
+        network: what is trained before.
     """
     whole = replicated(experiment.mesh)
     batch = _like(experiment, stored.leaves, batch_size(experiment, stored))

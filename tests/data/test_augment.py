@@ -10,15 +10,25 @@ from dib_jax.data.augment import augment, check_mirrored
 
 @functools.cache
 def compiled(spec):
-    return jax.jit(augment(spec))
+    """The augmentation as one program for each shape; NumPy's arrays come out.
+
+    Every index into an array of JAX's would be one more program.
+    """
+    run = jax.jit(augment(spec))
+    return lambda key, batch: jax.tree.map(np.asarray, run(key, batch))
 
 
-def batch_of(count=64, height=16, width=24, channels=3, dtype=jnp.uint8, **extra):
+def as_given(batch):
+    """NumPy's arrays of the types that JAX takes them for."""
+    return {name: np.asarray(jnp.asarray(array)) for name, array in batch.items()}
+
+
+def batch_of(count=512, height=16, width=24, channels=3, dtype=jnp.uint8, **extra):
     """Noise without zeros."""
     random = np.random.default_rng(5)
     images = random.integers(1, 256, (count, height, width, channels))
     batch = {"images": images.astype(dtype), "labels": np.arange(count) % 4}
-    return jax.tree.map(jnp.asarray, batch | extra)
+    return as_given(batch | extra)
 
 
 def with_rectangles(count=256, height=16, width=24, *, several=False):
@@ -36,7 +46,7 @@ def with_rectangles(count=256, height=16, width=24, *, several=False):
         none = np.full_like(boxes, -1)
         batch["boxes"] = np.stack([none, boxes], 1)
         batch["box_labels"] = np.tile(np.int32([-1, 2]), (count, 1))
-    return jax.tree.map(jnp.asarray, batch)
+    return as_given(batch)
 
 
 def boxes_of_white(images):
@@ -80,7 +90,7 @@ def test_shapes_dtypes_and_other_entries_stay(dtype):
 @pytest.mark.parametrize("spec", ALL)
 def test_the_key_decides_and_each_picture_draws_its_own(spec):
     batch = batch_of()
-    batch["images"] = jnp.repeat(batch["images"][:1], 64, axis=0)
+    batch["images"] = np.repeat(batch["images"][:1], len(batch["images"]), axis=0)
     results = [
         compiled(spec)(jax.random.key(key), batch)["images"] for key in (0, 0, 1)
     ]
@@ -95,14 +105,14 @@ def test_scan_changes_no_bit():
     scan = jax.jit(
         lambda: jax.lax.scan(lambda c, k: (c, augment(spec)(k, batch)), 0, keys)
     )
-    scanned = scan()[1]
+    scanned = jax.tree.map(np.asarray, scan()[1])
     for index, key in enumerate(keys):
         for name, value in compiled(spec)(key, batch).items():
             np.testing.assert_array_equal(scanned[name][index], value)
 
 
 def test_crop_is_a_window_of_the_zero_padded_picture_and_finds_them_all():
-    batch = batch_of(512, height=16, width=24, dtype=jnp.float32)
+    batch = batch_of(dtype=jnp.float32)
     cropped = compiled("crop")(jax.random.key(0), batch)["images"]
     padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)))
     found = set()
@@ -119,7 +129,7 @@ def test_crop_is_a_window_of_the_zero_padded_picture_and_finds_them_all():
 
 
 def test_a_picture_of_32_pixels_moves_by_up_to_four():
-    batch = {"images": jnp.ones((2000, 32, 32, 1), jnp.uint8)}
+    batch = {"images": np.ones((2000, 32, 32, 1), np.uint8)}
     cropped = np.asarray(compiled("crop")(jax.random.key(0), batch)["images"])[..., 0]
     missing = 32 - cropped.max(axis=2).sum(axis=1)
     np.testing.assert_array_equal(np.unique(missing), range(5))
@@ -130,17 +140,17 @@ def test_a_picture_of_32_pixels_moves_by_up_to_four():
 
 
 def test_flip_mirrors_about_half_of_the_pictures():
-    batch = batch_of(1000)
+    batch = batch_of()
     flipped = np.asarray(compiled("flip")(jax.random.key(0), batch)["images"])
     images = np.asarray(batch["images"])
     same = (flipped == images).all(axis=(1, 2, 3))
     mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (same ^ mirrored).all()
-    assert abs(mirrored.mean() - 0.5) < 0.06  # four standard deviations
+    assert abs(mirrored.mean() - 0.5) < 0.09  # four standard deviations
 
 
 def test_cutout_sets_one_rectangle_to_zero():
-    batch = batch_of(400, height=16, width=24)
+    batch = batch_of()
     cut = np.asarray(compiled("cutout")(jax.random.key(0), batch)["images"])
     images = np.asarray(batch["images"])  # without zeros
     hole = (cut == 0).all(axis=-1)
@@ -186,11 +196,11 @@ def test_boxes_hold_the_ellipse_that_was_turned_and_scaled(several):
     for image, centre, sides in zip(images, (low + high) / 2, high - low, strict=True):
         inside = np.hypot(*(((x, y) - centre[:, None, None]) / sides[:, None, None]))
         image[inside <= 0.5] = 255
-    boxes = jnp.asarray(np.concatenate([low, high], axis=1), jnp.float32)
-    batch = {"images": jnp.asarray(images), "boxes": boxes}
+    boxes = np.concatenate([low, high], axis=1).astype(np.float32)
+    batch = {"images": images, "boxes": boxes}
     if several:
         batch["boxes"] = batch["boxes"][:, None]
-        batch["box_labels"] = jnp.full((count, 1), 2)
+        batch["box_labels"] = np.full((count, 1), 2)
     result = compiled("affine")(jax.random.key(1), batch)
     boxes = result["boxes"][:, 0] if several else result["boxes"]
     # Of the pixels, which the box cuts through, those that are white for the most part.
@@ -208,7 +218,7 @@ def test_boxes_hold_the_ellipse_that_was_turned_and_scaled(several):
 def test_a_picture_keeps_its_mass_and_its_centre_when_it_is_turned():
     y, x = np.mgrid[:33, :33] - 16.0
     blob = 200 * np.exp(-((x / 6) ** 2 + (y / 3) ** 2))
-    batch = {"images": jnp.tile(jnp.array(blob, jnp.float32)[..., None], (64, 1, 1, 1))}
+    batch = {"images": np.tile(np.array(blob, np.float32)[..., None], (64, 1, 1, 1))}
     turned = np.asarray(compiled("affine")(jax.random.key(0), batch)["images"])[..., 0]
     mass = turned.sum(axis=(1, 2))
     scale = np.sqrt(mass / blob.sum())
@@ -227,8 +237,8 @@ def test_a_picture_keeps_its_mass_and_its_centre_when_it_is_turned():
 
 
 def test_a_box_whose_centre_would_leave_keeps_its_picture_as_it_is():
-    corner = jnp.array([0, 0, 1, 1], jnp.float32)
-    batch = batch_of(200, 32, 32, boxes=jnp.tile(corner, (200, 1)))
+    corner = np.array([0, 0, 1, 1], np.float32)
+    batch = batch_of(200, 32, 32, boxes=np.tile(corner, (200, 1)))
     result = compiled("affine")(jax.random.key(0), batch)
     boxes = np.asarray(result["boxes"])
     assert ((boxes[:, 2:] - boxes[:, :2]) >= 0.4).all()
@@ -238,7 +248,7 @@ def test_a_box_whose_centre_would_leave_keeps_its_picture_as_it_is():
 
 
 def test_brightness_multiplies_each_picture_and_saturates():
-    batch = batch_of(500, dtype=jnp.float32)
+    batch = batch_of(dtype=jnp.float32)
     brighter = np.asarray(compiled("brightness")(jax.random.key(0), batch)["images"])
     factor = brighter / np.asarray(batch["images"])
     np.testing.assert_allclose(
@@ -246,7 +256,7 @@ def test_brightness_multiplies_each_picture_and_saturates():
     )
     assert factor.min() < 0.72
     assert factor.max() > 1.28
-    batch = batch_of(500)
+    batch = batch_of()
     integers = np.asarray(compiled("brightness")(jax.random.key(0), batch)["images"])
     np.testing.assert_allclose(integers, np.minimum(np.round(brighter), 255), atol=1)
     assert integers.max() == 255
@@ -257,7 +267,7 @@ def test_brightness_multiplies_each_picture_and_saturates():
 )
 def test_contrast_and_saturation_scale_the_difference_from_a_mean(name, axes, half):
     """That of the whole picture, and that of the channels of each pixel."""
-    batch = batch_of(500, dtype=jnp.float32)
+    batch = batch_of(dtype=jnp.float32)
     images = np.asarray(batch["images"])
     changed = np.asarray(compiled(name)(jax.random.key(0), batch)["images"])
     mean = images.mean(axis=axes, keepdims=True)
@@ -275,7 +285,7 @@ def test_saturation_leaves_grey_pictures_alone():
 
 
 def test_a_strength_multiplies_the_numbers_of_an_augmentation():
-    key, batch = jax.random.key(0), {"images": jnp.ones((500, 32, 32, 1))}
+    key, batch = jax.random.key(0), {"images": np.ones((500, 32, 32, 1))}
 
     def lost(spec, axes):
         """The most that is lost of the rows of a white picture."""
@@ -287,18 +297,16 @@ def test_a_strength_multiplies_the_numbers_of_an_augmentation():
     holes = compiled("cutout:2")(key, batch)["images"] == 0
     assert holes.sum(axis=(1, 2, 3)).max() == 16 * 16
     for name in ("brightness", "contrast", "saturation"):
-        noise = batch_of(500, dtype=jnp.float32)
+        noise = batch_of(dtype=jnp.float32)
         once, twice = (
-            compiled(f"{name}:{strength}")(key, noise)["images"] - noise["images"]
-            for strength in (1, 2)
+            compiled(spec)(key, noise)["images"] - noise["images"]
+            for spec in (name, f"{name}:2")
         )
         np.testing.assert_allclose(twice, 2 * once, atol=1e-3)
-    boxed = batch_of(
-        500, 40, 40, boxes=jnp.tile(jnp.array([12.0, 8, 28, 32]), (500, 1))
-    )
+    boxed = batch_of(500, 40, 40, boxes=np.tile(np.array([12.0, 8, 28, 32]), (500, 1)))
     for strength in (1, 2):
         boxes = compiled(f"affine:{strength}")(key, boxed)["boxes"]
-        area = np.asarray(jnp.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) / (16 * 24)
+        area = np.asarray(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) / (16 * 24)
         low, high = 1 - 0.1 * strength, 1 + 0.1 * strength
         assert low**2 < area.min() < 1.15 * low**2
         assert 0.9 * high**2 < area.max()
@@ -314,8 +322,8 @@ def test_what_moves_nothing_leaves_boxes_alone(spec):
 @pytest.mark.parametrize("corner", [(0, 0), (31.5, 0), (0, 31.5), (31.2, 31.4)])
 def test_a_small_box_at_the_border_is_never_lost(corner):
     x, y = corner
-    box = jnp.array([x, y, x + 0.4, y + 0.4], jnp.float32)
-    batch = {"images": jnp.zeros((500, 32, 32, 1)), "boxes": jnp.tile(box, (500, 1))}
+    box = np.array([x, y, x + 0.4, y + 0.4], np.float32)
+    batch = {"images": np.zeros((500, 32, 32, 1)), "boxes": np.tile(box, (500, 1))}
     boxes = np.asarray(compiled("crop")(jax.random.key(0), batch)["boxes"])
     assert (boxes[:, 2:] - boxes[:, :2] >= 0.19).all()
     assert (boxes >= 0).all()
@@ -324,12 +332,12 @@ def test_a_small_box_at_the_border_is_never_lost(corner):
 
 
 def test_of_several_boxes_one_that_left_becomes_none_and_the_largest_stays():
-    boxes = jnp.array([[0, 0, 1, 1], [0, 10, 4, 30], [-1] * 4], jnp.float32)
-    labels = jnp.array([3, 5, -1])
+    boxes = np.array([[0, 0, 1, 1], [0, 10, 4, 30], [-1] * 4], np.float32)
+    labels = np.array([3, 5, -1])
     batch = {
-        "images": jnp.zeros((300, 32, 32, 1)),
-        "boxes": jnp.tile(boxes, (300, 1, 1)),
-        "box_labels": jnp.tile(labels, (300, 1)),
+        "images": np.zeros((300, 32, 32, 1)),
+        "boxes": np.tile(boxes, (300, 1, 1)),
+        "box_labels": np.tile(labels, (300, 1)),
     }
     result = compiled("crop")(jax.random.key(0), batch)
     gone = np.asarray(result["box_labels"][:, 0] == -1)
@@ -341,9 +349,7 @@ def test_of_several_boxes_one_that_left_becomes_none_and_the_largest_stays():
 
 
 def test_a_picture_without_boxes_passes():
-    batch = batch_of(
-        8, boxes=jnp.full((8, 2, 4), -1.0), box_labels=jnp.full((8, 2), -1)
-    )
+    batch = batch_of(8, boxes=np.full((8, 2, 4), -1.0), box_labels=np.full((8, 2), -1))
     result = compiled("crop,flip")(jax.random.key(0), batch)
     np.testing.assert_array_equal(result["boxes"], -1)
     np.testing.assert_array_equal(result["box_labels"], -1)
@@ -380,9 +386,9 @@ def test_blanks_around_names_do_not_matter():
 def test_wrong_batches_are_refused():
     apply = augment("crop")
     with pytest.raises(ValueError, match=r"images must have shape .* got \(4, 8, 8\)"):
-        apply(jax.random.key(0), {"images": jnp.zeros((4, 8, 8))})
+        apply(jax.random.key(0), {"images": np.zeros((4, 8, 8))})
     with pytest.raises(ValueError, match="need box_labels"):
-        apply(jax.random.key(0), batch_of(4, boxes=jnp.zeros((4, 2, 4))))
+        apply(jax.random.key(0), batch_of(4, boxes=np.zeros((4, 2, 4))))
 
 
 def test_tiny_pictures_pass():

@@ -1,16 +1,12 @@
 """The command, from a run's folder to findings.json and the report."""
 
 import json
-import pathlib
 import shutil
 
 import pytest
 
 from dib_jax.analysis import information_figures
-from dib_jax.commands import analyze, command_line, run
-from dib_jax.commands.config import complete
-
-CONFIG = pathlib.Path(command_line.__file__).parents[2] / "configs" / "digits_cnn.py"
+from dib_jax.commands import analyze, command_line
 
 
 def answer(capsys, *arguments):
@@ -20,16 +16,9 @@ def answer(capsys, *arguments):
     return status, *capsys.readouterr()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    config = command_line.load_config(f"{CONFIG}:quick").config
-    config.model = dict(name="mlp", widths=(8, 6), batch_norm=True)
-    config.algorithm = dict(name="end_to_end")
-    config.epochs = 1
-    config.analysis.samples = 32
-    workdir = tmp_path_factory.mktemp("analyzed") / "run"
-    run.run(complete(config), workdir, config_name="digits_cnn")
-    return workdir
+@pytest.fixture
+def folder(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "finished")
 
 
 def test_a_run_ends_with_its_findings_in_the_report(folder):
@@ -77,15 +66,15 @@ def test_a_run_that_is_not_finished_is_analyzed_without_a_report(
     assert {"information_plane.png", "information_plane.svg"} <= drawn
 
 
-def test_a_folder_without_probes_is_one_line(folder, tmp_path, capsys):
-    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    status, _, err = answer(capsys, f"--workdir={folder}", str(tmp_path))
+def test_a_folder_without_probes_is_one_line(finished_run, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((finished_run / "config.json").read_bytes())
+    status, _, err = answer(capsys, f"--workdir={finished_run}", str(tmp_path))
     assert (status, err.count("\n")) == (2, 1)
     assert "has no probes; a run has them with analysis.every_epochs" in err
 
 
 def test_layer_wise_training_is_set_beside_end_to_end_of_the_same_network(
-    folder, tmp_path, capsys, monkeypatch
+    finished_run, tmp_path, capsys, monkeypatch
 ):
     every = information_figures.drawings
 
@@ -97,8 +86,8 @@ def test_layer_wise_training_is_set_beside_end_to_end_of_the_same_network(
     for algorithm in ("end_to_end", "parallel"):
         for seed in (0, 1):
             copy = tmp_path / f"{algorithm}{seed}"
-            shutil.copytree(folder / "probes", copy / "probes")
-            settings = json.loads((folder / "config.json").read_text())
+            shutil.copytree(finished_run / "probes", copy / "probes")
+            settings = json.loads((finished_run / "config.json").read_text())
             settings["seed"], settings["algorithm"]["name"] = seed, algorithm
             (copy / "config.json").write_text(json.dumps(settings))
     status, out, _ = answer(capsys, "--workdir", *map(str, sorted(tmp_path.iterdir())))

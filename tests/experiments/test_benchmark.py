@@ -19,6 +19,7 @@ from dib_jax.commands.benchmarks import (
     timing,
     training,
 )
+from dib_jax.commands.benchmarks.steps import lower_step
 
 pytestmark = pytest.mark.once
 
@@ -154,6 +155,14 @@ def test_memory_is_that_of_plain_convolutions():
         )
         (patches,) = training.memory((TINY,), (2,), ("end_to_end",))
     assert patches[0]["temp MiB"] > 1.5 * rows[0]["temp MiB"]
+
+
+def test_stages_that_are_alike_are_one_program(small):
+    steps = training.algorithm_steps(
+        "sequential", "mlp", 2, model={"widths": (4, 4, 4)}
+    )
+    first, *others = [lower_step(step).as_text() for step in steps]
+    assert others[0] == others[1] != first
 
 
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):

@@ -1,3 +1,5 @@
+import configparser
+import fnmatch
 import importlib
 import importlib.machinery
 import inspect
@@ -703,6 +705,18 @@ def test_outside_of_the_checkout_its_configs_are_found(elsewhere):
     own = "def get_config():\n    return {'seed': 7}\n"
     (elsewhere / "configs" / "digits_cnn.py").write_text(own)
     assert command_line.load_config("configs/digits_cnn.py").config.seed == 7
+
+
+def test_a_wheel_holds_the_package_alone():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = setup["options.packages.find"]["include"].split()
+    folders = [path.name for path in ROOT.iterdir() if list(path.glob("*.py"))]
+    assert {"experiments", "configs", "tests", "dib_jax"} <= set(folders)
+    packed = [
+        name for name in folders if any(fnmatch.fnmatch(name, p) for p in patterns)
+    ]
+    assert packed == ["dib_jax"]
 
 
 def test_without_a_checkout_the_path_must_exist(elsewhere, capsys, monkeypatch):

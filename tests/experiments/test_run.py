@@ -1,4 +1,5 @@
 import importlib
+import json
 import os
 import pathlib
 import subprocess
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from dib_jax.commands import command_line, run
+from dib_jax.commands import command_line, evaluate, run
 from dib_jax.data.archives import Archive
 
 CONFIG = pathlib.Path(command_line.__file__).parents[2] / "configs" / "mnist_mlp.py"
@@ -88,3 +89,29 @@ def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
     start(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "other"))
     assert list((tmp_path / "other").iterdir())
     assert list(folder.iterdir()) == kept
+
+
+def test_a_finished_run_is_evaluated_to_the_same_numbers(finished_run, capsys):
+    evaluate.main([f"--workdir={finished_run}"])
+    table = capsys.readouterr().out.splitlines()
+    results = json.loads((finished_run / "results.json").read_text())
+    assert table[0].split()[0] == "stage"
+    stage, *values = table[1].split()
+    assert int(stage) == results["stages"][-1]["stage"]
+    metrics = results["stages"][-1]["test"]
+    assert [float(value) for value in values] == pytest.approx(
+        [metrics[name] for name in metrics], abs=1e-4
+    )
+    assert table[2] == "largest difference from results.json: 0"
+
+
+def test_the_same_command_on_a_finished_run_says_so(finished_run, capsys):
+    before = (finished_run / "report.html").stat().st_mtime_ns
+    fields = ["model.name=mlp", "model.widths=8,6", "algorithm.name=end_to_end"]
+    fields += ["head.name=linear", "epochs=1", "analysis.samples=32"]
+    command = [f"--config.{field}" for field in fields]
+    digits = CONFIG.with_name("digits_cnn.py")
+    run.main([f"--config={digits}:quick", f"--workdir={finished_run}", *command])
+    said = capsys.readouterr().out
+    assert said.startswith("already finished: test accuracy 0.")
+    assert (finished_run / "report.html").stat().st_mtime_ns == before

@@ -1,5 +1,7 @@
 """A head of the network's own later stages: which they are, and what they compute."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,21 +23,29 @@ def through(stages, variables, x):
     """`x` through stages that have the weights of a head, by their place in it."""
     for place, stage in stages.items():
         own = {kind: entry[f"later_{place}"] for kind, entry in variables.items()}
-        x = stage.apply(own, x, train=False)
+        x = jax.jit(functools.partial(stage.apply, train=False))(own, x)
     return x
 
 
 def output_layer(variables, x):
     dense = variables["params"]["Dense_0"]
+    x, dense = np.asarray(x), jax.tree.map(np.asarray, dict(dense))
     return x.reshape(len(x), -1) @ dense["kernel"] + dense["bias"]
 
 
 def prepared(head, shape):
     """Variables with batch statistics that are no identity, and features."""
-    x = jax.random.normal(jax.random.key(0), shape)
-    variables = head.init(jax.random.key(1), x, train=False)
-    _, changed = head.apply(variables, 2 * x + 1, train=True, mutable=["batch_stats"])
-    return {**variables, **changed}, x
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    @jax.jit
+    def initial(key):
+        variables = head.init(key, x, train=False)
+        _, changed = head.apply(
+            variables, 2 * x + 1, train=True, mutable=["batch_stats"]
+        )
+        return {**variables, **changed}
+
+    return initial(jax.random.key(1)), x
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 54])
@@ -75,7 +85,7 @@ def test_with_all_later_stages_it_computes_what_the_rest_of_the_network_does():
     wanted = through(dict(enumerate(stages[1:])), variables, x)
     assert wanted.shape == (4, 2, 3, 5)
     np.testing.assert_allclose(
-        head.apply(variables, x, train=False),
+        jax.jit(functools.partial(head.apply, train=False))(variables, x),
         output_layer(variables, wanted),
         atol=1e-5,
     )
@@ -88,9 +98,9 @@ def test_a_stage_gets_maps_of_the_size_that_it_gets_in_the_network():
     assert head.chosen == (2,)
     variables, x = prepared(head, (4, 8, 12, 3))
     cells = x.reshape(4, 2, 4, 3, 4, 3).mean((2, 4))
-    wanted = through({2: stages[3]}, variables, cells).mean((1, 2))
+    wanted = np.mean(through({2: stages[3]}, variables, cells), (1, 2))
     np.testing.assert_allclose(
-        head.apply(variables, x, train=False),
+        jax.jit(functools.partial(head.apply, train=False))(variables, x),
         output_layer(variables, wanted),
         atol=1e-5,
     )
@@ -134,10 +144,9 @@ def test_an_impossible_depth_is_named(options, message):
 
 
 def test_rows_and_columns_are_pooled_each_to_its_own_number():
-    x = jax.random.normal(jax.random.key(0), (2, 6, 9, 3))
-    np.testing.assert_allclose(
-        average_pool_to(x, (3, 3)), average_pool_to(x, 3), atol=1e-6
-    )
-    assert average_pool_to(x, (4, 12)).shape == (2, 4, 9, 3)
-    one_by_one = average_pool_to(average_pool_to(x, (4, 9)), (6, 2))
-    np.testing.assert_allclose(average_pool_to(x, (4, 2)), one_by_one, atol=1e-6)
+    x = np.random.default_rng(0).normal(size=(2, 6, 9, 3)).astype(np.float32)
+    pooled = jax.jit(average_pool_to, static_argnums=1)
+    np.testing.assert_allclose(pooled(x, (3, 3)), pooled(x, 3), atol=1e-6)
+    assert pooled(x, (4, 12)).shape == (2, 4, 9, 3)
+    one_by_one = pooled(pooled(x, (4, 9)), (6, 2))
+    np.testing.assert_allclose(pooled(x, (4, 2)), one_by_one, atol=1e-6)

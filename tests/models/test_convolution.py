@@ -13,6 +13,10 @@ from dib_jax.models.convolution import (
 pytestmark = pytest.mark.once
 
 
+def drawn(*shape):
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
 def direct(x, kernel, stride):
     margin = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
@@ -28,18 +32,23 @@ def direct(x, kernel, stride):
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("side", [1, 7, 8])
 def test_both_forms_of_a_convolution_agree_with_their_gradients(size, stride, side):
-    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
-    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
+    x, kernel = drawn(2, side, side, 3), drawn(size, size, 3, 4)
 
     def by_patches(x, kernel):
         return patches(x, size=size, stride=stride) @ kernel.reshape(-1, 4)
 
-    want, pull = jax.vjp(lambda x, kernel: direct(x, kernel, stride), x, kernel)
-    cotangent = jax.random.normal(jax.random.key(2), want.shape)
+    def with_gradients(form):
+        def both(x, kernel):
+            y, pull = jax.vjp(form, x, kernel)
+            return y, pull(drawn(*y.shape))
+
+        return jax.jit(both)(x, kernel)
+
+    want, want_slopes = with_gradients(lambda x, kernel: direct(x, kernel, stride))
     for form in (by_patches, lambda x, kernel: convolve(x, kernel, stride)):
-        got, pull_form = jax.vjp(form, x, kernel)
+        got, slopes = with_gradients(form)
         np.testing.assert_allclose(got, want, atol=2e-5)
-        for ours, theirs in zip(pull_form(cotangent), pull(cotangent), strict=True):
+        for ours, theirs in zip(slopes, want_slopes, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -67,8 +76,9 @@ def test_where_figures_for_accelerators_are_wanted_a_cpu_has_the_plain_form_too(
 
 @pytest.mark.parametrize(("side", "size"), [(8, 2), (7, 2), (5, 3), (4, 4), (1, 2)])
 def test_average_pooling_takes_the_means_of_adaptive_cells(side, size):
-    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
-    got = average_pool_to(x, size)
+    x = drawn(2, side, side, 3)
+    pool = jax.jit(lambda x: average_pool_to(x, size))
+    got = pool(x)
     count = min(size, side)
     assert got.shape == (2, count, count, 3)
     for row in range(count):
@@ -77,4 +87,4 @@ def test_average_pooling_takes_the_means_of_adaptive_cells(side, size):
         if want is not None:
             np.testing.assert_allclose(got[:, 0, 0], want, atol=1e-6)
     # A constant picture stays constant: the weights of each cell sum to 1.
-    np.testing.assert_allclose(average_pool_to(jnp.ones_like(x), size), 1.0, atol=1e-6)
+    np.testing.assert_allclose(pool(np.ones_like(x)), 1.0, atol=1e-6)

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,19 @@ from dib_jax.models.resnet import resnet
 from dib_jax.models.vgg import vgg
 
 pytestmark = pytest.mark.once
+
+
+def drawn(*shape):
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
+def init(module, key, x, *, train=False):
+    """Variables, by one compiled program."""
+    return jax.jit(functools.partial(module.init, train=train))(jax.random.key(key), x)
+
+
+def apply(module, variables, x, *, train=False):
+    return jax.jit(functools.partial(module.apply, train=train))(variables, x)
 
 
 def shapes(stages, x):
@@ -69,10 +84,10 @@ def test_an_mlp_flattens_pictures_and_a_cnn_halves_them_where_it_pools():
 def test_pooling_after_the_last_convolution_is_that_of_the_unpooled_stage():
     (whole,) = cnn(widths=(6,), convolutions=2, pools=0)
     (pooled,) = cnn(widths=(6,), convolutions=2, pools=1, pool_after="last")
-    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    variables = whole.init(jax.random.key(1), x, train=False)
-    want = nn.max_pool(whole.apply(variables, x, train=False), (2, 2), (2, 2))
-    found = pooled.apply(variables, x, train=False)
+    x = drawn(4, 8, 8, 3)
+    variables = init(whole, 1, x)
+    want = nn.max_pool(apply(whole, variables, x), (2, 2), (2, 2))
+    found = apply(pooled, variables, x)
     np.testing.assert_allclose(found, want, atol=1e-6)
     assert float(want.max()) > 0
 
@@ -87,21 +102,22 @@ def test_pooling_after_the_last_convolution_is_that_of_the_unpooled_stage():
     ],
 )
 def test_every_head_gives_one_row_of_outputs_for_each_sample(head):
-    features = jax.random.normal(jax.random.key(0), (4, 8, 8, 6))
-    variables = head.init(jax.random.key(1), features, train=False)
-    assert head.apply(variables, features, train=False).shape == (4, 10)
+    features = drawn(4, 8, 8, 6)
+    variables = init(head, 1, features)
+    assert apply(head, variables, features).shape == (4, 10)
 
 
 @pytest.mark.parametrize(("layers", "places"), [(0, 4), (1, 3), (2, 16)])
 def test_the_grid_head_answers_for_places_that_keep_their_place(layers, places):
     """A place's answer depends on the part of the picture that it lies in."""
     head = grid(num_outputs=5, places=places, layers=layers)
-    features = jax.random.normal(jax.random.key(0), (2, 12, 12, 6))
-    variables = head.init(jax.random.key(1), features, train=False)
-    outputs = head.apply(variables, features, train=False)
+    features = drawn(2, 12, 12, 6)
+    variables = init(head, 1, features)
+    outputs = np.asarray(apply(head, variables, features))
     side = min(places, 12)
     assert outputs.shape == (2, side, side, 5)
-    other = head.apply(variables, features.at[:, :1, :1].add(3.0), train=False)
+    features[:, :1, :1] += 3
+    other = apply(head, variables, features)
     changed = np.asarray(outputs != other).any(axis=(0, 3))
     reach = layers + 1
     assert changed[:reach, :reach].any()
@@ -116,14 +132,14 @@ def test_the_grid_head_refuses_vectors():
 
 def test_the_linear_head_is_linear():
     head = linear(num_outputs=3)
-    a, b = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 6))
-    variables = head.init(jax.random.key(1), a, train=False)
-
-    def apply(x):
-        return head.apply(variables, x, train=False)
-
+    a, b = drawn(2, 4, 8, 8, 6)
+    variables = init(head, 1, a)
+    outputs = {
+        name: np.asarray(apply(head, variables, x))
+        for name, x in {"a": a, "b": b, "both": a + b, "none": np.zeros_like(a)}.items()
+    }
     np.testing.assert_allclose(
-        apply(a + b) - apply(b), apply(a) - apply(jnp.zeros_like(a)), atol=1e-5
+        outputs["both"] - outputs["b"], outputs["a"] - outputs["none"], atol=1e-5
     )
 
 
@@ -157,28 +173,34 @@ def test_an_impossible_option_is_named_with_its_value(build, message):
 
 def test_networks_side_by_side_have_only_their_input_in_common():
     stages = mlp(widths=(5, 3), batch_norm=True, parts=2)
-    x = jax.random.normal(jax.random.key(0), (6, 2, 2, 1))
     first, second = stages
-    variables = first.init(jax.random.key(1), x, train=True)
-    hidden, _ = first.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def outputs(stage, variables, x):
+        return stage.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    x = drawn(6, 2, 2, 1)
+    hidden = np.array(outputs(first, init(first, 1, x, train=True), x))
     assert hidden.shape == (6, 10)
-    variables = second.init(jax.random.key(2), hidden, train=True)
-
-    def outputs(hidden):
-        out, _ = second.apply(variables, hidden, train=True, mutable=["batch_stats"])
-        return out
-
-    changed = outputs(hidden.at[:, 5:].set(0.5))
-    np.testing.assert_allclose(changed[:, :3], outputs(hidden)[:, :3], atol=1e-6)
-    assert float(jnp.abs(changed - outputs(hidden)).max()) > 0.1
+    variables = init(second, 2, hidden, train=True)
+    before = np.asarray(outputs(second, variables, hidden))
+    replaced = hidden.copy()
+    replaced[:, 5:] = 0.5
+    changed = np.asarray(outputs(second, variables, replaced))
+    np.testing.assert_allclose(changed[:, :3], before[:, :3], atol=1e-6)
+    assert np.abs(changed - before).max() > 0.1
     # Each is a network as it would be alone.
-    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    kernel, bias = (
+        np.asarray(variables["params"][name]) for name in ("kernel", "bias")
+    )
     alone = {"params": {"Dense_0": {"kernel": kernel[1], "bias": bias[3:]}}}
     (single,) = mlp(widths=(3,), batch_norm=False)
     plain = mlp(widths=(5, 3), batch_norm=False, parts=2)[1]
-    both = plain.apply({"params": variables["params"]}, hidden, train=True)
+    both = apply(plain, {"params": variables["params"]}, hidden, train=True)
     np.testing.assert_allclose(
-        both[:, 3:], single.apply(alone, hidden[:, 5:], train=True), rtol=1e-5
+        np.asarray(both)[:, 3:],
+        apply(single, alone, hidden[:, 5:], train=True),
+        rtol=1e-5,
     )
     with pytest.raises(ValueError, match="parts must be ≥ 1, got 0"):
         mlp(parts=0)
@@ -186,13 +208,11 @@ def test_networks_side_by_side_have_only_their_input_in_common():
 
 def test_the_winner_head_reads_the_greatest_unit_and_passes_no_gradient():
     head = winner(num_outputs=3)
-    x = jnp.array([[0.1, 0.9, 0.3, 0.0], [2.0, 1.0, 1.0, 1.0]])
-    table = jnp.arange(12.0).reshape(4, 3)
-    variables = {"params": {"table": table}}
-    np.testing.assert_array_equal(
-        head.apply(variables, x, train=False), table[jnp.array([1, 0])]
-    )
-    slope = jax.grad(lambda x: head.apply(variables, x, train=True).sum())(x)
+    x = np.float32([[0.1, 0.9, 0.3, 0.0], [2.0, 1.0, 1.0, 1.0]])
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    variables = {"params": {"table": jnp.asarray(table)}}
+    np.testing.assert_array_equal(apply(head, variables, x), table[[1, 0]])
+    slope = jax.jit(jax.grad(lambda x: head.apply(variables, x, train=True).sum()))(x)
     np.testing.assert_array_equal(slope, 0)
     with pytest.raises(ValueError, match="pool must be ≥ 0, got -1"):
         winner(num_outputs=3, pool=-1)
@@ -200,11 +220,11 @@ def test_the_winner_head_reads_the_greatest_unit_and_passes_no_gradient():
 
 def test_the_averaged_head_sees_the_mean_of_the_networks():
     head = averaged(num_outputs=3, parts=2)
-    x = jax.random.normal(jax.random.key(0), (4, 6))
-    variables = head.init(jax.random.key(1), x, train=True)
-    out = head.apply(variables, x, train=True)
-    swapped = jnp.concatenate([x[:, 3:], x[:, :3]], axis=1)
-    np.testing.assert_allclose(head.apply(variables, swapped, train=True), out)
+    x = drawn(4, 6)
+    variables = init(head, 1, x, train=True)
+    out = apply(head, variables, x, train=True)
+    swapped = np.concatenate([x[:, 3:], x[:, :3]], axis=1)
+    np.testing.assert_allclose(apply(head, variables, swapped, train=True), out)
     assert variables["params"]["Dense_0"]["kernel"].shape == (3, 3)
     with pytest.raises(ValueError, match=r"7 features cannot .* head.parts 2"):
         head.init(jax.random.key(1), jnp.ones((4, 7)), train=True)
@@ -213,11 +233,12 @@ def test_the_averaged_head_sees_the_mean_of_the_networks():
 
 
 def test_the_gain_of_a_plain_network_is_the_factor_by_which_each_layer_shrinks():
-    x = jax.random.normal(jax.random.key(0), (64, 400))
+    x = drawn(64, 400)
     sizes = []
     for stage in mlp(widths=(400,) * 4, batch_norm=False, gain=0.5):
-        x, _ = stage.init_with_output(jax.random.key(len(sizes)), x, train=True)
-        sizes.append(float(jnp.sqrt(jnp.mean(x**2))))
+        run = jax.jit(functools.partial(stage.init_with_output, train=True))
+        x, _ = run(jax.random.key(len(sizes)), x)
+        sizes.append(np.sqrt(np.mean(np.square(x))))
     np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 0.5, rtol=0.1)
     with pytest.raises(ValueError, match="gain must be a number > 0, got 0"):
         mlp(gain=0.0)

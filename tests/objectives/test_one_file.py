@@ -3,7 +3,6 @@
 import sys
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from dib_jax import objectives
@@ -58,26 +57,28 @@ def rival(tmp_path, monkeypatch):
     sys.modules.pop("dib_jax.objectives.hand_on", None)
 
 
+CONFIG = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "mlp", "widths": (6, 5)},
+    "batch_size": 8,
+}
+
+
 def test_one_file_is_known_checked_and_trained(rival):
     assert rival in known("objectives")
-    config = {
-        "dataset": {"samples": 100},
-        "model": {"name": "mlp", "widths": (6,)},
-        "objective": {"name": rival, "weight": "much"},
-        "batch_size": 8,
-    }
+    config = {**CONFIG, "objective": {"name": rival, "weight": "much"}}
     with pytest.raises(ValueError, match="objective.weight: got 'much'; must be a num"):
         complete(config)
     config["objective"]["weight"] = 2.0
     experiment = assemble(complete(config))
-    assert experiment.about["objective"] == rival
-    phase, network = experiment.phases[0], experiment.algorithm.network
-    samples = {
-        name: jnp.asarray(array[:8]) for name, array in experiment.dataset.train.items()
-    }
-    batch = experiment.data(samples).batch()
-    state = jax.jit(phase.init)(experiment.key, network, batch)
-    _, terms = jax.jit(phase.step)(state, network, batch, jax.random.key(1))
-    (terms,) = terms.values()
+    phase = experiment.algorithm.phases[0]
+    batch = experiment.data(experiment.dataset.train).take(slice(8)).batch()
+
+    @jax.jit
+    def first_step(key, batch):
+        state = phase.init(key, experiment.algorithm.network, batch)
+        return phase.step(state, experiment.algorithm.network, batch, key)[1]
+
+    terms = first_step(experiment.key, batch)[0]
     assert terms["lost"] > 0
     assert terms["loss"] == pytest.approx(terms["task_loss"] + 2 * terms["lost"])

@@ -1,4 +1,4 @@
-"""A data set that is no pictures: scikit-learn's breast cancer, 30 measurements each."""
+"""A data set without pictures: scikit-learn's breast cancer, 30 numbers each."""
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer

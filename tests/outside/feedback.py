@@ -1,5 +1,6 @@
 """Feedback alignment: a dense network whose errors come back through random weights."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -41,11 +42,14 @@ def feedback(parts: Parts, *, widths: tuple[int, ...] = (128, 64)) -> Algorithm:
 
     def init(key: jax.Array, network: Weights, example: Batch) -> State:
         sizes = (example.inputs[0].size, *widths, parts.task.num_outputs)
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        shapes = list(itertools.pairwise(sizes))
         draw = jax.nn.initializers.he_normal()
         keys = jax.random.split(key, 2 * len(shapes))
         forward = tuple(map(draw, keys[: len(shapes)], shapes))
-        backward = tuple(draw(k, (b, a)) for k, (a, b) in zip(keys[::-1], shapes[1:]))
+        backward = tuple(
+            draw(k, (b, a))
+            for k, (a, b) in zip(keys[len(shapes) + 1 :], shapes[1:], strict=True)
+        )
         return State(forward, backward, optimizer.init(forward))
 
     def step(

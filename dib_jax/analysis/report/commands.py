@@ -98,11 +98,12 @@ def _baseline_words(material: Material) -> list[str]:
         # One number per stage means nothing to a network that trains as a whole.
         dropped.append("--config.epochs")
         added.append(f"--config.epochs={sum(epochs)}")
-    folder = os.path.relpath(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
-    if folder.startswith(".."):  # not as one would type it here
-        folder = str(run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}"))
+    folder = run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}")
+    shown = os.path.relpath(folder)
+    if shown.startswith(".."):  # not as one would type it here
+        shown = str(folder)
     added.append(f"--config.algorithm.name={END_TO_END}")
-    added.append(f"--workdir={_quoted(folder)}")
+    added.append(f"--workdir={_quoted(shown)}")
     others = []
     words = iter(_words(material.command))
     for word in words:

@@ -16,8 +16,9 @@ def information() -> Iterator[list[dict[str, Any]]]:
     """Value and gradient of the measures against other ways to get them."""
     yield _labels()
     for n in _SIZES:
+        x, t = _features(n, 2)
         for alpha in _ALPHAS:
-            times = paired(_contenders(*_features(n, 2), alpha))
+            times = paired(_contenders(x, t, alpha))
             yield compared(times, "bare eigh", {"n": n, "alpha": alpha})
 
 
