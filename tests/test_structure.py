@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import os
 import pathlib
 import pkgutil
@@ -13,8 +14,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 import dib_jax
-from dib_jax.training import build
-from experiments import command_line
+from dib_jax.commands import command_line, registry
 
 PACKAGE = pathlib.Path(dib_jax.__file__).parent
 ROOT = PACKAGE.parent
@@ -25,20 +25,27 @@ ALLOWED = {
     "models": set(),
     "data": set(),
     "checkpoints": set(),
+    "settings": set(),
     "tasks": {"information", "models"},
     "objectives": {"information", "models"},
-    "training": {"objectives", "tasks", "models", "data", "checkpoints"},
-    "analysis": {"information", "tasks", "models", "data", "training", "checkpoints"},
-}
+    "algorithms": {"objectives", "tasks", "models", "information"},
+    "training": {"algorithms", "tasks", "data", "checkpoints", "settings"},
+    "analysis": {
+        "information", "tasks", "models", "data", "algorithms", "training",
+        "checkpoints", "settings",
+    },
+}  # fmt: skip
+ALLOWED["commands"] = {*ALLOWED}
 # Packages of others that a room may import, where the room promises to be light.
 LIGHT = {"information": {"jax"}, "models": {"jax", "flax"}}
-# A learning-rate schedule and a head share this word, and nothing else.
-HOMONYMS = {
-    ("optimizers.py", "linear"),
-    ("optimizers.py", "momentum"),
-    ("config.py", "augmented"),
-    ("config.py", "momentum"),
-}
+# What an algorithm knows and the loop does not, beside the names of whatever a config
+# chooses. In files and messages an exit is called by `records.LABEL`.
+UNKNOWN_TO_THE_LOOP = {
+    "head", "gradient", "stage", "picture", "image", "box", "accuracy", "ap50",
+}  # fmt: skip
+LABEL = ("records.py", "stage")
+LONGEST_FUNCTION = 60
+LONGEST_LOOP = 250
 
 
 def sources(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -107,7 +114,7 @@ TOPS_ABOVE = {"experiments", "configs", "tests"}
         ("import dib_jax.models.vgg", "models"),
         ("from dib_jax import data", "data"),
         ("from dib_jax.tasks import Task", "tasks"),
-        ("def f():\n    from dib_jax.training.build import find", "training"),
+        ("def f():\n    from dib_jax.training.train import train", "training"),
         ("import importlib\nimportlib.import_module('dib_jax.analysis.x')", "analysis"),
         ("x = f'dib_jax.objectives.{name}'", "objectives"),
         ("from ..models import vgg", "models"),
@@ -142,21 +149,23 @@ def data_sets() -> set[str]:
     return found
 
 
+@functools.cache
 def exchangeable() -> set[str]:
-    """Names of losses, networks, heads, tasks and data sets."""
-    packages = ("objectives", "models", "models.heads", "tasks")
-    return data_sets().union(*(build.known(package) for package in packages))
+    """Names of losses, networks, heads, tasks, algorithms and data sets."""
+    packages = ("objectives", "models", "models.heads", "tasks", "algorithms")
+    return data_sets().union(*(registry.known(package) for package in packages))
 
 
 def test_the_names_are_found():
     names = exchangeable()
     assert {"dib", "cross_entropy", "vgg", "linear", "classification"} <= names
+    assert {"sequential", "parallel", "end_to_end"} <= names
     assert {"digits", "cifar10"} <= names
-    assert not {"augment", "convolution", "split", "name"} & names
+    assert not {"augment", "convolution", "split", "name", "blocks"} & names
 
 
-def named(tree: ast.Module, names: set[str]) -> Iterator[str]:
-    """Those of `names` that stand in a module: as identifiers, or words in strings."""
+def texts(tree: ast.Module) -> Iterator[str]:
+    """Identifiers and strings of a module, its docstrings left out."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -165,32 +174,105 @@ def named(tree: ast.Module, names: set[str]) -> Iterator[str]:
         and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
-        words: list[str] = []
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "jax":
+            continue  # such as `jax.stages`
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            words = re.findall(r"\w+", node.value) if id(node) not in docstrings else []
+            if id(node) not in docstrings:
+                yield node.value
         elif isinstance(node, ast.alias):
-            words = [*node.name.split("."), node.asname or ""]
+            yield from (node.name, node.asname or "")
         elif isinstance(node, ast.ImportFrom):
-            words = (node.module or "").split(".")
+            yield node.module or ""
         else:
             found = [
                 getattr(node, kind, None) for kind in ("id", "attr", "arg", "name")
             ]
-            words = [word for word in found if isinstance(word, str)]
-        yield from names.intersection(words)
+            yield from (word for word in found if isinstance(word, str))
+
+
+def named(tree: ast.Module, names: set[str]) -> set[str]:
+    """Those of `names` that stand in a module: as identifiers, or words in strings."""
+    found = (re.findall(r"\w+", text) for text in texts(tree))
+    return names.intersection(*[{word for words in found for word in words}])
+
+
+def spoken(tree: ast.Module, words: set[str]) -> set[str]:
+    """Those of `words` that a module uses, also as a part of a name or as a plural."""
+    found = set()
+    for text in texts(tree):
+        for part in re.findall(r"[a-z0-9]+", text.lower()):
+            found |= {part, part.removesuffix("s"), part.removesuffix("es")}
+    return words & found
 
 
 @pytest.mark.parametrize("path", sources(PACKAGE / "training"), ids=module_name)
-def test_training_names_no_loss_network_head_task_or_data_set(path):
+def test_training_names_no_loss_network_head_task_algorithm_or_data_set(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = {(path.name, name) for name in named(tree, exchangeable())}
-    assert found - HOMONYMS == set()
+    assert named(tree, exchangeable()) == set()
 
 
-def test_the_homonyms_are_still_there():
-    for file, name in HOMONYMS:
-        tree = ast.parse((PACKAGE / "training" / file).read_text(encoding="utf-8"))
-        assert name in named(tree, exchangeable())
+@pytest.mark.parametrize("path", sources(PACKAGE / "training"), ids=module_name)
+def test_training_does_not_know_what_a_step_or_a_sample_is_made_of(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {(path.name, word) for word in spoken(tree, UNKNOWN_TO_THE_LOOP)}
+    assert found - {LABEL} == set()
+
+
+def test_the_label_of_an_exit_stands_in_one_place():
+    path = PACKAGE / "training" / LABEL[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (assigned,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "LABEL"
+    ]
+    assert ast.literal_eval(assigned.value) == LABEL[1]
+    tree.body.remove(assigned)
+    assert spoken(tree, {LABEL[1]}) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def aux_head():\n    return 1", {"head"}),
+        ("x = batch['images']", {"image"}),
+        ("print(f'stage {n} has {boxes}')", {"stage", "box"}),
+        ("from x import gradients", {"gradient"}),
+        ("AP50 = 1", {"ap50"}),
+        ("x.stage_input", {"stage"}),
+        ("import jax\nx: jax.stages.Lowered", set()),
+        ("import ahead\nheader = 'overheads'", set()),
+        ('def f():\n    """Of the head."""  # its image', set()),
+    ],
+)
+def test_the_check_of_words_sees_parts_and_plurals(text, found):
+    assert spoken(ast.parse(text), UNKNOWN_TO_THE_LOOP) == found
+
+
+def functions(path: pathlib.Path) -> dict[str, int]:
+    """Lines of each function of a file, by name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name: (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sources(PACKAGE / "training"), *sources(PACKAGE / "algorithms")],
+    ids=module_name,
+)
+def test_a_function_of_the_loop_or_an_algorithm_is_read_at_a_glance(path):
+    long = {n: size for n, size in functions(path).items() if size > LONGEST_FUNCTION}
+    assert long == {}
+
+
+def test_the_loop_is_short():
+    text = (PACKAGE / "training" / "train.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_LOOP
+    assert functions(PACKAGE / "training" / "train.py")["train"] > 10
 
 
 @pytest.mark.parametrize(
@@ -206,12 +288,12 @@ def test_the_homonyms_are_still_there():
         ("def dib():\n    return 1", True),
         ("f(dib=3)", True),
         ('"""About dib."""\n\n\ndef f():\n    """As dib does."""', False),
-        ("import dib_jax\nfrom dib_jax.training import steps", False),
+        ("import dib_jax\nfrom dib_jax.training import records", False),
         ("x = adib + dib_ + 'dib_jax'  # dib", False),
     ],
 )
 def test_the_check_of_names_sees_code_and_not_docstrings(text, is_named):
-    assert (set(named(ast.parse(text), {"dib"})) == {"dib"}) is is_named
+    assert (named(ast.parse(text), {"dib"}) == {"dib"}) is is_named
 
 
 def test_nothing_is_called_utils_common_or_helpers():
@@ -223,9 +305,39 @@ def test_nothing_is_called_utils_common_or_helpers():
 
 
 @pytest.mark.parametrize("path", sources(ROOT / "configs"), ids=lambda path: path.stem)
-def test_a_config_imports_neither_jax_nor_the_package(path):
+def test_a_config_imports_what_checks_configs_and_nothing_else(path):
     found = imports(ast.parse(path.read_text(encoding="utf-8")))
-    assert {name.split(".")[0] for name in found} <= {"ml_collections"}
+    allowed = {"dib_jax.commands.config", "ml_collections"}
+    assert {name.rpartition(".")[0] or name for name in found} <= allowed
+
+
+def test_what_is_installed_is_the_package_alone():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    include = setup["options.packages.find"]["include"].split()
+    found = installed(include)
+    assert {name.partition(".")[0] for name in found} == {"dib_jax"}
+    folders = {module_name(path).rpartition(".")[0] for path in sources(PACKAGE)}
+    assert folders - {""} <= set(found)
+
+
+def installed(include: list[str]) -> list[str]:
+    """The packages that setuptools finds here."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIND_PACKAGES, str(ROOT), *include],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    return done.stdout.split()
+
+
+FIND_PACKAGES = """
+import sys
+from setuptools import find_namespace_packages
+print(*find_namespace_packages(sys.argv[1], include=sys.argv[2:]))
+"""
 
 
 IMPORT_ALL = """
@@ -270,7 +382,7 @@ def test_the_information_measures_need_neither_flax_nor_optax():
 
 
 def test_a_command_line_is_read_before_jax_is_there():
-    heavy, backends = import_in_a_new_process("experiments.command_line")
+    heavy, backends = import_in_a_new_process("dib_jax.commands.command_line")
     assert (heavy, backends) == ("", "False")
 
 

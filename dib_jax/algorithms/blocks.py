@@ -566,8 +566,10 @@ def _update_all(
 ) -> tuple[States, dict[int, Terms]]:
     """One update of each block, on the detached output of the one before."""
     new_states, terms = [], {}
-    for block, state in zip(blocks, states, strict=True):
-        block_key = jax.random.fold_in(key, block.stage)
+    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
+        # Not by the stage: phases have keys of their own, and stages that are alike
+        # share a program.
+        block_key = jax.random.fold_in(key, index)
         state, terms[block.stage], x = update(block, state, batch, block_key)
         if block is not blocks[-1]:
             x = after(x, params=state.params, step=state.step)

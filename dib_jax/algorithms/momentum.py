@@ -68,11 +68,13 @@ def _follow(decay: float, states: States) -> States:
         state = states[index]
         if FOLLOWER not in state.head:
             continue
-        weights = jax.tree.map(
-            lambda follower, new: decay * follower + (1 - decay) * new,
-            state.head[FOLLOWER]["params"],
-            following.params[0],
-        )
+        weights = following.params[0]
+        if decay:  # else just these: compiled, 0 · x + 1 · y is y but for the last bit
+            weights = jax.tree.map(
+                lambda follower, new: decay * follower + (1 - decay) * new,
+                state.head[FOLLOWER]["params"],
+                weights,
+            )
         head = {**state.head, FOLLOWER: {"params": weights}}
         moved[index] = state.replace(head=head)
     return tuple(moved)

@@ -12,11 +12,11 @@ from dib_jax import data
 from dib_jax.algorithms import Parts
 from dib_jax.commands import registry
 from dib_jax.commands.config import FACTORIES, complete
+from dib_jax.commands.optimizers import optimizer
 from dib_jax.data import Dataset
 from dib_jax.settings import plain
 from dib_jax.training import devices
 from dib_jax.training.experiment import Cache, Experiment, streams
-from dib_jax.training.optimizers import optimizer
 from dib_jax.training.workdir import read_config, read_inputs
 
 

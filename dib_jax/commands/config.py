@@ -351,8 +351,8 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
     """Build what the config names, so that its factories see their options now."""
     # Imported late, as all that imports jax.
     from dib_jax.algorithms import Parts
+    from dib_jax.commands.optimizers import optimizer
     from dib_jax.data.augment import augment
-    from dib_jax.training.optimizers import optimizer
 
     try:
         # Samples of somebody's own data set may be no pictures.

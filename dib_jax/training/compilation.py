@@ -64,7 +64,15 @@ def one_step(
         leaves: rows of the split's leaves.
         key: PRNG key of the phase's steps.
         step: updates that the phase has made.
+
+    Returns:
+        The new state, and the terms of each of the phase's exits, in their order. In a
+        program their numbers would tell stages apart that are alike.
+
+    Raises:
+        ValueError: the step has terms for other exits than the phase's.
     """
+    phase = experiment.phases[index]
     samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
     augment_key, key = jax.random.split(jax.random.fold_in(key, step))
     if experiment.augment and given is None:
@@ -72,7 +80,14 @@ def one_step(
     batch = experiment.prepare(samples, common)._replace(given=given)
     if given is None:
         batch = passed(chain(experiment, index), network, batch)
-    return experiment.phases[index].step(state, network, batch, key)
+    state, terms = phase.step(state, network, batch, key)
+    if set(terms) != set(phase.exits):
+        raise ValueError(
+            f"algorithm.name: {experiment.about.get('algorithm')!r} has a step with "
+            f"terms for {', '.join(map(repr, terms)) or 'nothing'}; it must have a "
+            f"dict of scalars for each of the exits {phase.exits}"
+        )
+    return state, tuple(terms[number] for number in phase.exits)
 
 
 def epoch_rows(
@@ -141,6 +156,7 @@ def compile_epoch(
     """
     start = time.monotonic()
     whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
+    exits = experiment.phases[index].exits
     keys = put(keys_of(experiment, experiment.phases[index]), whole)
     steps = stored.length // size
     step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
@@ -179,7 +195,8 @@ def compile_epoch(
                 keys.step, number,
             )  # fmt: skip
             recorded.append(terms)
-        return state, jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *recorded)
+        return state, dict(zip(exits, joined, strict=True))
 
     return Epoch(run, steps, figures, time.monotonic() - start)
 

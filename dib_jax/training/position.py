@@ -184,7 +184,8 @@ def _structure(
     if not position.epoch:
         return {"network": network, "training": None}
     phase = experiment.phases[position.phase]
-    state = phase.init(key, network, example)
+    # Copied, as a compiled `init` does: what a state has of the network is learnt, too.
+    state = copied(phase.init(key, network, example))
     return {
         "network": network,
         "training": Training(state, learnt(phase, state, network)),

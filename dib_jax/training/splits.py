@@ -11,6 +11,7 @@ from dib_jax.training.compilation import keys_of
 from dib_jax.training.evaluation import place
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import Position
+from dib_jax.training.records import LABEL
 from dib_jax.training.storage import Stored, store
 
 
@@ -75,12 +76,21 @@ def read(
         position: where the run stands.
         network: what is trained before the phase.
         previous: as the phase before read them.
+
+    Raises:
+        ValueError: the phase takes no training sample.
     """
-    enter = sources.experiment.phases[position.phase].enter
+    phase = sources.experiment.phases[position.phase]
+    enter = phase.enter
     entered = [
         enter(network, data) if enter and len(data) else data
         for data in (sources.train, sources.validation)
     ]
+    if not len(entered[0]):
+        raise ValueError(
+            f"{LABEL} {phase.exits[-1]}: `enter` of its phase left no training sample "
+            f"of {len(sources.train)}"
+        )
     before = previous or Splits(None, None, None)  # type: ignore[arg-type]
     train = _store(sources, position, network, entered[0], before.train)
     held_out = _store(

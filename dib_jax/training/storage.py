@@ -154,8 +154,12 @@ def store(
     Raises:
         OSError: the disk has no room for the files that `place` asks for.
     """
-    goes_on = augment is None and experiment.phases[phase].enter is None
-    if previous and not (goes_on and previous.done):
+    # What a phase augments or selects is for itself: no other one goes on from it.
+    goes_on = bool(previous and previous.done) and augment is None
+    if previous and goes_on:
+        both = (experiment.phases[phase], experiment.phases[previous.done - 1])
+        goes_on = not any(one.enter for one in both)
+    if previous and not goes_on:
         _forget(previous, folder)
         previous = None
     plain = as_stored(data.samples, None, data.common)

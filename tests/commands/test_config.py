@@ -10,8 +10,7 @@ import pytest
 
 from dib_jax import settings
 from dib_jax.commands import config as configs
-from dib_jax.commands import registry
-from dib_jax.training import optimizers
+from dib_jax.commands import optimizers, registry
 
 
 def network(*, widths: tuple[int, ...] = (8, 8, 8), depth: int = 3):

@@ -10,30 +10,27 @@ import sys
 import jax
 import numpy as np
 import pytest
-from dib_jax.training.config import complete
-from experiments.command_line import load_config, override
+from tiny_runs import experiment_of
 
 from dib_jax.training import train as engine
 from dib_jax.training.devices import choose
-from dib_jax.training.train import load_trained, train
+from dib_jax.training.finished import load_trained
+from dib_jax.training.train import train
 
 pytestmark = pytest.mark.once
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits_cnn.py"
-CHANGES = {
-    "model.name": "mlp",
-    "model.widths": "(8, 6)",
-    "epochs": "1",
-    "objective.alpha": "1.01",
-}
+ROOT = pathlib.Path(__file__).parents[2]
+HERE = pathlib.Path(__file__).parent
 ON_FOUR_DEVICES = """
-import functools, sys
-import jax, jax.numpy as jnp, numpy as np, pytest
-from dib_jax.training.config import complete
-from dib_jax.training.devices import by_sample, choose, put, replicated
-from dib_jax.training.experiment import assemble
-from dib_jax.training.steps import frozen, initial_state, predict, train_steps
-from experiments.command_line import load_config, override
+import functools
+import jax, numpy as np, pytest
+from tiny_runs import settings
+from dib_jax.commands.assemble import assemble
+from dib_jax.training.compilation import compile_epoch
+from dib_jax.training.devices import choose, put, replicated
+from dib_jax.training.evaluation import place, predictor
+from dib_jax.training.position import initial_state
+from dib_jax.training.storage import store
 
 assert jax.device_count() == 4
 for count, message in ((3, "32 cannot be split evenly over 3 devices; take 30, or "
@@ -43,55 +40,56 @@ for count, message in ((3, "32 cannot be split evenly over 3 devices; take 30, o
         choose(count, batch_size=32)
 assert choose(None, batch_size=32).size == 4
 
-MODELS = {"parallel": {"model.widths": "(3, 4)", "model.pools": "1"},
-          "end_to_end": {"model.name": "mlp", "model.widths": "(6, 5)"}}
+MODELS = {"parallel": {"name": "cnn", "widths": (3, 4), "convolutions": 1, "pools": 1},
+          "end_to_end": {"name": "mlp", "widths": (6, 5)}}
 
 def trained(name, count):
-    changes = {"batch_size": "32", "schedule.name": name, **MODELS[name]}
-    config = complete(override(load_config(sys.argv[1] + ":quick").config, changes))
-    mesh = choose(count, batch_size=32)
-    experiment = assemble(config, mesh=mesh)
-    (blocks,) = experiment.phases
-    images = experiment.dataset.train["images"]
-    keys = tuple(jax.random.key(block.stage) for block in blocks)
-    init = [jax.jit(functools.partial(initial_state, b)) for b in blocks]
-    states = put(tuple(f(k, images[:2]) for f, k in zip(init, keys)), replicated(mesh))
-    data = put(dict(experiment.dataset.train), replicated(mesh))
-    rows = put(np.arange(96, dtype=np.int32).reshape(3, 32), replicated(mesh))
-
-    def run(states, data, rows):
-        states, terms = train_steps(blocks, states, (), data, rows, {}, keys=keys)
-        stages = sum((frozen(s)[0] for s in states), ())
-        outputs = predict(blocks, (), stages, [s.head for s in states],
-                          data["images"][:70], batch_size=32)
-        return states, terms, outputs
-
-    run = jax.jit(run, out_shardings=replicated(mesh))
-    compiled = run.lower(states, data, rows).compile()
-    flops = compiled.cost_analysis()["flops"]
-    return jax.tree.map(np.asarray, compiled(states, data, rows)), flops
+    config = settings(algorithm={"name": name}, model=MODELS[name], batch_size=32,
+                      dataset={"samples": 110}, objective={"alpha": 2.0})
+    made = assemble(config, mesh=choose(count, batch_size=32))
+    assert made.mesh.size == count
+    (phase,) = made.phases
+    state = initial_state(made, phase, made.algorithm.network)
+    state = put(state, replicated(made.mesh))
+    data = place(made, made.dataset.train)
+    stored = store(made, 0, made.algorithm.network, data, augment=None, place="none",
+                   folder=None, key=made.key)
+    epoch = compile_epoch(made, 0, state, made.algorithm.network, stored)
+    assert epoch.steps == 3
+    state, terms = epoch.run(state, made.algorithm.network, stored, 0)
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.is_fully_replicated
+    network = phase.read(state, made.algorithm.network)
+    some = place(made, {k: x[:70] for k, x in made.dataset.test.items()})
+    outputs = predictor(made, made.algorithm.predict)(
+        network, some.common, {"images": some.samples["images"]})
+    assert outputs[0].shape == (70, 10)
+    found = jax.tree.map(np.asarray, (state, terms, outputs))
+    return found, epoch.figures["flops"]
 
 for name, counts in {"end_to_end": (4,), "parallel": (2, 4)}.items():
     want, work = trained(name, 1)
     for count in counts:
-        found, own_work = trained(name, count)
+        found, one_work = trained(name, count)
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4),
             found, want,
         )
-        assert own_work < 1.5 / count * work, (own_work, work)  # of one device
+        assert one_work < 1.5 / count * work, (one_work, work)  # of one device
 """
 
 
 def environment(**more):
-    return {**os.environ, "JAX_PLATFORMS": "cpu", **more}
+    paths = os.pathsep.join((str(HERE), str(ROOT)))
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **more}
 
 
 def test_steps_and_outputs_are_the_same_on_one_two_and_four_devices():
     """Batch statistics and the information of whole batches, and work that is split."""
+    flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
-        [sys.executable, "-c", ON_FOUR_DEVICES, str(CONFIG)],
-        env=environment(XLA_FLAGS="--xla_force_host_platform_device_count=4"),
+        [sys.executable, "-c", ON_FOUR_DEVICES],
+        env=environment(XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count=4"),
         capture_output=True,
         text=True,
         timeout=250,
@@ -107,20 +105,34 @@ def test_a_device_that_is_not_there_is_named():
         choose(count + 1, batch_size=8)
 
 
-@pytest.fixture(scope="module")
-def config():
-    return complete(override(load_config(f"{CONFIG}:quick").config, CHANGES))
+CHANGES = {
+    "model": {"name": "mlp", "widths": (8, 6)},
+    "dataset": {"samples": 300},
+    "epochs": 1,
+}
+OF_TWO = """
+import pathlib
+from tiny_runs import settings
+from dib_jax.training.devices import choose, initialize
+initialize()
+from test_devices import CHANGES
+from dib_jax.commands.assemble import assemble
+from dib_jax.training.train import train
+mesh = choose(None, batch_size=64)
+assert mesh.size == 2
+train(assemble(settings(**CHANGES), name="digits_cnn", mesh=mesh), pathlib.Path("run"))
+"""
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
+def whole(tmp_path_factory):
     """A run by one process."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    return train(config, workdir, config_name="digits_cnn")
+    return train(experiment_of(**CHANGES), workdir)
 
 
 def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
-    config, whole, tmp_path, monkeypatch
+    whole, tmp_path, monkeypatch
 ):
     """Of which the second one sees no file, and writes none."""
     places = [tmp_path / "first", tmp_path / "second"]
@@ -129,29 +141,26 @@ def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
     workdir = places[0] / "run"
     train_phase = engine._train_phase
 
-    def until_the_second_stage(workdir, experiment, data, validation, position, *rest):
+    def until_the_second_stage(run, position, *rest):
         if position.phase == 1:
             raise KeyboardInterrupt
-        return train_phase(workdir, experiment, data, validation, position, *rest)
+        return train_phase(run, position, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "_train_phase", until_the_second_stage)
         with pytest.raises(KeyboardInterrupt):
-            train(config, workdir, config_name="digits_cnn")
+            train(experiment_of(**CHANGES), workdir)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "experiments.run", f"--config={CONFIG}:quick"]
-    words += [f"--config.{field}={value}" for field, value in CHANGES.items()]
     processes = [
         subprocess.Popen(
-            [*words, "--distributed", "--workdir=run"],
+            [sys.executable, "-c", OF_TWO],
             cwd=place,
             env=environment(
                 JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
                 JAX_NUM_PROCESSES="2",
                 JAX_PROCESS_ID=str(index),
-                PYTHONPATH=str(CONFIG.parents[1]),
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -166,10 +175,9 @@ def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
     assert "going on after epoch 1 of 2" in said[0][1]
-    assert "report run/report.html" in said[0][0]
-    assert "report" not in said[1][0]
+    assert "epoch" not in said[1][1]
     assert list(places[1].iterdir()) == []
-    found = load_trained(workdir)
+    found = load_trained(experiment_of(**CHANGES), workdir)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
         found.network,

@@ -1,91 +1,142 @@
-"""Pictures that stay on the host train the same network as those on the device."""
-
-import pathlib
+"""Wherever samples and what frozen parts make of them lie: the same network."""
 
 import chex
 import jax
 import numpy as np
 import pytest
-from dib_jax.training.cache import Kept
-from dib_jax.training.steps import epoch_rows
-from test_train import lines, small, without_seconds
+from tiny_runs import (
+    experiment,
+    experiment_of,
+    layer,
+    lines,
+    vectors,
+    without_seconds,
+)
 
-from dib_jax.training import compilation, evaluation
+from dib_jax.training import compilation
 from dib_jax.training import experiment as assembly
-from dib_jax.training.compilation import compile_epoch
-from dib_jax.training.experiment import assemble
-from dib_jax.training.position import block_keys, initial_training
-from dib_jax.training.train import Trained, load_trained, train
+from dib_jax.training.compilation import compile_epoch, epoch_rows, keys_of
+from dib_jax.training.finished import load_trained
+from dib_jax.training.position import initial_state
+from dib_jax.training.storage import store
+from dib_jax.training.train import train
 
 pytestmark = pytest.mark.once
 
+BATCH = 64
 
-def placed(placement, schedule="sequential"):
-    config = small()
-    config.model.widths = (12, 8)
-    config.objective.alpha = 2.0  # no eigenvalues: compiles fast
-    config.schedule.name = schedule
-    config.dataset.placement = placement
-    return config
+
+@pytest.fixture(autouse=True, scope="module")
+def usual_emitters():
+    """As programs are compiled outside of tests.
+
+    The emitters that tests use round a mean otherwise where a gather stands before it.
+    """
+    usual = jax.stages.Lowered.compile
+
+    def compile_as_usual(lowered, compiler_options=None, **options):
+        if jax.default_backend() == "cpu":
+            compiler_options = {"xla_cpu_use_fusion_emitters": True}
+        return usual(lowered, compiler_options, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, "compile", compile_as_usual)
+        yield
+
+
+def placed(**changes):
+    sections = {
+        "dataset": {"samples": 640, "placement": "device"},
+        "model": {"name": "mlp", "widths": (12, 8)},
+        "objective": {"name": "dib", "alpha": 2.0},  # no eigenvalues: compiles fast
+    }
+    return experiment_of(**{**sections, **changes})
+
+
+STREAMED = {"samples": 640, "placement": "stream"}
+
+
+def assert_same(other, folder, first):
+    workdir, trained = first
+    chex.assert_trees_all_equal(other.network, trained.network)
+    np.testing.assert_array_equal(other.outputs, trained.outputs)
+    assert without_seconds(lines(folder)) == without_seconds(lines(workdir))
 
 
 @pytest.fixture(scope="module")
-def on_device(request, tmp_path_factory) -> tuple[pathlib.Path, Trained]:
+def on_device(tmp_path_factory, usual_emitters):
     workdir = tmp_path_factory.mktemp("run") / "device"
-    config = placed("device", getattr(request, "param", "sequential"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_EVALUATION_BATCH", 50)
-        return workdir, train(config, workdir, config_name="digits_cnn")
+    return workdir, train(placed(), workdir)
 
 
-@pytest.mark.parametrize(
-    ("on_device", "steps"),
-    [("parallel", 3), ("end_to_end", 3), ("sequential", 3), ("sequential", 1000)],
-    indirect=["on_device"],
-)
-def test_a_stream_ends_with_the_same_bits(on_device, tmp_path, steps, monkeypatch):
-    workdir, trained = on_device
-    config = placed("stream", trained.results["schedule"])
-    # A sample is 8x8 pixels and an int32; at three steps one of ten is left over.
-    monkeypatch.setattr(compilation, "_CHUNK_BYTES", steps * config.batch_size * 68)
-    monkeypatch.setattr(evaluation, "_EVALUATION_BATCH", 50)
-    streamed = train(config, tmp_path / "run", config_name="digits_cnn")
+def test_a_stream_with_the_frozen_stages_in_files_ends_with_the_same_bits(
+    on_device, tmp_path, monkeypatch, capfd
+):
+    # Of nine steps three at a time. A sample is 8x8 pixels and an int32.
+    monkeypatch.setattr(compilation, "_CHUNK_BYTES", 3 * BATCH * 68 + 1)
+    in_files = placed(dataset=STREAMED, cache={"place": "file"})
+    streamed = train(in_files, tmp_path / "run")
     assert streamed.experiment.streams
-    assert not trained.experiment.streams
-    chex.assert_trees_all_equal(streamed.network, trained.network)
-    np.testing.assert_array_equal(streamed.outputs, trained.outputs)
-    record = without_seconds(lines(tmp_path / "run"))
-    assert record == without_seconds(lines(workdir))
+    assert not on_device[1].experiment.streams
+    assert_same(streamed, tmp_path / "run", on_device)
+    assert not (tmp_path / "run" / "cache").exists()
+    said = capfd.readouterr().err
+    assert "stage 0: the output" not in said
+    line = "stage 1: the output of what is frozen before it is cached, place: file"
+    assert said.count(line) == 1
 
 
 def test_the_placement_of_a_run_may_change(on_device):
     workdir, trained = on_device
-    again = train(placed("stream"), workdir, config_name="digits_cnn")
+    streamed = placed(dataset=STREAMED)
+    again = train(streamed, workdir)
     chex.assert_trees_all_equal(again.network, trained.network)
-    chex.assert_trees_all_equal(load_trained(workdir).network, trained.network)
+    loaded = load_trained(streamed, workdir)
+    chex.assert_trees_all_equal(loaded.network, trained.network)
+
+
+# Of layers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [3, 1000])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stream_of_any_algorithm_ends_with_the_same_bits(
+    tmp_path, monkeypatch, steps, count
+):
+    """In chunks of which the last one is smaller, and in one."""
+    dataset, phases = vectors(train=57, validation=73), [layer(0), layer(1)][:count]
+    places = []
+    for streams in (False, True):
+        # A sample is five floats and an int32.
+        monkeypatch.setattr(compilation, "_CHUNK_BYTES", steps * 8 * 24)
+        workdir = tmp_path / str(streams)
+        made = experiment(*phases, dataset=dataset, streams=streams)
+        places.append((workdir, train(made, workdir)))
+    (_, trained), streamed = places[1], places[0]
+    assert_same(trained, tmp_path / "True", streamed)
 
 
 def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
-    config = placed("stream")
-    monkeypatch.setattr(compilation, "_CHUNK_BYTES", 4 * config.batch_size * 68)
-    monkeypatch.setattr(
-        compilation,
-        "train_steps",
-        lambda blocks, states, trunk, data, rows, streamed, *, keys: (
-            states, {"rows": rows, **streamed}
-        ),
-    )  # fmt: skip
-    experiment = assemble(config)
-    blocks, data = experiment.phases[0], experiment.dataset.train
-    states = initial_training(experiment, blocks, data["images"]).states
-    _, key = block_keys(experiment, blocks[0])
-    order = epoch_rows(blocks[0], key, states[0].step, samples=len(data["labels"]))
-    kept = Kept({}, data, 1, "")
-    run, _, _ = compile_epoch(blocks, states, (), kept, (key,), experiment.mesh)
-    _, seen = run(states, (), kept, (key,))
-    np.testing.assert_array_equal(seen["rows"], order)
-    np.testing.assert_array_equal(seen["labels"], data["labels"][order])
-    np.testing.assert_array_equal(seen["images"], data["images"][order])
+    monkeypatch.setattr(compilation, "_CHUNK_BYTES", 4 * 8 * 24)
+
+    def remember(state, network, batch, key):
+        return state, {0: {"x": batch.inputs, "label": batch.targets}}
+
+    made = experiment(layer(0, step=remember), dataset=vectors(50), streams=True)
+    data = made.data(made.dataset.train)
+    stored = store(
+        made, 0, (), data, augment=None, place="auto", folder=None, key=made.key
+    )
+    assert len(stored.on_host) == 2
+    state = initial_state(made, made.phases[0], ())
+    epoch = compile_epoch(made, 0, state, (), stored)
+    assert epoch.steps == 6
+    _, seen = epoch.run(state, (), stored, 12)
+    keys = keys_of(made, made.phases[0])
+    rows = epoch_rows(keys.order, 12, samples=50, batch_size=8)
+    np.testing.assert_array_equal(seen[0]["label"], made.dataset.train["labels"][rows])
+    whole = made.dataset.kind.prepare(made.dataset.train, made.common)
+    np.testing.assert_allclose(seen[0]["x"], whole[rows], rtol=1e-5, atol=1e-6)
 
 
 class Device:
@@ -106,11 +157,11 @@ class Device:
         ("stream", 1000, True),
     ],
 )
-def test_pictures_go_on_the_device_up_to_half_of_its_memory(
+def test_samples_go_on_the_device_up_to_half_of_its_memory(
     placement, factor, streams, monkeypatch
 ):
-    dataset = assemble(placed("device")).dataset
+    dataset = vectors()
     size = sum(a.nbytes for split in dataset[1:4] for a in split.values())
     limit = round(size * factor) or None
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(limit)])
-    assert assembly._streams(placement, dataset) is streams
+    assert assembly.streams(placement, dataset) is streams
