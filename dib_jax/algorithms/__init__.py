@@ -24,11 +24,14 @@ from dib_jax.tasks import Task
 __all__ = [
     "Algorithm",
     "Batch",
+    "Common",
     "Data",
+    "Given",
     "Network",
     "Occasional",
     "Parts",
     "Phase",
+    "Samples",
     "State",
     "Terms",
     "in_batches",
@@ -38,8 +41,12 @@ __all__ = [
 # Any pytree of arrays: what a phase trains, and what it has trained.
 State = Any
 Network = Any
-# A pytree of arrays whose first axis counts samples.
+# Pytrees of arrays whose first axis counts samples: as the data set has them, and what
+# frozen parts made of them.
 Samples = Any
+Given = Any
+# A pytree of arrays that all samples share.
+Common = Any
 
 
 class Batch(NamedTuple):
@@ -55,8 +62,8 @@ class Batch(NamedTuple):
 
     inputs: Any
     targets: Any
-    given: Any = None
-    common: Any = ()
+    given: Given = None
+    common: Common = ()
 
 
 class Data(flax.struct.PyTreeNode):
@@ -69,14 +76,14 @@ class Data(flax.struct.PyTreeNode):
     """
 
     samples: Samples
-    common: Any
-    prepare: Callable[[Any, Any], Batch] = flax.struct.field(pytree_node=False)
+    common: Common
+    prepare: Callable[[Samples, Common], Batch] = flax.struct.field(pytree_node=False)
 
     def __len__(self) -> int:
         """How many samples there are."""
         return len(jax.tree.leaves(self.samples)[0])
 
-    def take(self, rows: Any) -> "Data":
+    def take(self, rows: slice | jax.typing.ArrayLike) -> "Data":
         """Some of the samples.
 
         Args:
@@ -135,7 +142,7 @@ class Phase(NamedTuple):
     exits: tuple[int, ...] = (0,)
     trains: tuple[int, ...] = ()
     enter: Callable[[Network, Data], Data] | None = None
-    given: Callable[[Network, Batch], Any] | None = None
+    given: Callable[[Network, Batch], Given] | None = None
     outputs: Callable[[Network, Batch], tuple[jax.Array, ...]] | None = None
     notices: Callable[[Mapping[str, float]], dict[str, str]] = no_notices
 
@@ -178,7 +185,7 @@ class Parts(NamedTuple):
     optimizer: Callable[[int], optax.GradientTransformation]
     epochs: int | tuple[int, ...]
     steps: int = 0
-    compute_dtype: Any = jnp.float32
+    compute_dtype: jax.typing.DTypeLike = jnp.float32
 
 
 def per_phase(epochs: int | tuple[int, ...], phases: int) -> tuple[int, ...]:
@@ -202,7 +209,11 @@ def per_phase(epochs: int | tuple[int, ...], phases: int) -> tuple[int, ...]:
 
 
 def in_batches(
-    function: Callable[[Batch], Any], data: Data, *, given: Any = None, size: int = 512
+    function: Callable[[Batch], Any],
+    data: Data,
+    *,
+    given: Given = None,
+    size: int = 512,
 ) -> Any:
     """A function of batches on a whole split, so many samples at once.
 

@@ -18,6 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from dib_jax.algorithms import Algorithm, Batch, Parts, Phase
 from dib_jax.algorithms.ordering import after
@@ -25,6 +26,9 @@ from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
 
 Variables = dict[str, Any]
+# Pytrees of arrays, as flax nests them.
+Params = Any
+BatchStats = Any
 # Signals of a block's last stage; the block's input and the output of each stage.
 Loss = Callable[[Signals, Sequence[jax.Array]], tuple[jax.Array, Terms]]
 
@@ -64,8 +68,8 @@ class StageState(flax.struct.PyTreeNode):
     """
 
     step: jax.Array
-    params: tuple[Any, ...]
-    batch_stats: tuple[Any, ...]
+    params: tuple[Params, ...]
+    batch_stats: tuple[BatchStats, ...]
     head: Variables
     opt_state: optax.OptState
     modules: Variables
@@ -104,7 +108,7 @@ class Block(NamedTuple):
     task: Task
     loss: Loss
     optimizer: optax.GradientTransformation
-    compute_dtype: Any = jnp.float32
+    compute_dtype: DTypeLike = jnp.float32
     steps: int = 0
     remat: bool = False
     modules: Callable[[int, tuple[int, ...]], Modules] = lambda stage, shape: {}
@@ -218,7 +222,7 @@ def initial_state(
     variables = []
     for module, stage_key in zip(block.stages, keys[:-1], strict=True):
         variables.append(init(module, stage_key, x))
-        x = _passed((module,), x)
+        x = like_output((module,), x)
     head = init(block.head, keys[-1], x)
     extra = {
         name: init(module, jax.random.fold_in(keys[-1], index), x)
@@ -243,7 +247,7 @@ def _modules(block: Block, inputs: jax.Array) -> Modules:
     return block.modules(block.stage, tuple(inputs.shape[1:]))
 
 
-def _passed(modules: Sequence[nn.Module], x: jax.Array) -> jax.Array:
+def like_output(modules: Sequence[nn.Module], x: jax.Array) -> jax.Array:
     """Two samples of zeros, shaped as what modules make of x.
 
     Stages change the shape of what follows them, never its initial weights.
@@ -262,7 +266,7 @@ def _passed(modules: Sequence[nn.Module], x: jax.Array) -> jax.Array:
 # Applying what is frozen --------------------------------------------------------------
 
 
-def _cast(tree: Any, dtype: Any) -> Any:
+def _cast(tree: Params, dtype: DTypeLike) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
@@ -271,7 +275,7 @@ def apply_frozen(
     variables: Sequence[Variables],
     x: jax.Array,
     *,
-    compute_dtype: Any = jnp.float32,
+    compute_dtype: DTypeLike = jnp.float32,
 ) -> list[jax.Array]:
     """The outputs of stages in inference mode, through which no gradient flows.
 
@@ -295,7 +299,7 @@ def apply_frozen(
 # Stages that are alike share this program where it is not part of another one.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply_stage(
-    module: nn.Module, compute_dtype: Any, variables: Variables, x: jax.Array
+    module: nn.Module, compute_dtype: DTypeLike, variables: Variables, x: jax.Array
 ) -> jax.Array:
     variables = {**variables, "params": _cast(variables["params"], compute_dtype)}
     return jax.lax.stop_gradient(jnp.asarray(module.apply(variables, x, train=False)))
@@ -358,11 +362,11 @@ def _input_of(batch: Batch) -> jax.Array:
 def _apply(
     block: Block,
     module: nn.Module,
-    params: Any,
-    batch_stats: Any,
+    params: Params,
+    batch_stats: BatchStats,
     x: jax.Array,
     frozen: Mapping[str, Any] = types.MappingProxyType({}),
-) -> tuple[jax.Array, Any]:
+) -> tuple[jax.Array, BatchStats]:
     """A module in training mode: its output, and its new batch statistics."""
     params = _cast(params, block.compute_dtype)
     variables = {"params": params, "batch_stats": batch_stats, **frozen}
@@ -371,8 +375,11 @@ def _apply(
 
 
 def _forward(
-    block: Block, batch_stats: tuple[Any, ...], x: jax.Array, params: tuple[Any, ...]
-) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
+    block: Block,
+    batch_stats: tuple[BatchStats, ...],
+    x: jax.Array,
+    params: tuple[Params, ...],
+) -> tuple[tuple[jax.Array, ...], tuple[BatchStats, ...]]:
     """The output of each stage of a block, and their new batch statistics."""
     x, outputs, new_stats = x.astype(block.compute_dtype), [], []
     for module, entry, stats in zip(block.stages, params, batch_stats, strict=True):
@@ -392,8 +399,8 @@ def _local_loss(
     key: jax.Array,
     to_head: jax.Array,
     features: tuple[jax.Array, ...],
-    head_params: Any,
-    module_params: Any,
+    head_params: Params,
+    module_params: Params,
 ) -> tuple[jax.Array, Any]:
     """A block's loss as a function of its features and of what reads them.
 
@@ -441,8 +448,8 @@ def _local_loss(
 
 
 def _head_outputs(
-    block: Block, state: StageState, params: Any, x: jax.Array
-) -> tuple[jax.Array, Any]:
+    block: Block, state: StageState, params: Params, x: jax.Array
+) -> tuple[jax.Array, BatchStats]:
     """What the head makes of features, float32, and its new batch statistics."""
     # Collections that no gradient reaches, such as a follower's weights.
     frozen = {
@@ -553,11 +560,11 @@ def at_once(
 def _initial_states(
     blocks: Sequence[Block], trunk: Sequence[nn.Module], key: jax.Array, example: Batch
 ) -> States:
-    states, x = [], _passed(trunk, example.inputs)
+    states, x = [], like_output(trunk, example.inputs)
     for block in blocks:
         block_key = jax.random.split(jax.random.fold_in(key, block.stage))[0]
         states.append(initial_state(block, block_key, example.inputs, x))
-        x = _passed(block.stages, x)
+        x = like_output(block.stages, x)
     return tuple(states)
 
 

@@ -11,8 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# Any pytree of arrays.
+Tree = Any
 
-def after(x: jax.Array, *, params: Any, step: jax.Array) -> jax.Array:
+
+def after(x: jax.Array, *, params: Tree, step: jax.Array) -> jax.Array:
     """x as it is, for use when new parameters have been computed, and not before.
 
     What only the backward pass of one block needs is free then before the next block
@@ -25,24 +28,24 @@ def after(x: jax.Array, *, params: Any, step: jax.Array) -> jax.Array:
         step: updates that have been made, an integer ≥ 0.
     """
 
-    def chosen(params: Any, step: jax.Array, x: jax.Array) -> jax.Array:
+    def chosen(params: Tree, step: jax.Array, x: jax.Array) -> jax.Array:
         # The compiler does not know that steps are counted from 0, so it needs these
         # numbers for x.
         first = [leaf.reshape(-1)[0] for leaf in jax.tree.leaves(params)]
         return jnp.where(step < 0, jnp.asarray(sum(first), x.dtype), x)
 
-    def barred(params: Any, step: jax.Array, x: jax.Array) -> jax.Array:
+    def barred(params: Tree, step: jax.Array, x: jax.Array) -> jax.Array:
         return jax.lax.optimization_barrier((params, step, x))[2]
 
     return jax.lax.platform_dependent(params, step, x, cpu=chosen, default=barred)
 
 
 def apart(
-    function: Callable[[jax.Array, Any], Any],
+    function: Callable[[jax.Array, Tree], Tree],
     key: jax.Array,
-    samples: Any,
+    samples: Tree,
     step: jax.Array,
-) -> Any:
+) -> Tree:
     """`function(key, samples)`, computed once and not again by all that read it.
 
     XLA would join an augmentation with what reads the samples, and compute it for each
@@ -55,13 +58,13 @@ def apart(
         step: updates that have been made, an integer ≥ 0.
     """
 
-    def conditional(key: jax.Array, samples: Any, step: jax.Array) -> Any:
+    def conditional(key: jax.Array, samples: Tree, step: jax.Array) -> Tree:
         # That steps are not negative the compiler cannot know.
         return jax.lax.cond(
             step >= 0, function, lambda _, samples: samples, key, samples
         )
 
-    def joined(key: jax.Array, samples: Any, step: jax.Array) -> Any:
+    def joined(key: jax.Array, samples: Tree, step: jax.Array) -> Tree:
         del step
         return function(key, samples)
 

@@ -122,10 +122,10 @@ def load(
     if val_fraction and size(validation):
         return dataset
     labels, groups = train["labels"], train.get("groups")
-    kept, held = split_rows(labels, groups, fraction=val_fraction, seed=seed)
+    rest, held = split_rows(labels, groups, fraction=val_fraction, seed=seed)
     validation = {key: value[held] for key, value in train.items()}
     if len(held):
-        train = {key: value[kept] for key, value in train.items()}
+        train = {key: value[rest] for key, value in train.items()}
     return dataset._replace(train=train, validation=validation)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Network, Phase, State
+from dib_jax.algorithms import Common, Network, Phase, State
 from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
 from dib_jax.training.devices import by_sample, put, replicated, split_evenly
@@ -47,7 +47,7 @@ def one_step(
     stored: Stored,
     state: State,
     network: Network,
-    common: Any,
+    common: Common,
     leaves: dict[str, Any],
     key: jax.Array,
     step: jax.Array,
@@ -216,7 +216,7 @@ def _lower_steps(
     def run_steps(
         state: State,
         network: Network,
-        common: Any,
+        common: Common,
         data: Any,
         rows: jax.Array,
         sent: Any,

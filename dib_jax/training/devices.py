@@ -13,7 +13,7 @@ and the others need not see its disk.
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+# Any pytree of arrays.
+Tree = Any
 _PATIENCE_MS = 24 * 3600 * 1000
 # Of the processes, so far: every one has a name of its own.
 _meetings = itertools.count()
@@ -39,9 +41,9 @@ def initialize() -> None:
     Raises:
         ValueError: neither says who takes part.
     """
-    count, own = map(_number, ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    count, number = map(_number, ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     try:
-        jax.distributed.initialize(num_processes=count, process_id=own)
+        jax.distributed.initialize(num_processes=count, process_id=number)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"--distributed: {' '.join(str(error).split())[:200]}; where neither a TPU "
@@ -57,7 +59,7 @@ def _number(name: str) -> int | None:
     return int(text) if text else None
 
 
-def mesh_of(devices: Any) -> Mesh:
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     """A mesh of some devices along the axis "data".
 
     Args:
@@ -80,13 +82,13 @@ def choose(count: int | None, *, batch_size: int) -> Mesh:
     Raises:
         ValueError: there are not so many, or the batch cannot be split evenly.
     """
-    own = jax.local_devices()
-    if count is not None and not 1 <= count <= len(own):
+    local = jax.local_devices()
+    if count is not None and not 1 <= count <= len(local):
         raise ValueError(
-            f"--devices: got {count}; allowed are 1 to {len(own)}, the "
-            f"{own[0].platform} devices that this process has"
+            f"--devices: got {count}; allowed are 1 to {len(local)}, the "
+            f"{local[0].platform} devices that this process has"
         )
-    chosen = jax.devices() if count is None else own[:count]
+    chosen = jax.devices() if count is None else local[:count]
     if batch_size % len(chosen):
         fitting = max(batch_size // len(chosen), 1) * len(chosen)
         fewer = max(n for n in range(1, len(chosen)) if batch_size % n == 0)
@@ -116,7 +118,7 @@ def by_sample(mesh: Mesh, count: int, *, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXIS))
 
 
-def split_evenly(mesh: Mesh, tree: Any) -> Any:
+def split_evenly(mesh: Mesh, tree: Tree) -> Tree:
     """A batch whose samples are split over the devices, within a compiled program.
 
     Args:
@@ -131,7 +133,7 @@ def split_evenly(mesh: Mesh, tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, sharding)
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: Tree, sharding: NamedSharding) -> Tree:
     """Arrays that every process has whole, laid out over the devices.
 
     Args:
@@ -243,7 +245,7 @@ def _sent(content: bytes, size: int) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
 
 
-def arrays_from_first(tree: Any, mesh: Mesh) -> Any:
+def arrays_from_first(tree: Tree, mesh: Mesh) -> Tree:
     """Arrays of the first process, whole on every device of all processes.
 
     Args:
@@ -254,7 +256,7 @@ def arrays_from_first(tree: Any, mesh: Mesh) -> Any:
         leaves, structure = jax.tree.flatten(tree)
         sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
         # As bytes: sums over processes, which is how it is sent, lose the sign of −0.
-        content = b"".join(np.asarray(own).tobytes() for own in leaves if is_first())
+        content = b"".join(np.asarray(x).tobytes() for x in leaves if is_first())
         content = _sent(content, sum(sizes))
         ends = itertools.accumulate(sizes)
         arrays = [

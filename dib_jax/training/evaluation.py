@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Data, Network, Phase, in_batches
+from dib_jax.algorithms import (
+    Batch,
+    Common,
+    Data,
+    Given,
+    Network,
+    Phase,
+    Samples,
+    in_batches,
+)
 from dib_jax.data import Split
 from dib_jax.data.stream import stream
 from dib_jax.tasks import Task
@@ -51,7 +60,9 @@ def predictor(
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
-    def run(network: Network, common: Any, samples: Any, given: Any) -> Outputs:
+    def run(
+        network: Network, common: Common, samples: Samples, given: Given
+    ) -> Outputs:
         def outputs(batch: Batch) -> Outputs:
             inputs, before = split_evenly(experiment.mesh, (batch.inputs, batch.given))
             return function(network, batch._replace(inputs=inputs, given=before))
@@ -60,7 +71,7 @@ def predictor(
         return in_batches(outputs, data, given=given, size=_BATCH)
 
     def outputs(
-        network: Network, common: Any, samples: Any, given: Any = None
+        network: Network, common: Common, samples: Samples, given: Given = None
     ) -> Outputs:
         leaves, tree = jax.tree.flatten((samples, given))
         count = len(leaves[0])
@@ -126,7 +137,7 @@ def phase_outputs(
     return outputs
 
 
-def outputs_of(experiment: Experiment, network: Network, samples: Any) -> jax.Array:
+def outputs_of(experiment: Experiment, network: Network, samples: Samples) -> jax.Array:
     """What the last exit gives for samples.
 
     Args:
@@ -190,7 +201,9 @@ def validate(
     return metrics_of(experiment.task, outputs, samples)
 
 
-def metrics_of(task: Task, outputs: Outputs, samples: Any) -> list[dict[str, float]]:
+def metrics_of(
+    task: Task, outputs: Outputs, samples: Samples
+) -> list[dict[str, float]]:
     """Metrics of each exit's outputs.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dib_jax.algorithms import Algorithm, Batch, Data, Phase
+from dib_jax.algorithms import Algorithm, Batch, Common, Data, Phase, Samples
 from dib_jax.data import Dataset, Split
 from dib_jax.tasks import Task
 
@@ -70,7 +70,7 @@ class Experiment(NamedTuple):
         """Of each phase."""
         return tuple(phase.epochs for phase in self.phases)
 
-    def prepare(self, samples: Any, common: Any) -> Batch:
+    def prepare(self, samples: Samples, common: Common) -> Batch:
         """A batch to train on, inputs and targets.
 
         Args:
@@ -80,7 +80,7 @@ class Experiment(NamedTuple):
         batch = self.prepare_inputs(samples, common)
         return batch._replace(targets=self.task.targets(samples))
 
-    def prepare_inputs(self, samples: Any, common: Any) -> Batch:
+    def prepare_inputs(self, samples: Samples, common: Common) -> Batch:
         """A batch to predict from, whose targets need not be known.
 
         Args:

@@ -198,6 +198,6 @@ def _cut(path: pathlib.Path, size: int) -> None:
         os.truncate(path, size)
 
 
-def copied(tree: Any) -> Any:
+def copied(tree: State) -> State:
     """A tree of arrays in buffers of their own."""
     return jax.tree.map(jnp.copy, tree)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dib_jax.algorithms import Batch, Data, Network
+from dib_jax.algorithms import Batch, Common, Data, Given, Network, Samples
 from dib_jax.training.devices import from_first, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.records import LABEL
@@ -27,7 +27,7 @@ PLACES = ("device", "host", "file")
 # Of the room that a place has, the share that is taken.
 _SHARE = 0.5
 
-Given = Callable[[Network, Batch], Any]
+Step = Callable[[Network, Batch], Given]
 
 
 class Stored(NamedTuple):
@@ -45,8 +45,8 @@ class Stored(NamedTuple):
     """
 
     leaves: dict[str, Any]
-    tree: Any
-    common: Any
+    tree: jax.tree_util.PyTreeDef
+    common: Common
     copies: int = 1
     line: str = ""
     place: str = ""
@@ -86,7 +86,7 @@ class Stored(NamedTuple):
         return self.joined(self.leaves)[1]
 
 
-def as_stored(samples: Any, given: Any, common: Any) -> Stored:
+def as_stored(samples: Samples, given: Given, common: Common) -> Stored:
     """A split as it is.
 
     Args:
@@ -98,7 +98,7 @@ def as_stored(samples: Any, given: Any, common: Any) -> Stored:
     return Stored({str(i): leaf for i, leaf in enumerate(leaves)}, tree, common)
 
 
-def chain(experiment: Experiment, phase: int, *, done: int = 0) -> list[Given]:
+def chain(experiment: Experiment, phase: int, *, done: int = 0) -> list[Step]:
     """What samples pass before a phase, in order.
 
     Args:
@@ -109,7 +109,7 @@ def chain(experiment: Experiment, phase: int, *, done: int = 0) -> list[Given]:
     return [p.given for p in experiment.phases[done : phase + 1] if p.given]
 
 
-def passed(functions: list[Given], network: Network, batch: Batch) -> Batch:
+def passed(functions: list[Step], network: Network, batch: Batch) -> Batch:
     """A batch with what frozen parts make of it.
 
     Args:
@@ -321,7 +321,7 @@ def _fill(
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _put(array: jax.Array, rows: jax.Array, start: Any) -> jax.Array:
+def _put(array: jax.Array, rows: jax.Array, start: int) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(array, rows, start, 0)
 
 
