@@ -98,8 +98,7 @@ def test_the_placement_of_a_run_may_change(on_device):
 # Of layers ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [3, 1000])
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("steps", "count"), [(3, 1), (3, 2), (1000, 2)])
 def test_a_stream_of_any_algorithm_ends_with_the_same_bits(
     tmp_path, monkeypatch, steps, count
 ):

@@ -33,13 +33,15 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
     assert results == json.loads(json.dumps(trained.results))
     assert set(results) == {
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
-        "algorithm", "seed", "metric", "measures", "loss_unit", "duplicates", "test",
-        "validation", "stages", "temp_bytes", "peak_bytes", "seconds",
+        "algorithm", "algorithm_about", "seed", "metric", "measures", "duplicates",
+        "test", "validation", "stages", "temp_bytes", "peak_bytes", "seconds",
         "compile_seconds", "hardware", "versions", "ensemble",
     }  # fmt: skip
     assert next(iter(results)) == "config_name"
     assert results["config_name"] == "digits_cnn"
-    assert (results["metric"], results["loss_unit"]) == ("accuracy", "nats")
+    assert results["metric"] == "accuracy"
+    units = {name: each["unit"] for name, each in results["measures"].items()}
+    assert (units["accuracy"], units["loss"]) == ("%", "nats")
     assert (results["algorithm"], results["objective"]) == ("sequential", "dib")
     assert results["duplicates"] == {"test": 0, "validation": 0}
     assert [entry["stage"] for entry in results["stages"]] == [0, 1, 2]
