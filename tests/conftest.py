@@ -25,6 +25,9 @@ import sys
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PJRT_NPROC", "2")
+# Only with a limit does JAX lock a compilation cache, and nobody reads what is half
+# written. Set before anything may open the one that JAX_COMPILATION_CACHE_DIR names.
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**33))
 
 import jax
 import pytest
@@ -73,9 +76,8 @@ def quick_compilation(tmp_path_factory):
         "jax_compilation_cache_dir": os.environ.get(
             "JAX_COMPILATION_CACHE_DIR", str(folder / "xla")
         ),
-        # Only with a limit does JAX lock it, and nobody reads what is half written. It
-        # then looks at all entries for each new one, 20 ms at 400: few are worth it.
-        "jax_compilation_cache_max_size": 2**33,
+        # With a limit JAX looks at all entries for each new one, 20 ms at 400: few are
+        # worth it.
         "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
