@@ -11,10 +11,19 @@ _Number = TypeVar("_Number", int, float)
 
 
 def check_at_least(least: int, **options: float) -> None:
-    """Refuse options that are below `least`."""
+    """Refuse options that are not finite numbers from `least` on."""
     for name, value in options.items():
-        if value < least:
+        if not least <= value < math.inf:
             raise ValueError(f"{name} must be ≥ {least}, got {value!r}")
+
+
+def check_finite(**options: float | Sequence[float]) -> None:
+    """Refuse options that are not finite numbers, or hold one that is not."""
+    for name, value in options.items():
+        if not all(
+            map(math.isfinite, value if isinstance(value, Sequence) else [value])
+        ):
+            raise ValueError(f"{name} must be finite, got {value!r}")
 
 
 def check_positive(**options: float) -> None:

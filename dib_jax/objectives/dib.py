@@ -13,7 +13,12 @@ from dib_jax.information import (
     renyi_entropy,
     unit_scale,
 )
-from dib_jax.models.options import check_at_least, check_one_of, number_for_stage
+from dib_jax.models.options import (
+    check_at_least,
+    check_finite,
+    check_one_of,
+    number_for_stage,
+)
 from dib_jax.objectives import Objective, Occasional, Signals, Terms
 
 # What is compressed, and the name under which it is recorded, in bits.
@@ -73,7 +78,7 @@ def dib(
         The objective; it records R under its name, and the features' `sigma`.
 
     Raises:
-        ValueError: `alpha` ≤ 0, an unknown `compress`, `bandwidth` or `course`,
+        ValueError: `alpha` ≤ 0, `beta` infinite, an unknown `compress`, `bandwidth` or `course`,
             `per_channel` without `relative`, `samples` that is negative or 1, `every`
             below 1; when called, `beta` that has no number for the stage.
 
@@ -84,6 +89,7 @@ def dib(
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha!r}")
+    check_finite(beta=beta)
     check_one_of(_TERMS, compress=compress)
     check_one_of(_COURSES, course=course)
     check_at_least(1, every=every)

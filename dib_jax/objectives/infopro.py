@@ -1,5 +1,6 @@
 """InfoPro: each stage preserves what reconstructs the input, and predicts classes."""
 
+import math
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dib_jax.models.convolution import Convolution
-from dib_jax.models.options import check_one_of
+from dib_jax.models.options import check_one_of, check_positive
 from dib_jax.objectives import Objective, Signals, Terms, WithModules
 
 _PREDICTIONS = ("contrastive", "classification")
@@ -108,16 +109,11 @@ def infopro(
     """
     check_one_of(_PREDICTIONS, prediction=prediction)
     for name, pair in {"reconstruct": reconstruct, "predict": predict}.items():
-        if min(pair) < 0:
+        if not 0 <= min(pair) <= max(pair) < math.inf:
             raise ValueError(f"{name} must be two numbers ≥ 0, got {pair!r}")
-    sizes = {
-        "temperature": temperature,
-        "decoder_width": decoder_width,
-        "embedding": embedding,
-    }
-    for name, value in sizes.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value!r}")
+    check_positive(
+        temperature=temperature, decoder_width=decoder_width, embedding=embedding
+    )
 
     def weights(stage: int) -> tuple[float, float]:
         depth = stage / (num_stages - 2) if num_stages > 2 else 0.0

@@ -297,6 +297,8 @@ def test_beta_may_rise_or_fall_over_the_training(course, weights):
             {"per_channel": True, "relative": False},
             "per_channel=True .* needs relative=True",
         ),
+        ({"beta": float("inf")}, "beta must be finite, got inf"),
+        ({"beta": (0.1, float("-inf"))}, "beta must be finite"),
         ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
         ({"every": 0}, "every must be ≥ 1, got 0"),
         ({"course": "up"}, r"course must be .*'rising'.*got 'up'"),

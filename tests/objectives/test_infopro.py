@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import numpy as np
@@ -129,8 +130,9 @@ def test_a_head_without_weight_still_learns_to_read(make_signals):
     [
         ({"prediction": "softmax"}, r"prediction must be .*got 'softmax'"),
         ({"reconstruct": (1.0, -1.0)}, "reconstruct must be two numbers ≥ 0"),
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"embedding": 0}, "embedding must be > 0, got 0"),
+        ({"predict": (1.0, math.inf)}, "predict must be two numbers ≥ 0"),
+        ({"temperature": 0.0}, "temperature must be a number > 0, got 0.0"),
+        ({"embedding": 0}, "embedding must be a number > 0, got 0"),
     ],
 )
 def test_what_it_cannot_do_is_named(options, message):
