@@ -78,8 +78,8 @@ def dib(
         The objective; it records R under its name, and the features' `sigma`.
 
     Raises:
-        ValueError: `alpha` ≤ 0, `beta` infinite, an unknown `compress`, `bandwidth` or `course`,
-            `per_channel` without `relative`, `samples` that is negative or 1, `every`
+        ValueError: `alpha` ≤ 0, `beta` infinite, an unknown `compress`, `bandwidth` or
+            `course`, `per_channel` without `relative`, `samples` that is negative or 1, `every`
             below 1; when called, `beta` that has no number for the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
