@@ -79,8 +79,8 @@ def dib(
 
     Raises:
         ValueError: `alpha` ≤ 0, `beta` infinite, an unknown `compress`, `bandwidth` or
-            `course`, `per_channel` without `relative`, `samples` that is negative or 1, `every`
-            below 1; when called, `beta` that has no number for the stage.
+            `course`, `per_channel` without `relative`, `samples` that is negative or 1,
+            `every` below 1; when called, `beta` that has no number for the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
