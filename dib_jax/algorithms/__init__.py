@@ -116,9 +116,12 @@ class Phase(NamedTuple):
         read: (state, network) → the network with what was learnt, for `predict`,
             `features`, `outputs` and the phases that follow.
         epochs: how often it sees the data.
-        exits: numbers of the stages whose outputs it trains. They name its lines in
-            metrics.jsonl and results.json.
-        trains: which of `Algorithm.features` it changes; () for all of them.
+        exits: what its outputs are called: numbers of the stages that they are of, or
+            any that no other phase uses. They name its lines in metrics.jsonl and
+            results.json.
+        predicts: whether `predict` has an output for each of its exits; False for a
+            phase that learns without targets. Then its last epoch counts.
+        trains: which of `Algorithm.features` it changes; None for all of them.
         enter: (network, data) → data, once for a whole split at the phase's start: a
             selection of samples, propagation over a graph. None where it changes
             nothing.
@@ -140,7 +143,8 @@ class Phase(NamedTuple):
     read: Callable[[State, Network], Network]
     epochs: int
     exits: tuple[int, ...] = (0,)
-    trains: tuple[int, ...] = ()
+    predicts: bool = True
+    trains: tuple[int, ...] | None = None
     enter: Callable[[Network, Data], Data] | None = None
     given: Callable[[Network, Batch], Given] | None = None
     outputs: Callable[[Network, Batch], tuple[jax.Array, ...]] | None = None
@@ -155,6 +159,7 @@ class Algorithm(NamedTuple):
         predict: (network, batch) → the outputs of every exit, (n, …) float32, input
             side first; of the batch, `targets` and `given` are None.
         features: (network, batch) → an array (n, …) for each stage, input side first.
+            The network is complete: where phases have not begun, as `init` makes it.
         network: before the first phase.
     """
 

@@ -509,6 +509,7 @@ def at_once(
     *,
     trunk: Sequence[nn.Module] = (),
     done: int = 0,
+    stay: int | None = None,
     after_step: Callable[[States], States] = lambda states: states,
     after_init: Callable[[States], States] = lambda states: states,
 ) -> Phase:
@@ -521,10 +522,14 @@ def at_once(
         epochs: of the phase.
         trunk: modules of the earlier stages.
         done: how many of these the samples of the phase before had passed.
+        stay: how many of the blocks the network keeps, the first ones; None for all.
+            The others' stages may be trained anew in a later phase.
         after_step: changes the states of all blocks after each step.
         after_init: changes them before the first one.
     """
-    first, last = blocks[0].first, blocks[-1].stage + 1
+    staying = blocks[:stay]
+    first, last = blocks[0].first, staying[-1].stage + 1
+    exits = tuple(block.stage for block in staying)
 
     def init(key: jax.Array, network: Network, example: Batch) -> States:
         return after_init(_initial_states(blocks, trunk, key, example))
@@ -533,7 +538,13 @@ def at_once(
         states: States, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[States, dict[int, Terms]]:
         states, terms = _update_all(blocks, states, batch, key)
-        return after_step(states), terms
+        return after_step(states), {number: terms[number] for number in exits}
+
+    def read(states: States, network: Network) -> Network:
+        states = states[: len(staying)]
+        stages = tuple(entry for state in states for entry in state.variables())
+        heads = tuple(state.head for state in states)
+        return Network((*network.stages, *stages), (*network.heads, *heads))
 
     def given(network: Network, batch: Batch) -> jax.Array:
         dtype, variables = blocks[0].compute_dtype, network.stages[done:first]
@@ -541,15 +552,15 @@ def at_once(
         return apply_frozen(trunk[done:], variables, x, compute_dtype=dtype)[-1]
 
     def outputs(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
-        heads = network.heads[len(network.heads) - len(blocks) :]
-        return _outputs(blocks, network.stages[first:last], heads, _input_of(batch))
+        heads = network.heads[len(network.heads) - len(staying) :]
+        return _outputs(staying, network.stages[first:last], heads, _input_of(batch))
 
     return Phase(
         init=init,
         step=step,
-        read=_read,
+        read=read,
         epochs=epochs,
-        exits=tuple(block.stage for block in blocks),
+        exits=exits,
         trains=tuple(range(first, last)),
         given=given if len(trunk) > done else None,
         outputs=outputs,
@@ -583,12 +594,6 @@ def _update_all(
         batch = batch._replace(given=x)
         new_states.append(state)
     return tuple(new_states), terms
-
-
-def _read(states: States, network: Network) -> Network:
-    stages = tuple(entry for state in states for entry in state.variables())
-    heads = tuple(state.head for state in states)
-    return Network((*network.stages, *stages), (*network.heads, *heads))
 
 
 def local(

@@ -130,11 +130,13 @@ def _experiment(
     except ValueError as error:
         raise ValueError(f"dataset.augment: {error}") from None
     algorithm = registry.find(FACTORIES["algorithm"], config.algorithm.name)
+    parts, asked = _watched(parts)
+    made = build("algorithm", parts=parts)
     return Experiment(
         dataset=dataset,
         common=common,
         task=task,
-        algorithm=build("algorithm", parts=parts),
+        algorithm=made,
         key=jax.random.key(config.seed),
         batch_size=config.batch_size,
         augment=augment,
@@ -148,7 +150,25 @@ def _experiment(
             "algorithm": config.algorithm.name,
             # The first line of what it says of itself, for the report.
             "algorithm_about": (algorithm.__doc__ or "").strip().partition("\n")[0],
+            # The sections that it had no use for, which the report leaves out.
+            "unused": [key for key, part in _PARTS.items() if part not in asked],
             "seed": config.seed,
         },
         config=plain(sections),
     )
+
+
+# Sections of a config that an algorithm need not use, and the part that each becomes.
+_PARTS = {"model": "stages", "head": "head", "objective": "objective"}
+
+
+def _watched(parts: Parts) -> tuple[Parts, set[str]]:
+    """Parts, and the names of those that have been asked for so far."""
+    asked: set[str] = set()
+
+    class Watched(Parts):
+        def __getattribute__(self, name: str) -> Any:
+            asked.add(name)
+            return super().__getattribute__(name)
+
+    return Watched(*parts), asked

@@ -70,7 +70,8 @@ def one_step(
         program their numbers would tell stages apart that are alike.
 
     Raises:
-        ValueError: the step has terms for other exits than the phase's.
+        ValueError: the step changes what the state is made of, or its terms are not
+            scalars of the phase's exits.
     """
     phase = experiment.phases[index]
     samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
@@ -80,14 +81,40 @@ def one_step(
     batch = experiment.prepare(samples, common)._replace(given=given)
     if given is None:
         batch = passed(chain(experiment, index), network, batch)
-    state, terms = phase.step(state, network, batch, key)
-    if set(terms) != set(phase.exits):
+    made = phase.step(state, network, batch, key)
+    if wrong := _what_is_wrong(phase, state, made):
         raise ValueError(
-            f"algorithm.name: {experiment.about.get('algorithm')!r} has a step with "
-            f"terms for {', '.join(map(repr, terms)) or 'nothing'}; it must have a "
-            f"dict of scalars for each of the exits {phase.exits}"
+            f"algorithm.name: {experiment.about.get('algorithm')!r} has a step {wrong}"
         )
+    state, terms = made
     return state, tuple(terms[number] for number in phase.exits)
+
+
+def _what_is_wrong(phase: Phase, state: State, made: Any) -> str:
+    """How what a step returns breaks the contract; "" where it does not."""
+    if not (isinstance(made, tuple) and len(made) == 2):
+        return f"that returns {type(made).__name__}; it must return (state, terms)"
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (state, made[0])]
+    if structures[0] != structures[1]:
+        return "that returns a state of another structure than it got"
+    before = jax.tree_util.tree_leaves_with_path(state)
+    for (path, old), new in zip(before, jax.tree.leaves(made[0]), strict=True):
+        was, becomes = (
+            f"{x.dtype}{list(x.shape)}" for x in map(jnp.asarray, (old, new))
+        )
+        if was != becomes:
+            place = f"state{jax.tree_util.keystr(path)}"
+            return f"that makes {becomes} of {place}, which was {was}; it must stay"
+    terms = made[1]
+    if set(terms) != set(phase.exits):
+        return (
+            f"with terms for {', '.join(map(repr, terms)) or 'nothing'}; it must have "
+            f"a dict of scalars for each of the exits {phase.exits}"
+        )
+    for name, term in (item for values in terms.values() for item in values.items()):
+        if shape := jnp.shape(jax.tree.leaves(term)[0]):
+            return f"whose term {name!r} has the shape {shape}; it must be a scalar"
+    return ""
 
 
 def epoch_rows(

@@ -127,6 +127,8 @@ def phase_outputs(
     functions = chain(experiment, index)
 
     def outputs(network: Network, batch: Batch) -> Outputs:
+        if not phase.predicts:
+            return ()
         if phase.outputs is None:
             batch = batch._replace(given=None)
             return experiment.algorithm.predict(network, batch)[-len(phase.exits) :]

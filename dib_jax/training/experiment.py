@@ -114,10 +114,16 @@ def check(experiment: Experiment) -> None:
         experiment: the experiment.
 
     Raises:
-        ValueError: its phases name another number of exits than it predicts, or an
-            exit twice.
+        ValueError: a phase names no exit, or one that another has; `predict` returns no
+            tuple, or another number of outputs than there are exits that it predicts.
     """
+    name = experiment.about.get("algorithm")
     exits = [number for phase in experiment.phases for number in phase.exits]
+    if not all(phase.exits for phase in experiment.phases):
+        raise ValueError(
+            f"algorithm.name: {name!r} has a phase without exits; each needs one that "
+            "names its lines, with predicts=False where it has no outputs"
+        )
 
     def outputs(key: jax.Array, example: Batch) -> Any:
         network = experiment.algorithm.network
@@ -125,12 +131,18 @@ def check(experiment: Experiment) -> None:
             network = phase.read(phase.init(key, network, example), network)
         return experiment.algorithm.predict(network, example._replace(targets=None))
 
-    found = len(jax.eval_shape(outputs, experiment.key, experiment.example()))
-    if found != len(exits) or len(set(exits)) != len(exits):
+    found = jax.eval_shape(outputs, experiment.key, experiment.example())
+    if not isinstance(found, tuple | list):
         raise ValueError(
-            f"algorithm.name: {experiment.about.get('algorithm')!r} predicts {found} "
-            f"outputs, and its phases train the exits {tuple(exits)}; each phase must "
-            "name its own, as many in all as it predicts"
+            f"algorithm.name: predict of {name!r} returns {type(found).__name__}; it "
+            "must return a tuple of arrays, one for each exit"
+        )
+    wanted = sum(len(phase.exits) for phase in experiment.phases if phase.predicts)
+    if len(found) != wanted or len(set(exits)) != len(exits):
+        raise ValueError(
+            f"algorithm.name: {name!r} predicts {len(found)} outputs, and its phases "
+            f"train the exits {tuple(exits)}; each phase must name its own, as many in "
+            "all as it predicts"
         )
 
 

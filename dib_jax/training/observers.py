@@ -71,7 +71,7 @@ def showing(
         done = [*experiment.epochs[: position.phase], position.epoch]
         trained = [0] * count
         for phase, epochs in zip(experiment.phases, done, strict=False):
-            for number in phase.trains or range(count):
+            for number in range(count) if phase.trains is None else phase.trains:
                 trained[number] += epochs
         observe(Moment(sum(done), tuple(trained), jax.device_get(network)))
 

@@ -29,17 +29,23 @@ def results_of(
         ensemble: metrics there of all exits together; None where there are none.
     """
     task, dataset = experiment.task, experiment.dataset
+    predicted = {
+        n for phase in experiment.phases if phase.predicts for n in phase.exits
+    }
+    entries, silent = (
+        [e for e in position.entries if (e[LABEL] in predicted) is wanted]
+        for wanted in (True, False)
+    )
     entries = [
-        {**entry, "test": metrics}
-        for entry, metrics in zip(position.entries, test, strict=True)
+        {**entry, "test": metrics} for entry, metrics in zip(entries, test, strict=True)
     ]
     # Exits of one phase have trained in the same seconds, which count once.
-    by_exit = {entry[LABEL]: entry["seconds"] for entry in entries}
+    by_exit = {entry[LABEL]: entry["seconds"] for entry in position.entries}
     seconds = math.fsum(by_exit[phase.exits[-1]] for phase in experiment.phases)
 
     def largest(name: str) -> int | None:
         return max(
-            (entry[name] for entry in entries if entry[name] is not None), default=None
+            (e[name] for e in position.entries if e[name] is not None), default=None
         )
 
     results = {
@@ -59,6 +65,8 @@ def results_of(
         "versions": versions(),
         **task.beside(outputs, dataset.test, dataset.train),
     }
+    if silent:
+        results["without_outputs"] = silent
     if ensemble:
         results["ensemble"] = ensemble
     return results

@@ -479,3 +479,24 @@ def test_a_block_has_a_stage_or_more():
             algorithm(parts_of(), blocks=0)
     assert blocks.neighbours(5, 2) == ((0, 1), (2, 3), (4,))
     assert local(block(parts_of(), [1, 2], 3), 3).exits == (2,)
+
+
+def test_stages_that_a_phase_leaves_out_are_trained_anew_by_a_later_one():
+    parts, batch = parts_of(), batch_of()
+    singles = [block(parts, (number,), 1) for number in range(3)]
+    late = block(parts, (1, 2), 1)
+    first = blocks.at_once(singles, 1, stay=1)
+    second = local(late, 1, trunk=parts.stages[:1])
+    algorithm = blocks.stack([first, second], [singles[0], late])
+    states, terms = steps_of(first, Network(), batch)
+    assert (len(states), first.exits, first.trains, set(terms)) == (3, (0,), (0,), {0})
+    network = first.read(states, Network())
+    assert (len(network.stages), len(network.heads)) == (1, 1)
+    chex.assert_shape(first.outputs(network, batch), (8, CLASSES))
+    batch = batch._replace(given=second.given(network, batch))
+    state, _ = steps_of(second, network, batch)
+    whole = second.read(state, network)
+    assert (len(whole.stages), len(whole.heads)) == (3, 2)
+    chex.assert_trees_all_equal(whole.stages[0], network.stages[0])
+    predicted = algorithm.predict(whole, batch._replace(given=None))
+    assert [outputs.shape for outputs in predicted] == [(8, CLASSES)] * 2

@@ -197,7 +197,6 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     [
         ((layer(0), layer(1, exits=(0,))), r"\(0, 0\)"),
         ((layer(0, exits=(0, 1)), layer(1, exits=(2,))), r"\(0, 1, 2\)"),
-        ((layer(0, exits=()), layer(1)), r"\(1,\)"),
     ],
 )
 def test_exits_that_do_not_match_what_is_predicted_are_refused(tmp_path, phases, exits):
@@ -205,6 +204,71 @@ def test_exits_that_do_not_match_what_is_predicted_are_refused(tmp_path, phases,
     with pytest.raises(ValueError, match=rf"{message}its {exits}"):
         train(experiment(*phases), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_phase_needs_an_exit(tmp_path):
+    with pytest.raises(ValueError, match="a phase without exits; each needs one"):
+        train(experiment(layer(0, exits=()), layer(1)), tmp_path / "run")
+
+
+def test_predict_gives_a_tuple(tmp_path):
+    one = experiment(layer(0))
+    algorithm = one.algorithm._replace(predict=lambda network, batch: batch.inputs)
+    with pytest.raises(
+        ValueError, match=r"predict of 'layers' returns .*a tuple of arr"
+    ):
+        train(one._replace(algorithm=algorithm), tmp_path / "run")
+
+
+def changed(state, network, batch, key):
+    state, terms = layer(0).step(state, network, batch, key)
+    return {**state, "step": state["step"] + 0.5}, terms
+
+
+def grown(state, network, batch, key):
+    state, terms = layer(0).step(state, network, batch, key)
+    return {**state, "more": state["step"]}, terms
+
+
+def with_vector(state, network, batch, key):
+    state, terms = layer(0).step(state, network, batch, key)
+    return state, {0: {**terms[0], "v": jnp.zeros(3)}}
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (changed, r"makes float32\[\] of state\['step'\], which was int32\[\]"),
+        (grown, "returns a state of another structure than it got"),
+        (with_vector, r"term 'v' has the shape \(3,\); it must be a scalar"),
+        (lambda *given: (*layer(0).step(*given), 1), "must return .state, terms"),
+    ],
+)
+def test_a_step_that_breaks_the_contract_is_told_how(tmp_path, step, message):
+    with pytest.raises(ValueError, match=f"'layers' has a step .*{message}"):
+        train(experiment(layer(0, step=step)), tmp_path / "run")
+
+
+def test_a_phase_without_targets_trains_to_its_last_epoch_and_has_its_lines(tmp_path):
+
+    def step(*given):
+        state, terms = layer(0).step(*given)
+        return state, {7: terms[0]}
+
+    # The second layer alone predicts.
+    silent = layer(0, 2, exits=(7,), predicts=False, step=step)
+    one = experiment(silent, layer(1, 3))
+    predict = one.algorithm.predict
+    algorithm = one.algorithm._replace(
+        predict=lambda network, batch: predict(network, batch)[1:]
+    )
+    trained = train(one._replace(algorithm=algorithm), tmp_path / "run")
+    seen = [row["split"] for row in lines(tmp_path / "run") if row["stage"] == 7]
+    assert seen == ["train", "train"]
+    (entry,) = trained.results["without_outputs"]
+    assert (entry["stage"], entry["best_epoch"], entry["validation"]) == (7, 2, {})
+    assert [entry["stage"] for entry in trained.results["stages"]] == [1]
+    assert len(trained.test) == 1
 
 
 # A phase's entrance -------------------------------------------------------------------
