@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from dib_jax.analysis.findings import Probed, name_of
-from dib_jax.analysis.statistics import bootstrap_interval, chain
+from dib_jax.analysis.statistics import bootstrap_mean, chain
 from dib_jax.tasks import style
 from dib_jax.tasks.exhibits import Cell, Drawing, Table
 from dib_jax.tasks.style import DOTTED, INK, RULE, WIDE
@@ -365,7 +365,7 @@ def convergence_curves(
     marker = "." if len(epochs) <= 15 else None
     for axes, key in zip(panels, keys, strict=True):
         values = _values(group, f"{split}/{key}")
-        mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
+        mean, low, high = bootstrap_mean(values)
         for stage, color in enumerate(colors):
             dashes = _DASHES[stage % len(_DASHES)]
             look: dict[str, Any] = dict(color=color, dashes=dashes, marker=marker, ms=4)
@@ -566,7 +566,7 @@ def depth_profiles(
     for axes, key in zip(panels, _BITS, strict=True):
         for number, (name, group) in enumerate(methods.items()):
             values, color = _values(group, f"{split}/{key}"), colors[number]
-            mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
+            mean, low, high = bootstrap_mean(values)
             depth, marker = np.arange(mean.shape[1]), "osD^v"[number % 5]
             axes.plot(
                 depth, mean[-1], color=color, marker=marker, ms=4.5, lw=1.6, label=name,
