@@ -28,16 +28,6 @@ _MANY_PROBES = 10  # at most so many are looked at with other kernel widths
 _FREE = {"seed", "workdir", "dataset.data_dir", "dataset.placement"}
 # Near which end of a stage: key, words.
 _ENDS = {"final": "of its last value", "change": "of its whole change"}
-_ORDERS = {
-    1: "bottom to top",
-    0: "no order is established, for the interval holds 0",
-    -1: "top to bottom",
-}
-_DIFFERENCES = {
-    1: "more different end to end",
-    0: "no difference is established, for the interval holds 0",
-    -1: "less different end to end",
-}
 _ROLES = {"X": "nhsic_input", "Y": "nhsic_target"}
 # What is measured of convergence: key, words for sentences, None where only the table
 # has it.
@@ -47,16 +37,24 @@ _CONVERGENCE = {
     "I(X;T)": ("input_stage", "I(X;T)"),
     "I(T;Y)": ("stage_target", None),
 }
-_SHOWN = {
+# What tables call the quantities of a stage.
+COLUMNS = {
     "entropy": "H(T)",
     "input_stage": "I(X;T)",
+    "previous_stage": "I(before;T)",
     "stage_target": "I(T;Y)",
     "stage_target_shuffled": "shuffled Y",
     "conditional_target": "I(T;Y|before)",
     "nhsic_input": "nHSIC X",
     "nhsic_target": "nHSIC Y",
     "effective_rank": "effective rank",
+    "cka_final": "CKA to last",
+    "linear_cka_final": "linear CKA to last",
 }
+_SHOWN = [
+    key for key in COLUMNS if key != "previous_stage" and not key.endswith("final")
+]
+_HEADER = ("stage", *(COLUMNS[key] for key in _SHOWN))
 
 
 class Probed(NamedTuple):
@@ -180,14 +178,17 @@ def write_findings(workdir: pathlib.Path, findings: Findings) -> pathlib.Path:
     """
     names = ("title", "header", "rows")
     tables = [{name: getattr(t, name) for name in names} for t in findings.tables]
-    write_json(workdir / FILE, _plain({**findings._asdict(), "tables": tables}))
+    facts = {**findings._asdict(), "tables": tables}
+    text = json.dumps(facts, default=lambda number: number.item())
+    # JSON has no numbers that are not finite: they become null.
+    write_json(workdir / FILE, json.loads(text, parse_constant=lambda _: None))
     return workdir / FILE
 
 
 def read_findings(workdir: pathlib.Path) -> Findings | None:
     """What `write_findings` wrote; None where there is nothing, or it is damaged."""
     try:
-        found = json.loads((workdir / FILE).read_text(encoding="utf-8"))
+        found = read_json(workdir / FILE)
         tables = [
             Table(t["title"], tuple(t["header"]), [tuple(row) for row in t["rows"]])
             for t in found["tables"]
@@ -212,8 +213,8 @@ def compare(found: Sequence[Group], *, split: str = "train") -> Table:
         for runs in found
         for row in _stage_rows(runs, split, -1)
     ]
-    header = ("runs of", "n", "stage", *_SHOWN.values())
-    return Table(f"Last probe of each group, {split}", header, rows)
+    title = f"Last probe of each group, {split}"
+    return Table(title, ("runs of", "n", *_HEADER), rows)
 
 
 def differentiation(
@@ -239,8 +240,8 @@ def differentiation(
         return runs[0].config["dataset.name"], json.dumps(network, default=str)
 
     def has_roles(runs: Group) -> bool:
-        sigma = runs[0].information.get(f"{split}/sigma")
-        return sigma is not None and sigma.shape[1] > 1
+        sigma = runs[0].information.get(f"{split}/sigma", np.empty((0, 0)))
+        return sigma.shape[1] > 1
 
     pairs = [
         _beside(baseline, other, split)
@@ -271,8 +272,10 @@ def _beside(baseline: Group, other: Group, split: str) -> tuple[str, list[_Row]]
         )
         apart = stats.bootstrap_difference(one, two)
         means = float(one.mean()), float(two.mean())
-        rows.append((name, variable, *means, apart.mean, _interval(*apart[1:])))
-        claim = f" ({_interval(*apart[1:])}): {_DIFFERENCES[apart.sign]}"
+        interval = _interval(*apart[1:])
+        rows.append((name, variable, *means, apart.mean, interval))
+        words = ("more different end to end", "less different end to end")
+        claim = f" ({interval}): {_verdict(apart, *words, 'difference')}"
         if math.isnan(apart.low):
             claim = ": in one run of a kind, so no difference is claimed"
         said.append(
@@ -337,38 +340,32 @@ def _what_was_measured(runs: Group, split: str) -> _Answer:
 def _convergence(runs: Group, split: str) -> _Answer:
     epochs = runs[0].information[f"{split}/epoch"]
     trained = runs[0].information[f"{split}/trained"] > 0
-    # A stage is done before the next one begins.
-    imposed = bool(np.any(trained[:, :-1] & ~trained[:, 1:]))
+    imposed = ""
+    if np.any(trained[:, :-1] & ~trained[:, 1:]):  # one is done, the next not begun
+        imposed = "; stages that train one after the other have this order imposed"
     rows: list[_Row] = []
     statistics: dict[str, Any] = {}
     for measure, (key, words) in _CONVERGENCE.items():
         values = _values(runs, split, key)
         if "CKA" in measure:
             values[:, -1] = 1  # exactly 1 in the end, but for rounding
-        reached = {
-            of: stats.convergence_epochs(
-                stats.deviation(values, of=of), epochs, tolerance=TOLERANCE
-            )
-            for of in _ENDS
-        }
-        orders = {of: stats.convergence_order(each) for of, each in reached.items()}
-        for of, order in orders.items():
-            name = f"{measure}, within 5 % {_ENDS[of]}"
-            mean = reached[of].mean(axis=0)
-            rows.append((name, *mean, order.mean, _interval(*order[1:])))
-            statistics[f"{measure}, {of}"] = {
-                "epochs": reached[of].tolist(),
-                "tau": order.mean,
-                "interval": [order.low, order.high],
-            }
+        orders = {}
+        for of, what in _ENDS.items():
+            away = stats.deviation(values, of=of)
+            reached = stats.convergence_epochs(away, epochs, tolerance=TOLERANCE)
+            order = orders[of] = stats.convergence_order(reached)
+            ends = _interval(*order[1:])
+            name = f"{measure}, within 5 % {what}"
+            rows.append((name, *reached.mean(axis=0), order.mean, ends))
+            found = {"epochs": reached.tolist(), "tau": order.mean}
+            statistics[f"{measure}, {of}"] = {**found, "interval": [*order[1:]]}
+            if words and of == "final":
+                yield _when(words, reached, epochs[0])
         if words:
-            yield _when(words, reached["final"], epochs[0])
-            yield _about_order(words, **orders, runs=len(runs), imposed=imposed)
+            yield f"{_about_order(words, **orders, runs=len(runs))}{imposed}."
     gap = _count(int(np.diff(epochs).max()), "epoch")
-    yield (
-        f"Probes are up to {gap} apart: no epoch of convergence is known better than "
-        "that."
-    )
+    known = "no epoch of convergence is known better than that"
+    yield f"Probes are up to {gap} apart: {known}."
     title = f"Epoch from which a stage stays near its end, {split}"
     yield _by_stage(title, "by", rows, "Kendall’s τ")
     yield {"convergence": statistics}
@@ -382,38 +379,32 @@ def _when(words: str, reached: np.ndarray, first: int) -> str:
     )
     early = np.flatnonzero(mean == first)
     if len(early):
-        verb = "is" if len(early) == 1 else "are"
-        said += (
-            f"; {_stages(early)} {verb} so untrained, which tells nothing of training"
-        )
-    return said + "."
+        said += f"; {_stages(early)} {'is' if len(early) == 1 else 'are'} so untrained"
+        said += ", which tells nothing of training"
+    return f"{said}."
+
+
+def _verdict(found: stats.Estimate, above: str, below: str, what: str) -> str:
+    nothing = f"no {what} is established, for the interval holds 0"
+    return {1: above, -1: below}.get(found.sign, nothing)
 
 
 def _about_order(
-    words: str,
-    final: stats.Estimate,
-    change: stats.Estimate,
-    *,
-    runs: int,
-    imposed: bool,
+    words: str, final: stats.Estimate, change: stats.Estimate, *, runs: int
 ) -> str:
     said = f"Kendall’s τ between depth and that epoch, by {words}, is {final.mean:.2f}"
     if math.isnan(final.low):
-        said += " in one run, without an interval: no order is claimed"
-    else:
+        return f"{said} in one run, without an interval: no order is claimed"
+    verdict = _verdict(final, "bottom to top", "top to bottom", "order")
+    interval = f"95 % bootstrap interval {_interval(*final[1:])} over {runs} runs"
+    said += f" ({interval}): {verdict}"
+    if change.sign != final.sign:
         said += (
-            f" (95 % bootstrap interval {_interval(*final[1:])} over {runs} runs): "
-            f"{_ORDERS[final.sign]}"
+            f"; by 5 % of the whole change it is {change.mean:.2f} "
+            f"({_interval(*change[1:])}), another answer, so it depends on what near "
+            "means"
         )
-        if change.sign != final.sign:
-            said += (
-                f"; by 5 % of the whole change it is {change.mean:.2f} "
-                f"({_interval(*change[1:])}), another answer, so it depends on what "
-                "near means"
-            )
-    if imposed:
-        said += "; stages that train one after the other have this order imposed"
-    return said + "."
+    return said
 
 
 def _change(runs: Group, split: str, key: str) -> np.ndarray:
@@ -424,12 +415,13 @@ def _change(runs: Group, split: str, key: str) -> np.ndarray:
 
 def _changes(runs: Group, split: str) -> _Answer:
     mean, low, high = stats.bootstrap_mean(_change(runs, split, "input_stage"))
+    ends = [*zip(low, high, strict=True)]
+    by = [
+        f"stage {k} by {abs(mean[k]):.2f} ({_interval(*ends[k])})"
+        for k in range(len(mean))
+    ]
     claims = [
-        f"it {verb} in "
-        + " and ".join(
-            f"stage {k} by {abs(mean[k]):.2f} ({_interval(low[k], high[k])})"
-            for k in np.flatnonzero(agrees)
-        )
+        f"it {verb} in {' and '.join(by[k] for k in np.flatnonzero(agrees))}"
         for verb, agrees in (("falls", high < 0), ("rises", low > 0))
         if agrees.any()
     ]
@@ -440,12 +432,8 @@ def _changes(runs: Group, split: str) -> _Answer:
         "From the untrained network to the last probe I(X;T) changes by "
         f"{_listed(mean, '+.2f')} bits, stage by stage{claimed}."
     )
-    yield {
-        "change_of_input_stage": [
-            {"mean": each, "interval": interval}
-            for each, *interval in zip(mean, low, high, strict=True)
-        ]
-    }
+    each = zip(mean, ends, strict=True)
+    yield {"change_of_input_stage": [{"mean": m, "interval": i} for m, i in each]}
 
 
 def _markov(runs: Group, split: str, controls: bool) -> _Answer:
@@ -477,14 +465,13 @@ def _markov(runs: Group, split: str, controls: bool) -> _Answer:
         by_width = _at_widths(runs, split)
         found |= {f"kernels × {factor:g}": v for factor, v in by_width.items()}
         yield _about_widths(by_width)
-    yield Table(
-        f"Violations of the data-processing inequality, {split}",
-        ("at", "triples", "violated", "%", "mean bits", "largest excess", "where"),
-        [
-            (name, v.triples, v.violated, v.share, v.mean, v.largest, where(v))
-            for name, v in found.items()
-        ],
-    )
+    title = f"Violations of the data-processing inequality, {split}"
+    header = ("at", "triples", "violated", "%", "mean bits", "largest excess", "where")
+    rows = [
+        (name, v.triples, v.violated, v.share, v.mean, v.largest, where(v))
+        for name, v in found.items()
+    ]
+    yield Table(title, header, rows)
     yield {"data_processing": {name: v._asdict() for name, v in found.items()}}
 
 
@@ -493,14 +480,11 @@ def _about_widths(found: dict[float, stats.Violations]) -> str:
         f"{v.share:.0f} % by {v.mean:.2f} bits (× {factor:g})"
         for factor, v in found.items()
     )
+    shares, means = zip(*((v.share, v.mean) for v in found.values()), strict=True)
     ending = "they hardly move with the width."
-    if _moves([v.share for v in found.values()], least=5) or _moves(
-        [v.mean for v in found.values()], least=0.05
-    ):
-        ending = (
-            "they move with the width, so they are the kernel’s at least as much as "
-            "the network’s."
-        )
+    if _moves(shares, least=5) or _moves(means, least=0.05):
+        ending = "they move with the width, so they are the kernel’s at least as much "
+        ending += "as the network’s."
     return f"With other kernel widths they are {listed}: {ending}"
 
 
@@ -581,16 +565,15 @@ def _estimator(runs: Group, split: str) -> _Answer:
         for truth, found in estimates.items()
     )
     errors = [np.abs(of("bias", samples=n)).mean() for n in (samples[0], count)]
-    widths = ", ".join(
-        f"{_number(of('bias', factor=factor).mean())} (× {factor:g})"
-        for factor in FACTORS
-    )
+    biases = [_number(of("bias", factor=factor).mean()) for factor in FACTORS]
+    widths = zip(biases, FACTORS, strict=True)
+    listed = ", ".join(f"{bias} (× {factor:g})" for bias, factor in widths)
     yield (
         f"The estimator itself, on Gaussians of {count} samples, 1 to 64 dimensions "
         f"and kernels × 0.5 to × 2, gives {ranges}: values of different "
         "dimensions or widths cannot be compared, only courses of one. Its mean error "
         f"is {errors[0]:.2f} bits with half as many samples and {errors[1]:.2f} with "
-        f"all; its mean bias by kernel width {widths}."
+        f"all; its mean bias by kernel width {listed}."
     )
     title = "The estimator on Gaussians whose information is known, in bits"
     yield Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -619,8 +602,8 @@ def _last_probe(runs: Group) -> Table:
         for when, probe in ([("untrained", 0)] * several + [("last", -1)])
         for row in _stage_rows(runs, split, probe)
     ]
-    header = ("split", "probe", "stage", *_SHOWN.values())
-    return Table("The untrained network and the last probe", header, rows)
+    title = "The untrained network and the last probe"
+    return Table(title, ("split", "probe", *_HEADER), rows)
 
 
 def _stage_rows(runs: Group, split: str, probe: int) -> list[_Row]:
@@ -648,7 +631,7 @@ def _joined(words: Sequence[str], last: str = " and ") -> str:
     return last.join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _number(value: float, form: str = "+.2f") -> str:
+def _number(value: float | np.ndarray, form: str = "+.2f") -> str:
     return f"{value:{form}}".replace("-", "−")
 
 
@@ -664,19 +647,8 @@ def _stages(numbers: np.ndarray, *, last: str = " and ") -> str:
 def _interval(low: float | np.ndarray, high: float | np.ndarray) -> str:
     if np.isnan(low):
         return "–"
-    return f"{low:.2f} to {high:.2f}".replace("-", "−")
+    return _number(low, ".2f") + " to " + _number(high, ".2f")
 
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _plain(value: Any) -> Any:
-    """The same as JSON can hold it: None for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -261,8 +261,7 @@ def chain(found: dict[str, np.ndarray], split: str) -> np.ndarray:
     for row, key in enumerate(("stage_target", "input_stage")):
         whole[:, row, 2:] = whole[:, 2:, row] = found[f"{split}/{key}"]
     whole[:, 0, 1] = whole[:, 1, 0] = found[f"{split}/input_target"]
-    diagonal = np.arange(count + 2)
-    whole[:, diagonal, diagonal] = np.nan
+    whole[:, np.eye(count + 2, dtype=bool)] = np.nan
     return whole
 
 
