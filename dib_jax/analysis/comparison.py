@@ -40,6 +40,11 @@ class Entry(NamedTuple):
     seed: int
     results: Mapping[str, Any]
 
+    @property
+    def score(self) -> float:
+        """The metric on the test split."""
+        return self.results["test"][self.results["metric"]]
+
 
 class Row(NamedTuple):
     """A method on a data set.
@@ -114,20 +119,27 @@ def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
     Raises:
         ValueError: two runs are of the same data set, method and seed.
     """
-    found: dict[tuple[str, str], dict[int, Entry]] = {}
+    table: list[Row] = []
+    for methods in _by_method(entries).values():
+        own = [
+            _row(runs, methods.get(reference, {}) if name != reference else {})
+            for name, runs in methods.items()
+        ]
+        table += sorted(own, key=lambda row: -row.mean)
+    return table
+
+
+def _by_method(entries: Sequence[Entry]) -> dict[str, dict[str, dict[int, Entry]]]:
+    """The runs of each data set, method and seed, in their order of appearance."""
+    found: dict[str, dict[str, dict[int, Entry]]] = {}
     for entry in entries:
-        runs = found.setdefault((entry.dataset, entry.method), {})
+        runs = found.setdefault(entry.dataset, {}).setdefault(entry.method, {})
         if entry.seed in runs:
             raise ValueError(
                 f"two runs of {entry.method} on {entry.dataset} have seed {entry.seed}"
             )
         runs[entry.seed] = entry
-    table = [
-        _row(runs, found.get((dataset, reference), {}) if method != reference else {})
-        for (dataset, method), runs in found.items()
-    ]
-    order = list(dict.fromkeys(entry.dataset for entry in entries))
-    return sorted(table, key=lambda row: (order.index(row.dataset), -row.mean))
+    return found
 
 
 def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
@@ -143,9 +155,8 @@ def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
     mean, std = others.pop(metric)
     common = [seed for seed in seeds if seed in reference]
     difference, low, high = paired_difference(
-        *([of[seed].results["test"][metric] for seed in common]
-          for of in (runs, reference))
-    )  # fmt: skip
+        *([of[seed].score for seed in common] for of in (runs, reference))
+    )
     validated, together = (
         [each[part][metric] for each in results if metric in (each.get(part) or ())]
         for part in ("validation", "ensemble")
@@ -210,24 +221,18 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
 
     Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
-    return {
-        dataset: _contrasts([entry for entry in entries if entry.dataset == dataset])
-        for dataset in dict.fromkeys(entry.dataset for entry in entries)
-    }
+    found = _by_method(entries)
+    return {dataset: _contrasts(methods) for dataset, methods in found.items()}
 
 
-def _contrasts(entries: Sequence[Entry]) -> Contrasts:
-    runs: dict[str, dict[int, float]] = {}
-    for entry in entries:
-        value = entry.results["test"][entry.results["metric"]]
-        runs.setdefault(entry.method, {})[entry.seed] = value
+def _contrasts(runs: Mapping[str, Mapping[int, Entry]]) -> Contrasts:
     sets = collections.Counter(tuple(sorted(of_method)) for of_method in runs.values())
     seeds = max(sets, key=lambda each: (sets[each], len(each)))
     methods = tuple(name for name, each in runs.items() if each.keys() >= set(seeds))
     nothing = Contrasts(methods, seeds, None, ())
     if min(len(methods), len(seeds)) < 2:
         return nothing
-    values = np.array([[runs[name][seed] for seed in seeds] for name in methods])
+    values = np.array([[runs[name][seed].score for seed in seeds] for name in methods])
     means = values.mean(axis=1)
     rest = values - means[:, None] - values.mean(axis=0) + values.mean()
     freedom = (len(methods) - 1) * (len(seeds) - 1)
@@ -259,12 +264,11 @@ def methods_figure(
     figure, scale, lines = _lines(table, entries, width=width, margin=0.4)
     for axes, place, row in lines:
         points = [
-            scale * entry.results["test"][row.metric]
+            scale * entry.score
             for entry in entries
             if (entry.dataset, entry.method) == (row.dataset, row.method)
         ]
-        places = [place] * len(points)
-        axes.plot(points, places, "o", ms=4, color=style.BLUE, alpha=0.6)
+        axes.plot(points, [place] * len(points), "o", ms=4, color=style.BLUE, alpha=0.6)
         axes.plot([scale * row.mean], [place], "|", ms=13, mew=2, color=style.INK)
     return figure
 
@@ -320,17 +324,17 @@ def _lines(
         its axes and its place there.
     """
     measure = measure_of(measures_of(entries[0].results), table[0].metric)
-    datasets = list(dict.fromkeys(row.dataset for row in table))
-    rows_of = [[row for row in table if row.dataset == name] for name in datasets]
-    heights = [0.5 + 0.27 * len(here) for here in rows_of]
+    by_dataset = itertools.groupby(table, key=lambda row: row.dataset)
+    rows_of = {dataset: [*own][::-1] for dataset, own in by_dataset}
+    heights = [0.5 + 0.27 * len(here) for here in rows_of.values()]
     figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
-    panels = figure.subplots(len(datasets), 1, squeeze=False, height_ratios=heights)
+    panels = figure.subplots(len(rows_of), 1, squeeze=False, height_ratios=heights)
     lines: list[tuple[Axes, int, Row]] = []
-    for axes, here, dataset in zip(panels.flat, rows_of, datasets, strict=True):
-        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
+    for axes, (dataset, here) in zip(panels.flat, rows_of.items(), strict=True):
+        axes.set_yticks(range(len(here)), [row.method for row in here])
         axes.set_ylim(-0.6, len(here) - 0.4)
         style.heading(axes, dataset)
         style.finish(axes, f"Test {measure.axis}", "")
         axes.grid(axis="x", color=style.GRID, lw=0.7)
-        lines += [(axes, place, row) for place, row in enumerate(reversed(here))]
+        lines += [(axes, place, row) for place, row in enumerate(here)]
     return figure, measure.scale, lines
