@@ -219,6 +219,9 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
     Returns:
         The contrasts by name of the data set.
 
+    Raises:
+        ValueError: two runs are of the same data set, method and seed.
+
     Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
     found = _by_method(entries)

@@ -139,10 +139,8 @@ def curves_figure(
     stages = sorted({point["stage"] for point in points})
     names = list(dict.fromkeys(point["curve"] for point in points))
     columns = min(len(stages), 4 if width > 5 else 1)
-    shared = {"sharex": True, "sharey": True}
-    figure, panels = style.panels(
-        len(stages), columns, width=width, height=2.5, margin=0.7, **shared
-    )
+    alike = {"width": width, "sharex": True, "sharey": True}
+    figure, panels = style.panels(len(stages), columns, height=2.5, margin=0.7, **alike)
     factor = measure.scale if quantity == "metric" else 1
     label = QUANTITIES[quantity].format(metric=measure.axis)
     for number, (axes, stage) in enumerate(zip(panels, stages, strict=True)):

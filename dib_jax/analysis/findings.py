@@ -266,10 +266,7 @@ def _beside(baseline: Group, other: Group, split: str) -> tuple[str, list[_Row]]
     said: list[str] = []
     rows: list[_Row] = []
     for variable, key in _ROLES.items():
-        one, two = (
-            stats.role_differentiation(_values(runs, split, key))
-            for runs in (baseline, other)
-        )
+        one, two = (_differentiation(runs, split, key) for runs in (baseline, other))
         apart = stats.bootstrap_difference(one, two)
         means = float(one.mean()), float(two.mean())
         interval = _interval(*apart[1:])
@@ -413,15 +410,19 @@ def _change(runs: Group, split: str, key: str) -> np.ndarray:
     return values[:, -1] - values[:, 0]
 
 
+def _differentiation(runs: Group, split: str, key: str) -> np.ndarray:
+    return stats.role_differentiation(_values(runs, split, key))
+
+
 def _changes(runs: Group, split: str) -> _Answer:
     mean, low, high = stats.bootstrap_mean(_change(runs, split, "input_stage"))
     ends = [*zip(low, high, strict=True)]
-    by = [
-        f"stage {k} by {abs(mean[k]):.2f} ({_interval(*ends[k])})"
-        for k in range(len(mean))
+    changes = [
+        f"stage {k} by {abs(change):.2f} ({_interval(*interval)})"
+        for k, (change, interval) in enumerate(zip(mean, ends, strict=True))
     ]
     claims = [
-        f"it {verb} in {' and '.join(by[k] for k in np.flatnonzero(agrees))}"
+        f"it {verb} in {' and '.join(changes[k] for k in np.flatnonzero(agrees))}"
         for verb, agrees in (("falls", high < 0), ("rises", low > 0))
         if agrees.any()
     ]
@@ -432,8 +433,8 @@ def _changes(runs: Group, split: str) -> _Answer:
         "From the untrained network to the last probe I(X;T) changes by "
         f"{_listed(mean, '+.2f')} bits, stage by stage{claimed}."
     )
-    each = zip(mean, ends, strict=True)
-    yield {"change_of_input_stage": [{"mean": m, "interval": i} for m, i in each]}
+    found = [{"mean": m, "interval": ends[k]} for k, m in enumerate(mean)]
+    yield {"change_of_input_stage": found}
 
 
 def _markov(runs: Group, split: str, controls: bool) -> _Answer:
@@ -515,14 +516,11 @@ def _roles(runs: Group, split: str) -> _Answer:
     for name, key in _ROLES.items():
         change = _change(runs, split, key)
         mean, low, high = stats.bootstrap_mean(change)
-        each = stats.role_differentiation(_values(runs, split, key))
+        each = _differentiation(runs, split, key)
         spread, *ends = stats.bootstrap_mean(each)
         rows.append((name, *mean, float(spread), _interval(*ends)))
-        statistics[f"nHSIC {name}"] = {
-            "change": change.tolist(),
-            "differentiation": each.tolist(),
-            "interval": ends,
-        }
+        found = {"change": change.tolist(), "differentiation": each.tolist()}
+        statistics[f"nHSIC {name}"] = {**found, "interval": ends}
         moved = [
             f"{verb} in {_stages(np.flatnonzero(agrees), last=', ')}"
             for verb, agrees in (("rises", low > 0), ("falls", high < 0))

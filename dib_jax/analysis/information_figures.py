@@ -250,14 +250,7 @@ def information_plane(
     Source: Shwartz-Ziv & Tishby, arXiv 1703.00810, for the plane that is not modified;
         Sakamoto & Sato, arXiv 2402.09050, for that of normalised HSIC.
     """
-    keys = ("previous_stage" if modified else "input_stage", "stage_target")
-    by_nhsic = measure == "nhsic"
-    if not by_nhsic and measure != "information":
-        raise ValueError(f"measure must be 'information' or 'nhsic', got {measure!r}")
-    if by_nhsic:
-        if modified:
-            raise ValueError("modified: the plane of normalised HSIC is not modified")
-        keys = _NHSIC
+    keys, form = _quantities(measure, modified=modified)
     several = len(methods) > 1
     first = next(iter(methods.values()))[0]
     stages = chosen(first[f"{split}/sigma"].shape[1], _MOST_STAGES)
@@ -280,13 +273,24 @@ def information_plane(
             style.heading(axes, f"stage {stage}{below}")
             before = f"T_{{{stage - 1}}}" if modified and stage else "X"
             pairs = f"({before};T_{{{stage}}})", f"(T_{{{stage}}};Y)"
-            form = "nHSIC${}$" if by_nhsic else "$I{}$ (bits)"
             style.finish(axes, *map(form.format, pairs))
             axes.grid(axis="x", color=style.GRID, lw=0.7)
         _same_limits(here, ticks=4 if width > 5 else 3)
     label = "Share of the epochs (%)" if several else "Epoch"
     _bar_below(figure, panels.ravel().tolist(), paint, label, most=6)
     return figure
+
+
+def _quantities(measure: str, *, modified: bool) -> tuple[tuple[str, str], str]:
+    """What a plane has on its axes, and the form of their labels."""
+    if measure not in ("information", "nhsic"):
+        raise ValueError(f"measure must be 'information' or 'nhsic', got {measure!r}")
+    if measure == "information":
+        x = "previous_stage" if modified else "input_stage"
+        return (x, "stage_target"), "$I{}$ (bits)"
+    if modified:
+        raise ValueError("modified: the plane of normalised HSIC is not modified")
+    return _NHSIC, "nHSIC${}$"
 
 
 def _panels_of_stages(
@@ -351,8 +355,7 @@ def convergence_curves(
     colors = style.stage_colors(stages)
     marker = "." if len(epochs) <= 15 else None
     for axes, key in zip(panels, keys, strict=True):
-        values = _values(group, f"{split}/{key}")
-        mean, low, high = bootstrap_mean(values)
+        mean, low, high = bootstrap_mean(_values(group, f"{split}/{key}"))
         for stage, color in enumerate(colors):
             dashes = _DASHES[stage % len(_DASHES)]
             look: dict[str, Any] = dict(color=color, dashes=dashes, marker=marker, ms=4)
