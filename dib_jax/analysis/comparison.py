@@ -5,6 +5,7 @@ order of batches and, where the networks agree, their initial weights.
 """
 
 import collections
+import functools
 import itertools
 import math
 import statistics
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from dib_jax.tasks import Measure, measure_of, measures_of, style
+from dib_jax.tasks import measure_of, measures_of, style
 
 _LEVEL = 0.95
 # Of metrics in float32.
@@ -38,6 +39,11 @@ class Entry(NamedTuple):
     method: str
     seed: int
     results: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """The metric on the test split."""
+        return self.results["test"][self.results["metric"]]
 
 
 class Row(NamedTuple):
@@ -113,87 +119,69 @@ def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
     Raises:
         ValueError: two runs are of the same data set, method and seed.
     """
-    scores: dict[tuple[str, str], dict[int, Entry]] = {}
+    table: list[Row] = []
+    for methods in _by_method(entries).values():
+        own = [
+            _row(runs, methods.get(reference, {}) if name != reference else {})
+            for name, runs in methods.items()
+        ]
+        table += sorted(own, key=lambda row: -row.mean)
+    return table
+
+
+def _by_method(entries: Sequence[Entry]) -> dict[str, dict[str, dict[int, Entry]]]:
+    """The runs of each data set, method and seed, in their order of appearance."""
+    found: dict[str, dict[str, dict[int, Entry]]] = {}
     for entry in entries:
-        runs = scores.setdefault((entry.dataset, entry.method), {})
+        runs = found.setdefault(entry.dataset, {}).setdefault(entry.method, {})
         if entry.seed in runs:
             raise ValueError(
                 f"two runs of {entry.method} on {entry.dataset} have seed {entry.seed}"
             )
         runs[entry.seed] = entry
-    table = [
-        _row(dataset, method, runs, scores.get((dataset, reference), {}), reference)
-        for (dataset, method), runs in scores.items()
-    ]
-    order = list(dict.fromkeys(entry.dataset for entry in entries))
-    return sorted(table, key=lambda row: (order.index(row.dataset), -row.mean))
+    return found
 
 
-def _row(
-    dataset: str,
-    method: str,
-    runs: Mapping[int, Entry],
-    others: Mapping[int, Entry],
-    reference: str,
-) -> Row:
+def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
+    """A method on a data set; `reference` is what it is compared with, by seed."""
     seeds = tuple(sorted(runs))
-    results = [runs[seed].results for seed in seeds]
-    metric = results[0]["metric"]
-    scores = {
-        name: _mean_and_std([result["test"][name] for result in results])
-        for name in results[0]["test"]
+    first, results = runs[seeds[0]], [runs[seed].results for seed in seeds]
+    metric = first.results["metric"]
+    others = {
+        name: mean_and_std([result["test"][name] for result in results])
+        for name in first.results["test"]
         if name != "loss"
     }
-    mean, std = scores.pop(metric)
-    common = [seed for seed in seeds if seed in others and method != reference]
+    mean, std = others.pop(metric)
+    common = [seed for seed in seeds if seed in reference]
     difference, low, high = paired_difference(
-        [runs[seed].results["test"][metric] for seed in common],
-        [others[seed].results["test"][metric] for seed in common],
+        *([of[seed].score for seed in common] for of in (runs, reference))
     )
     validated, together = (
-        [
-            each[metric]
-            for result in results
-            if metric in (each := result.get(part) or {})
-        ]
+        [each[part][metric] for each in results if metric in (each.get(part) or ())]
         for part in ("validation", "ensemble")
     )
+    validation, _ = mean_and_std(validated)
     # Not every run of a method need have an ensemble.
-    ensemble: tuple[float | None, float | None] = (None, None)
-    if len(together) == len(results):
-        ensemble = _mean_and_std(together)
-    by_stage = zip(
-        *(
-            [x["test"][metric] for x in result["stages"] if metric in x["test"]]
-            for result in results
-        ),
-        strict=False,
-    )
+    ensemble, ensemble_std = mean_and_std(together * (len(together) == len(results)))
+    seconds = statistics.fmean(result["seconds"] for result in results)
     sizes = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
+    by_stage = [
+        [x["test"][metric] for x in result["stages"] if metric in x["test"]]
+        for result in results
+    ]
+    stages = tuple(map(statistics.fmean, zip(*by_stage, strict=False)))
     return Row(
-        dataset=dataset,
-        method=method,
-        seeds=seeds,
-        metric=metric,
-        mean=mean,
-        std=std,
-        validation=statistics.fmean(validated) if validated else None,
-        difference=difference,
-        low=low,
-        high=high,
-        seconds=statistics.fmean(result["seconds"] for result in results),
-        temp_bytes=max(sizes, default=None),
-        stages=tuple(statistics.fmean(values) for values in by_stage),
-        others=scores,
-        ensemble=ensemble[0],
-        ensemble_std=ensemble[1],
-    )
+        first.dataset, first.method, seeds, metric, mean, std, validation, difference,
+        low, high, seconds, max(sizes, default=None), stages, others, ensemble,
+        ensemble_std,
+    )  # fmt: skip
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None for it where there are too few."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return statistics.fmean(values), std
+def mean_and_std(values: Sequence[float]) -> tuple[Any, float | None]:
+    """Mean and sample standard deviation; None for what there are too few for."""
+    mean = statistics.fmean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
 def paired_difference(
@@ -209,13 +197,12 @@ def paired_difference(
         Mean, lower and upper end; None where there are too few pairs to tell.
     """
     differences = [a - b for a, b in zip(values, others, strict=True)]
-    if not differences:
-        return None, None, None
-    mean, count = statistics.fmean(differences), len(differences)
-    if count < 2:
+    mean, std = mean_and_std(differences)
+    if std is None:
         return mean, None, None
-    error = statistics.stdev(differences) / math.sqrt(count)
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1)) * error
+    count = len(differences)
+    quantile = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1))
+    half = quantile * (std / math.sqrt(count))
     return mean, mean - half, mean + half
 
 
@@ -232,26 +219,23 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
     Returns:
         The contrasts by name of the data set.
 
+    Raises:
+        ValueError: two runs are of the same data set, method and seed.
+
     Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
-    return {
-        dataset: _contrasts([entry for entry in entries if entry.dataset == dataset])
-        for dataset in dict.fromkeys(entry.dataset for entry in entries)
-    }
+    found = _by_method(entries)
+    return {dataset: _contrasts(methods) for dataset, methods in found.items()}
 
 
-def _contrasts(entries: Sequence[Entry]) -> Contrasts:
-    runs: dict[str, dict[int, float]] = {}
-    for entry in entries:
-        value = entry.results["test"][entry.results["metric"]]
-        runs.setdefault(entry.method, {})[entry.seed] = value
+def _contrasts(runs: Mapping[str, Mapping[int, Entry]]) -> Contrasts:
     sets = collections.Counter(tuple(sorted(of_method)) for of_method in runs.values())
     seeds = max(sets, key=lambda each: (sets[each], len(each)))
     methods = tuple(name for name, each in runs.items() if each.keys() >= set(seeds))
     nothing = Contrasts(methods, seeds, None, ())
     if min(len(methods), len(seeds)) < 2:
         return nothing
-    values = np.array([[runs[name][seed] for seed in seeds] for name in methods])
+    values = np.array([[runs[name][seed].score for seed in seeds] for name in methods])
     means = values.mean(axis=1)
     rest = values - means[:, None] - values.mean(axis=0) + values.mean()
     freedom = (len(methods) - 1) * (len(seeds) - 1)
@@ -261,10 +245,11 @@ def _contrasts(entries: Sequence[Entry]) -> Contrasts:
         return nothing
     range_of_means = float(stats.studentized_range.ppf(_LEVEL, len(methods), freedom))
     least = range_of_means * spread / math.sqrt(len(seeds))
+    named = zip(methods, means, strict=True)
     pairs = tuple(
-        (methods[one], methods[other])
-        for one, other in itertools.combinations(range(len(methods)), 2)
-        if abs(means[one] - means[other]) >= least
+        (one, other)
+        for (one, its_mean), (other, others_mean) in itertools.combinations(named, 2)
+        if abs(its_mean - others_mean) >= least
     )
     return Contrasts(methods, seeds, least, pairs)
 
@@ -279,18 +264,15 @@ def methods_figure(
         entries: the same runs.
         width: inches.
     """
-    measure = _measure(table, entries)
-    figure, lines = _lines(table, measure, width=width, margin=0.4)
+    figure, scale, lines = _lines(table, entries, width=width, margin=0.4)
     for axes, place, row in lines:
         points = [
-            measure.scale * entry.results["test"][row.metric]
+            scale * entry.score
             for entry in entries
             if (entry.dataset, entry.method) == (row.dataset, row.method)
         ]
-        places = [place] * len(points)
-        axes.plot(points, places, "o", ms=4, color=style.BLUE, alpha=0.6)
-        mean = [measure.scale * row.mean]
-        axes.plot(mean, [place], "|", ms=13, mew=2, color=style.INK)
+        axes.plot(points, [place] * len(points), "o", ms=4, color=style.BLUE, alpha=0.6)
+        axes.plot([scale * row.mean], [place], "|", ms=13, mew=2, color=style.INK)
     return figure
 
 
@@ -306,60 +288,56 @@ def stages_figure(
         entries: the same runs.
         width: inches.
     """
-    measure = _measure(table, entries)
     count = max(len(row.stages) for row in table)
     colors = style.stage_colors(count)
-    figure, lines = _lines(table, measure, width=width, margin=0.7)
+    figure, scale, lines = _lines(table, entries, width=width, margin=0.7)
     for axes, place, row in lines:
-        values = [measure.scale * value for value in row.stages]
+        values = [scale * value for value in row.stages]
         places = [place] * len(values)
         axes.plot(values, places, lw=1, color=style.RULE, zorder=1)
         if len(values) == 1:
             axes.plot(values, places, "D", ms=5, color=style.INK)
-            continue
-        axes.scatter(values, places, s=25, color=colors[: len(values)], zorder=2)
+        else:
+            axes.scatter(values, places, s=25, color=colors[: len(values)], zorder=2)
+    mark = functools.partial(Line2D, [], [], ls="", ms=5)
     marks = [
-        Line2D([], [], ls="", marker="o", ms=5, color=color, label=f"stage {stage}")
+        mark(marker="o", color=color, label=f"stage {stage}")
         for stage, color in enumerate(colors if count > 1 else [])
     ]
     if any(len(row.stages) == 1 for row in table):
-        marks.append(
-            Line2D([], [], ls="", marker="D", ms=5, color=style.INK, label="one block")
-        )
+        marks.append(mark(marker="D", color=style.INK, label="one block"))
     most = max(1, int(1.1 * width))
     style.legend(figure, marks, columns=most, place="outside lower center")
     return figure
 
 
-def _measure(table: Sequence[Row], entries: Sequence[Entry]) -> Measure:
-    return measure_of(measures_of(entries[0].results), table[0].metric)
-
-
 def _lines(
-    table: Sequence[Row], measure: Measure, *, width: float, margin: float
-) -> tuple[Figure, list[tuple[Axes, int, Row]]]:
+    table: Sequence[Row], entries: Sequence[Entry], *, width: float, margin: float
+) -> tuple[Figure, float, list[tuple[Axes, int, Row]]]:
     """A figure with a panel a data set, a labelled line a method, the first on top.
 
     Args:
         table: as `rows` gives it.
-        measure: what its metric is called.
+        entries: the same runs.
         width: inches.
         margin: inches of height beside the panels.
 
     Returns:
-        The figure, and for each row of the table its axes and its place there.
+        The figure, what the metric is multiplied with, and for each row of the table
+        its axes and its place there.
     """
-    datasets = list(dict.fromkeys(row.dataset for row in table))
-    rows_of = [[row for row in table if row.dataset == name] for name in datasets]
-    heights = [0.5 + 0.27 * len(here) for here in rows_of]
+    measure = measure_of(measures_of(entries[0].results), table[0].metric)
+    by_dataset = itertools.groupby(table, key=lambda row: row.dataset)
+    rows_of = {dataset: [*own][::-1] for dataset, own in by_dataset}
+    heights = [0.5 + 0.27 * len(here) for here in rows_of.values()]
     figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
-    panels = figure.subplots(len(datasets), 1, squeeze=False, height_ratios=heights)
+    panels = figure.subplots(len(rows_of), 1, squeeze=False, height_ratios=heights)
     lines: list[tuple[Axes, int, Row]] = []
-    for axes, here, dataset in zip(panels.flat, rows_of, datasets, strict=True):
-        axes.set_yticks(range(len(here)), [row.method for row in reversed(here)])
+    for axes, (dataset, here) in zip(panels.flat, rows_of.items(), strict=True):
+        axes.set_yticks(range(len(here)), [row.method for row in here])
         axes.set_ylim(-0.6, len(here) - 0.4)
         style.heading(axes, dataset)
         style.finish(axes, f"Test {measure.axis}", "")
         axes.grid(axis="x", color=style.GRID, lw=0.7)
-        lines += [(axes, place, row) for place, row in enumerate(reversed(here))]
-    return figure, lines
+        lines += [(axes, place, row) for place, row in enumerate(here)]
+    return figure, measure.scale, lines

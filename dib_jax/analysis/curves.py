@@ -5,7 +5,6 @@ at every stage: whether a penalty helps early and hurts late is what they are fo
 """
 
 import pathlib
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dib_jax.analysis.comparison import mean_and_std
 from dib_jax.analysis.figures import Rows
 from dib_jax.analysis.recording import SPLITS, read_information
 from dib_jax.analysis.runs import read_metrics
@@ -102,9 +102,7 @@ def table(
                 for quantity in QUANTITIES:
                     each = [getattr(run, quantity)[stage : stage + 1] for run in seeds]
                     at = [x for of_run in each for x in of_run if x is not None]
-                    std = statistics.stdev(at) if len(at) > 1 else None
-                    point[quantity] = statistics.fmean(at) if at else None
-                    point[f"{quantity}_std"] = std
+                    point[quantity], point[f"{quantity}_std"] = mean_and_std(at)
                 found.append(point)
     return found
 
@@ -141,10 +139,8 @@ def curves_figure(
     stages = sorted({point["stage"] for point in points})
     names = list(dict.fromkeys(point["curve"] for point in points))
     columns = min(len(stages), 4 if width > 5 else 1)
-    shared = {"sharex": True, "sharey": True}
-    figure, panels = style.panels(
-        len(stages), columns, width=width, height=2.5, margin=0.7, **shared
-    )
+    alike = {"width": width, "sharex": True, "sharey": True}
+    figure, panels = style.panels(len(stages), columns, height=2.5, margin=0.7, **alike)
     factor = measure.scale if quantity == "metric" else 1
     label = QUANTITIES[quantity].format(metric=measure.axis)
     for number, (axes, stage) in enumerate(zip(panels, stages, strict=True)):

@@ -20,14 +20,15 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from dib_jax.analysis.findings import Probed, name_of
-from dib_jax.analysis.statistics import bootstrap_interval, chain
+from dib_jax.analysis.findings import COLUMNS, Probed, name_of
+from dib_jax.analysis.statistics import bootstrap_mean, chain, chain_names, chosen
 from dib_jax.tasks import style
 from dib_jax.tasks.exhibits import Cell, Drawing, Table
 from dib_jax.tasks.style import DOTTED, INK, RULE, WIDE
@@ -50,12 +51,8 @@ _SHOWN = {
     "cka_final": "CKA with the last probe",
     "linear_cka_final": "Linear CKA with the last probe",
 }
-_BITS = {
-    "input_stage": "I(X;T)",
-    "stage_target": "I(T;Y)",
-    "previous_stage": "I(before;T)",
-}
-_NHSIC = {"nhsic_input": "nHSIC X", "nhsic_target": "nHSIC Y"}
+_BITS = ("input_stage", "stage_target", "previous_stage")
+_NHSIC = ("nhsic_input", "nhsic_target")
 
 
 def drawings(
@@ -83,7 +80,7 @@ def drawings(
 
 def _some(stages: int) -> str:
     """What a caption adds where not all stages are drawn."""
-    shown = len(_chosen(stages, _MOST_STAGES))
+    shown = len(chosen(stages, _MOST_STAGES))
     return f" {shown} of {stages} stages." if shown < stages else ""
 
 
@@ -173,31 +170,28 @@ def _side_by_side(methods: Mapping[str, Group], split: str) -> list[Drawing]:
     """Several groups beside each other."""
     names = " and ".join(methods)
     some = _some(next(iter(methods.values()))[0][f"{split}/sigma"].shape[1])
+    same = f"{names}, with the same axes for a stage."
     planes = functools.partial(information_plane, methods, split=split)
     made = [
         Drawing(
             f"beside_plane{'_modified' * modified}",
             functools.partial(planes, modified=modified),
             f"The courses of {names}, stage by stage.",
-            f"{names}, with the same axes for a stage. The colour is the share of each "
-            f"one’s epochs.{some}",
+            f"{same} The colour is the share of each one’s epochs.{some}",
             f"{'Modified i' if modified else 'I'}nformation planes side by side",
         )
         for modified in (False, True)
     ]
-    roles = f"First and last probe by stage, {split}, normalised HSIC"
-    depth = f"First and last probe by stage, {split}, in bits"
     return [
         *made,
         Drawing(
             "beside_nhsic",
             functools.partial(planes, measure="nhsic"),
             f"The courses of {names} by normalised HSIC, stage by stage.",
-            f"{names}, with the same axes for a stage. Whether stages take different "
-            "roles, and more so in one method, is a number in the table of roles."
-            f"{some}",
+            f"{same} Whether stages take different roles, and more so in one method, "
+            f"is a number in the table of roles.{some}",
             "Planes of normalised HSIC side by side",
-            _first_and_last(methods, split, _NHSIC, roles),
+            _first_and_last(methods, split, _NHSIC, "normalised HSIC"),
         ),
         Drawing(
             "beside_depth",
@@ -206,7 +200,7 @@ def _side_by_side(methods: Mapping[str, Group], split: str) -> list[Drawing]:
             "The last probe; dotted the untrained network. A band is the 95 % "
             "bootstrap interval, where there are several runs.",
             "By depth, side by side",
-            _first_and_last(methods, split, _BITS, depth),
+            _first_and_last(methods, split, _BITS, "in bits"),
         ),
     ]
 
@@ -256,71 +250,68 @@ def information_plane(
     Source: Shwartz-Ziv & Tishby, arXiv 1703.00810, for the plane that is not modified;
         Sakamoto & Sato, arXiv 2402.09050, for that of normalised HSIC.
     """
-    if measure not in ("information", "nhsic"):
-        raise ValueError(f"measure must be 'information' or 'nhsic', got {measure!r}")
-    by_nhsic = measure == "nhsic"
-    if by_nhsic and modified:
-        raise ValueError("modified: the plane of normalised HSIC is not modified")
-    keys = ("previous_stage" if modified else "input_stage", "stage_target")
-    if by_nhsic:
-        keys = ("nhsic_input", "nhsic_target")
-    wide, several = width > 5, len(methods) > 1
-    first = next(iter(methods.values()))
-    stages = _chosen(first[0][f"{split}/sigma"].shape[1], _MOST_STAGES)
-    most = 3 if len(stages) in (5, 6) else 4
-    columns = min(len(stages), most if wide else 2)
-    lines = math.ceil(len(stages) / columns) * len(methods)
-    figure, grid = style.panels(
-        lines * columns, columns, width=width, height=2.15 if wide else 1.9, margin=0.75
-    )
-    for axes in grid:
-        axes.set_visible(False)
+    keys, form = _quantities(measure, modified=modified)
+    several = len(methods) > 1
+    first = next(iter(methods.values()))[0]
+    stages = chosen(first[f"{split}/sigma"].shape[1], _MOST_STAGES)
+    figure, panels = _panels_of_stages(len(stages), len(methods), width=width)
     colors = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
     last = max(int(group[0][f"{split}/epoch"][-1]) for group in methods.values())
-    norm = Normalize(0, 100 if several else max(last, 1))
-    for place, stage in enumerate(stages):
-        block, column = divmod(place, columns)
-        here = []
-        for number, (name, group) in enumerate(methods.items()):
-            axes = grid[(block * len(methods) + number) * columns + column]
-            here.append(axes)
-            axes.set_visible(True)
-            _trajectory(axes, group, split, keys, stage, norm, colors, several)
-            room = int((width / columns - 0.3) / _LETTER)
+    paint = ScalarMappable(Normalize(0, 100 if several else max(last, 1)), colors)
+    room = int((width / panels.shape[2] - 0.3) / _LETTER)
+    # Stages fill line by line, each line once for every method.
+    by_stage = panels.swapaxes(1, 2).reshape(-1, len(methods)).tolist()
+    for stage, here in zip(stages, by_stage, strict=False):
+        for axes, (name, group) in zip(here, methods.items(), strict=True):
+            x, y = (_mean(group, f"{split}/{key}")[:, stage] for key in keys)
+            epochs = group[0][f"{split}/epoch"].astype(float)
+            share = 100 * epochs / max(epochs[-1], 1)
+            drawn = paint.to_rgba(share if several else epochs)
+            trained = group[0][f"{split}/trained"][:, stage] > 0
+            _trajectory(axes, x, y, drawn, trained)
             below = f"\n{textwrap.fill(name, room)}" if several else ""
             style.heading(axes, f"stage {stage}{below}")
-            _name_plane(axes, stage, modified=modified, by_nhsic=by_nhsic)
-        _same_limits(here, ticks=4 if wide else 3)
+            before = f"T_{{{stage - 1}}}" if modified and stage else "X"
+            pairs = f"({before};T_{{{stage}}})", f"(T_{{{stage}}};Y)"
+            style.finish(axes, *map(form.format, pairs))
+            axes.grid(axis="x", color=style.GRID, lw=0.7)
+        _same_limits(here, ticks=4 if width > 5 else 3)
     label = "Share of the epochs (%)" if several else "Epoch"
-    bar = _bar_below(figure, grid, norm, colors, label)
-    bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    _bar_below(figure, panels.ravel().tolist(), paint, label, most=6)
     return figure
 
 
-def _name_plane(axes: Axes, stage: int, *, modified: bool, by_nhsic: bool) -> None:
-    before = ("X" if stage == 0 else f"T_{{{stage - 1}}}") if modified else "X"
-    pairs = f"({before};T_{{{stage}}})", f"(T_{{{stage}}};Y)"
-    words = [f"nHSIC${pair}$" if by_nhsic else f"$I{pair}$ (bits)" for pair in pairs]
-    style.finish(axes, *words)
-    axes.grid(axis="x", color=style.GRID, lw=0.7)
+def _quantities(measure: str, *, modified: bool) -> tuple[tuple[str, str], str]:
+    """What a plane has on its axes, and the form of their labels."""
+    if measure not in ("information", "nhsic"):
+        raise ValueError(f"measure must be 'information' or 'nhsic', got {measure!r}")
+    if measure == "information":
+        x = "previous_stage" if modified else "input_stage"
+        return (x, "stage_target"), "$I{}$ (bits)"
+    if modified:
+        raise ValueError("modified: the plane of normalised HSIC is not modified")
+    return _NHSIC, "nHSIC${}$"
+
+
+def _panels_of_stages(
+    stages: int, methods: int, *, width: float
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels, (lines of stages, methods, stages beside each other)."""
+    most, height = (3 if stages in (5, 6) else 4, 2.15) if width > 5 else (2, 1.9)
+    columns = min(stages, most)
+    lines = math.ceil(stages / columns)
+    count = lines * methods * columns
+    figure, grid = style.panels(count, columns, width=width, height=height, margin=0.75)
+    panels = np.array(grid).reshape(lines, methods, columns)
+    for axes in panels[-1, :, stages - (lines - 1) * columns :].flat:
+        axes.set_visible(False)
+    return figure, panels
 
 
 def _trajectory(
-    axes: Axes,
-    group: Group,
-    split: str,
-    keys: tuple[str, str],
-    stage: int,
-    norm: Normalize,
-    colors: Colormap,
-    as_share: bool,
+    axes: Axes, x: np.ndarray, y: np.ndarray, drawn: Any, trained: np.ndarray
 ) -> None:
-    x, y = (_mean(group, f"{split}/{key}")[:, stage] for key in keys)
-    epochs = group[0][f"{split}/epoch"].astype(float)
-    if as_share:
-        epochs = 100 * epochs / max(epochs[-1], 1)
-    drawn = colors(norm(epochs))
-    trained = group[0][f"{split}/trained"][:, stage] > 0
+    """Points in their colours, hollow where untrained; a square for the last."""
     axes.plot(x, y, color="#9A9A9A", lw=0.7, zorder=2)
     axes.scatter(
         x, y, s=20, edgecolors=drawn, linewidths=1.0, zorder=3,
@@ -364,19 +355,17 @@ def convergence_curves(
     colors = style.stage_colors(stages)
     marker = "." if len(epochs) <= 15 else None
     for axes, key in zip(panels, keys, strict=True):
-        values = _values(group, f"{split}/{key}")
-        mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
+        mean, low, high = bootstrap_mean(_values(group, f"{split}/{key}"))
         for stage, color in enumerate(colors):
             dashes = _DASHES[stage % len(_DASHES)]
             look: dict[str, Any] = dict(color=color, dashes=dashes, marker=marker, ms=4)
             course = mean[:, stage]
             # From its untrained state on it is drawn as one that learns.
             start = max(0, int((~trained[:, stage]).sum()) - 1)
-            axes.plot(
-                epochs[: start + 1], course[: start + 1], lw=0.7, zorder=2, **look
-            )
+            thin, thick = np.s_[: start + 1], np.s_[start:]
+            axes.plot(epochs[thin], course[thin], lw=0.7, zorder=2, **look)
             look["label"] = f"stage {stage}"
-            axes.plot(epochs[start:], course[start:], lw=1.6, zorder=3, **look)
+            axes.plot(epochs[thick], course[thick], lw=1.6, zorder=3, **look)
             _band(axes, epochs, low[:, stage], high[:, stage], color)
         if "cka" in key:
             axes.axhline(0.95, color=style.GREY, lw=0.8, ls=DOTTED, zorder=1)
@@ -386,8 +375,8 @@ def convergence_curves(
         style.legend(figure, style.lines_of(panels[0]), columns=4)
     else:
         norm = Normalize(-0.5, stages - 0.5)
-        bar = _bar_below(figure, panels, norm, ListedColormap(colors), "Stage")
-        bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+        paint = ScalarMappable(norm, ListedColormap(colors))
+        _bar_below(figure, panels, paint, "Stage", most=10)
     return figure
 
 
@@ -421,8 +410,8 @@ def stage_epoch_map(
     )
     # The first and last probe reach as far outwards as inwards.
     half = np.diff(epochs) / 2 if len(epochs) > 1 else np.array([0.5])
-    edges = np.array([epochs[0] - half[0], *(epochs[:-1] + half[: len(epochs) - 1])])
-    edges = np.append(edges, epochs[-1] + half[-1])
+    middles = (epochs[1:] + epochs[:-1]) / 2
+    edges = np.array([epochs[0] - half[0], *middles, epochs[-1] + half[-1]])
     for axes, key in zip(panels, keys, strict=True):
         values = _mean(group, f"{split}/{key}").T
         mesh = axes.pcolormesh(
@@ -451,13 +440,15 @@ def matrices(group: Group, *, split: str = "train", width: float = WIDE) -> Figu
         change since the first probe, where there are several. The diagonals are empty.
     """
     whole = _chains(group, split)
-    frames = _chosen(len(whole), 5 if width > 5 else 3)
+    frames = chosen(len(whole), 5 if width > 5 else 3)
     lines = 1 + (len(whole) > 1)
     size = (width, 0.4 + lines * (0.85 * width / len(frames) + 0.1))
-    figure = Figure(figsize=size if len(frames) > 1 else (3.7, 3.1))
-    figure.set_layout_engine("constrained")
+    size = size if len(frames) > 1 else (3.7, 3.1)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(lines, len(frames), squeeze=False)
-    _matrix_panels(figure, panels, whole, frames, group[0][f"{split}/epoch"])
+    for axes, frame in zip(panels[0], frames, strict=True):
+        style.heading(axes, f"epoch {group[0][f'{split}/epoch'][frame]}")
+    _matrix_panels(figure, panels, whole, frames)
     return figure
 
 
@@ -477,15 +468,13 @@ def matrices_animation(group: Group, *, split: str = "train") -> bytes:
     figure = Figure(figsize=(3.5 * lines, 3.1), layout="constrained", dpi=110)
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, lines, squeeze=False).T
-    meshes = _matrix_panels(figure, panels, whole, [len(whole) - 1], epochs)
+    meshes = _matrix_panels(figure, panels, whole, [len(whole) - 1])
     frames = []
-    chosen = _chosen(len(whole), _MOST_FRAMES)
-    for probe in (chosen[-1], *chosen):
+    probes = chosen(len(whole), _MOST_FRAMES)
+    for probe in (probes[-1], *probes):
         for mesh, values in zip(meshes, (whole, whole - whole[0]), strict=False):
             mesh.set_array(np.ma.masked_invalid(values[probe]))
-        panels[0, 0].set_title(
-            f"epoch {epochs[probe]}", fontsize=style.TITLE, loc="left"
-        )
+        style.heading(panels[0, 0], f"epoch {epochs[probe]}")
         canvas.draw()
         figure.set_layout_engine("none")  # all frames alike
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
@@ -502,44 +491,35 @@ def matrices_animation(group: Group, *, split: str = "train") -> bytes:
 
 
 def _matrix_panels(
-    figure: Figure,
-    panels: np.ndarray,
-    whole: np.ndarray,
-    frames: Sequence[int],
-    epochs: np.ndarray,
+    figure: Figure, panels: np.ndarray, whole: np.ndarray, frames: Sequence[int]
 ) -> list[Any]:
     """Fill one line of panels with the matrices, and a second one with the change."""
     change = whole - whole[0]
     low, high = float(np.nanmin(whole)), float(np.nanmax(whole))
     most = max(float(np.nanmax(np.abs(change))), 0.01)
-    looks: list[tuple[np.ndarray, str, dict[str, Any]]] = [
-        (whole, "I(A;B) (bits)",
-         {"cmap": "cividis", "norm": Normalize(low, max(high, low + 0.01))}),
-        (change, "Change (bits)", {"cmap": "PuOr_r", "norm": Normalize(-most, most)}),
-    ]  # fmt: skip
-    names = ["Y", "X", *(f"T{k}" for k in range(whole.shape[1] - 2))]
-    ticks = list(range(0, len(names), math.ceil(len(names) / 8)))
+    looks: list[tuple[np.ndarray, str, str, Normalize]] = [
+        (whole, "I(A;B) (bits)", "cividis", Normalize(low, max(high, low + 0.01))),
+        (change, "Change (bits)", "PuOr_r", Normalize(-most, most)),
+    ]
+    names = chain_names(whole.shape[1])
+    ticks = range(0, len(names), math.ceil(len(names) / 8))
+    words = [names[tick] for tick in ticks]
     edges = np.arange(len(names) + 1) - 0.5
     pixels = len(names) ** 2 * len(frames) > _MANY_CELLS
     meshes: list[Any] = []
-    for line, (values, label, look) in zip(panels, looks, strict=False):
+    for line, (values, label, cmap, norm) in zip(panels, looks, strict=False):
+        look = {"cmap": cmap, "norm": norm, "rasterized": pixels, **_SEAMLESS}
         for axes, frame in zip(line, frames, strict=True):
             shown = np.ma.masked_invalid(values[frame])
-            mesh = axes.pcolormesh(
-                edges, edges, shown, rasterized=pixels, **look, **_SEAMLESS
-            )
-            axes.set_facecolor("#E4E4E4")
-            axes.set_aspect("equal")
+            mesh = axes.pcolormesh(edges, edges, shown, **look)
+            axes.set(facecolor="#E4E4E4", aspect="equal")
             axes.invert_yaxis()
             # A strip names its variables once at its left.
-            words = [names[tick] for tick in ticks]
-            beside = words if axes is line[0] else [""] * len(ticks)
+            beside = words if axes is line[0] else [""] * len(words)
             axes.set_xticks(ticks, words, fontsize=7)
             axes.set_yticks(ticks, beside, fontsize=7)
             axes.tick_params(length=1.5, color=RULE, labelcolor=INK)
             axes.spines[:].set_color(RULE)
-            if values is whole:
-                style.heading(axes, f"epoch {epochs[frame]}")
         style.color_bar(figure, mesh, list(line), label, aspect=14)
         meshes.append(mesh)
     return meshes
@@ -563,15 +543,13 @@ def depth_profiles(
         len(_BITS), columns, width=width, height=2.2, margin=margin
     )
     colors = style.stage_colors(len(methods))
+    markers = "osD^v" * len(methods)
     for axes, key in zip(panels, _BITS, strict=True):
-        for number, (name, group) in enumerate(methods.items()):
-            values, color = _values(group, f"{split}/{key}"), colors[number]
-            mean, (low, high) = values.mean(axis=0), bootstrap_interval(values)
-            depth, marker = np.arange(mean.shape[1]), "osD^v"[number % 5]
-            axes.plot(
-                depth, mean[-1], color=color, marker=marker, ms=4.5, lw=1.6, label=name,
-                zorder=3,
-            )  # fmt: skip
+        for name, color, marker in zip(methods, colors, markers, strict=False):
+            mean, low, high = bootstrap_mean(_values(methods[name], f"{split}/{key}"))
+            depth = np.arange(mean.shape[1])
+            look: dict[str, Any] = dict(color=color, marker=marker, ms=4.5, lw=1.6)
+            axes.plot(depth, mean[-1], label=name, zorder=3, **look)
             if len(mean) > 1:
                 axes.plot(depth, mean[0], color=color, lw=1.1, ls=DOTTED)
             _band(axes, depth, low[-1], high[-1], color)
@@ -595,47 +573,31 @@ def _chains(group: Group, split: str) -> np.ndarray:
     return np.stack([chain(dict(run), split) for run in group]).mean(axis=0)
 
 
-def _chosen(count: int, most: int) -> list[int]:
-    """At most so many of `count` numbers, first and last among them."""
-    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most))})
-
-
 def _bar_below(
-    figure: Figure,
-    panels: Sequence[Axes],
-    norm: Normalize,
-    colors: Colormap,
-    label: str,
-) -> Any:
-    return style.color_bar(
-        figure, (norm, colors), panels, label, location="bottom", aspect=40, shrink=0.6
-    )
+    figure: Figure, panels: Sequence[Axes], shown: ScalarMappable, label: str, most: int
+) -> None:
+    below: dict[str, Any] = dict(location="bottom", aspect=40, shrink=0.6)
+    bar = style.color_bar(figure, shown, panels, label, **below)
+    bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def _every_probe(group: Group, split: str) -> Table:
     """What the planes, curves and maps show."""
-    columns = {
-        "input_stage": "I(X;T)",
-        "previous_stage": "I(before;T)",
-        "stage_target": "I(T;Y)",
-        "stage_target_shuffled": "shuffled Y",
-        "cka_final": "CKA to last",
-        "linear_cka_final": "linear CKA to last",
-    }
+    columns = ("input_stage", "previous_stage", "stage_target", "stage_target_shuffled",
+               "cka_final", "linear_cka_final")  # fmt: skip
     values = np.stack([_mean(group, f"{split}/{key}") for key in columns], axis=-1)
-    trained = group[0][f"{split}/trained"]
+    epochs, trained = (group[0][f"{split}/{key}"] for key in ("epoch", "trained"))
     rows: list[tuple[Cell, ...]] = [
-        (int(epoch), stage, int(trained[probe, stage]), *values[probe, stage].tolist())
-        for probe, epoch in enumerate(group[0][f"{split}/epoch"])
-        for stage in range(trained.shape[1])
+        (int(epochs[at[0]]), at[1], int(trained[at]), *values[at].tolist())
+        for at in np.ndindex(trained.shape)
     ]
-    header = ("epoch", "stage", "trained epochs", *columns.values())
+    header = ("epoch", "stage", "trained epochs", *(COLUMNS[key] for key in columns))
     return Table(f"Every stage at every probe, {split}, bits and CKA", header, rows)
 
 
 def _last_matrix(group: Group, split: str) -> Table:
     whole = _chains(group, split)[-1]
-    names = ("Y", "X", *(f"T{k}" for k in range(len(whole) - 2)))
+    names = chain_names(len(whole))
     rows: list[tuple[Cell, ...]] = [
         (name, *(None if math.isnan(x) else x for x in line.tolist()))
         for name, line in zip(names, whole, strict=True)
@@ -645,16 +607,15 @@ def _last_matrix(group: Group, split: str) -> Table:
 
 
 def _first_and_last(
-    methods: Mapping[str, Group], split: str, columns: Mapping[str, str], title: str
+    methods: Mapping[str, Group], split: str, keys: Sequence[str], unit: str
 ) -> Table:
     """Some quantities of each stage at the first and the last probe."""
     rows: list[tuple[Cell, ...]] = []
     for name, group in methods.items():
-        ends = [_mean(group, f"{split}/{key}")[[0, -1]] for key in columns]
+        ends = [_mean(group, f"{split}/{key}")[[0, -1]] for key in keys]
         # (s, columns, first and last)
         values = np.stack(ends).transpose(2, 0, 1)
         rows += [(name, stage, *each.ravel()) for stage, each in enumerate(values)]
-    header = [
-        f"{label} {when}" for label in columns.values() for when in ("first", "last")
-    ]
+    header = [f"{COLUMNS[key]} {when}" for key in keys for when in ("first", "last")]
+    title = f"First and last probe by stage, {split}, {unit}"
     return Table(title, ("method", "stage", *header), rows)

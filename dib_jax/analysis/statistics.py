@@ -5,6 +5,7 @@ Pure functions of arrays; `dib_jax.analysis.findings` puts what they say into wo
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,22 +21,29 @@ from dib_jax.information import (
     named_bandwidth,
 )
 
+# Of the bootstrap over runs.
+_RESAMPLES = 2000
+_SEED = 0
+_ENDS = (2.5, 97.5)  # per cent: of an interval that holds 95 %
 
-class Order(NamedTuple):
-    """Whether stages converge in the order of their depth.
+
+class Estimate(NamedTuple):
+    """A mean over runs.
 
     Attributes:
-        tau: Kendall's τ between depth and epoch, mean over runs, −1..1; 1 is bottom to
-            top.
-        low: lower end of its 95 % interval over runs; NaN with fewer than two.
+        mean: what is estimated.
+        low: lower end of its 95 % interval over runs; NaN where runs are too few.
         high: the upper end.
-        runs: how many there are.
     """
 
-    tau: float
+    mean: float
     low: float
     high: float
-    runs: int
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where the interval lies above or below 0; else, or without one, 0."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 class Violations(NamedTuple):
@@ -55,17 +63,22 @@ class Violations(NamedTuple):
     largest: float
     worst: tuple[int, int, int]
 
+    @property
+    def share(self) -> float:
+        """Of the triples those that are violated, in per cent."""
+        return 100 * self.violated / self.triples
+
 
 def deviation(values: np.ndarray, *, of: str = "final") -> np.ndarray:
     """How far each stage is from its last value, as a share.
 
     Args:
-        values: (p, s), a quantity at each probe.
+        values: (…, p, s), a quantity at each probe.
         of: "final": of the last value's size; "change": of the way from the first probe
             to the last.
 
     Returns:
-        (p, s), ≥ 0; 0 where nothing is missing, ∞ where that is a share of 0.
+        (…, p, s), ≥ 0; 0 where nothing is missing, ∞ where that is a share of 0.
 
     Raises:
         ValueError: `of` is neither.
@@ -73,8 +86,9 @@ def deviation(values: np.ndarray, *, of: str = "final") -> np.ndarray:
     values = np.asarray(values, np.float64)
     if of not in ("final", "change"):
         raise ValueError(f"of must be 'final' or 'change', got {of!r}")
-    missing = np.abs(values - values[-1])
-    whole = np.abs(values[-1]) if of == "final" else missing[0]
+    last = values[..., -1:, :]
+    missing = np.abs(values - last)
+    whole = np.abs(last) if of == "final" else missing[..., :1, :]
     share = np.full_like(missing, np.inf)
     np.divide(missing, whole, out=share, where=whole > 0)
     return np.where(missing == 0, 0.0, share)
@@ -86,32 +100,30 @@ def convergence_epochs(
     """The epoch from which on each stage stays near its final state.
 
     Args:
-        deviations: (p, s), from the final state, 0 at the last probe.
+        deviations: (…, p, s), from the final state, 0 at the last probe.
         epochs: (p,), of the probes, ascending.
         tolerance: what counts as near.
 
     Returns:
-        (s,), of the first probe after which no deviation is above `tolerance`.
+        (…, s), of the first probe after which no deviation is above `tolerance`.
     """
     far = np.asarray(deviations) > tolerance
     # One after the last probe that is still far.
-    first = np.where(far.any(axis=0), len(far) - far[::-1].argmax(axis=0), 0)
-    return np.asarray(epochs)[np.minimum(first, len(far) - 1)]
+    probes, since = far.shape[-2], far[..., ::-1, :].argmax(axis=-2)
+    first = np.where(far.any(axis=-2), probes - since, 0)
+    return np.asarray(epochs)[np.minimum(first, probes - 1)]
 
 
-def convergence_order(
-    epochs: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> Order:
-    """Kendall's τ between depth and the epoch of convergence, over runs.
+def convergence_order(epochs: np.ndarray) -> Estimate:
+    """Whether stages converge in the order of their depth, over runs.
 
     Args:
-        epochs: (r, s), of each run's stages, input side first.
-        resamples: of the bootstrap over runs.
-        seed: of the bootstrap.
+        epochs: (r, s), at which each run's stages converge, input side first.
 
     Returns:
-        The mean of the runs' τ_b; a run whose stages all converge at one epoch has no
-        order, and counts as 0. The interval is the percentile bootstrap's.
+        The mean of the runs' τ_b, Kendall's between depth and epoch, −1..1; 1 is bottom
+        to top. A run whose stages all converge at one epoch has no order, and counts as
+        0. The interval is the percentile bootstrap's.
 
     Raises:
         ValueError: there are fewer than two stages, which have no order.
@@ -120,62 +132,58 @@ def convergence_order(
     if epochs.shape[1] < 2:
         raise ValueError(f"an order needs at least 2 stages, got {epochs.shape[1]}")
     depth = np.arange(epochs.shape[1])
-    taus = np.array(
-        [
-            scipy.stats.kendalltau(depth, of_run).statistic if np.ptp(of_run) else 0.0
-            for of_run in epochs
-        ]
-    )
-    low, high = bootstrap_interval(taus, resamples=resamples, seed=seed)
-    return Order(float(taus.mean()), float(low), float(high), len(taus))
+    taus = [scipy.stats.kendalltau(depth, of_run).statistic for of_run in epochs]
+    # It is NaN where all are at one epoch.
+    return Estimate(*map(float, bootstrap_mean(np.nan_to_num(taus))))
 
 
-def _resampled_means(
-    values: np.ndarray, resamples: int, random: np.random.Generator
-) -> np.ndarray:
+def _resampled_means(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Means (resamples, …) over the first axis of `values`, drawn with replacement."""
     count = len(values)
     # How often each run was drawn: a product in place of thousands of gathered copies.
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples)
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
     # Of differences from the first run, so that of equal runs nothing is rounded.
     rest = np.tensordot(drawn / count, values - values[:1], axes=1)
     return values[0] + rest
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap interval of the mean over runs, at each place.
+def bootstrap_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over runs with its 95 % percentile bootstrap interval, at each place.
 
     Args:
         values: (r, …), a run each.
-        resamples: how many.
-        seed: of the resampling.
 
     Returns:
-        Lower and upper end, (…); NaN for fewer than two runs.
+        Mean, lower and upper end, (…); no ends, NaN, for fewer than two runs.
     """
     values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        nothing = np.full(values.shape[1:], np.nan)
-        return nothing, nothing
-    means = _resampled_means(values, resamples, np.random.default_rng(seed))
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return low, high
+    low, high = np.full((2, *values.shape[1:]), np.nan)
+    if len(values) > 1:
+        means = _resampled_means(values, np.random.default_rng(_SEED))
+        low, high = np.percentile(means, _ENDS, axis=0)
+    return values.mean(axis=0), low, high
 
 
-class Difference(NamedTuple):
-    """The difference of two groups' means.
+def bootstrap_difference(one: np.ndarray, other: np.ndarray) -> Estimate:
+    """Difference of two means with its 95 % percentile bootstrap interval.
 
-    Attributes:
-        mean: of one group minus the other's.
-        low: lower end of its 95 % interval over runs; NaN with fewer than two of each.
-        high: the upper end.
+    The groups are resampled independently: runs of the same seed are no pairs, for
+    another algorithm draws other initial weights.
+
+    Args:
+        one: (r,), a value of each run.
+        other: (q,), of the runs it is compared with.
+
+    Returns:
+        One mean minus the other; without an interval for fewer than two runs of each.
     """
-
-    mean: float
-    low: float
-    high: float
+    mean = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2:
+        return Estimate(mean, math.nan, math.nan)
+    random = np.random.default_rng(_SEED)
+    means = [_resampled_means(group, random) for group in (one, other)]
+    low, high = np.percentile(means[0] - means[1], _ENDS)
+    return Estimate(mean, float(low), float(high))
 
 
 def role_differentiation(values: np.ndarray) -> np.ndarray:
@@ -196,30 +204,6 @@ def role_differentiation(values: np.ndarray) -> np.ndarray:
     if values.shape[-1] < 2:
         raise ValueError(f"roles need at least 2 stages, got {values.shape[-1]}")
     return (values[:, -1] - values[:, 0]).std(axis=-1)
-
-
-def bootstrap_difference(
-    one: np.ndarray, other: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> Difference:
-    """Difference of two means with its 95 % percentile bootstrap interval.
-
-    The groups are resampled independently: runs of the same seed are no pairs, for
-    another algorithm draws other initial weights.
-
-    Args:
-        one: (r,), a value of each run.
-        other: (q,), of the runs it is compared with.
-        resamples: how many.
-        seed: of the resampling.
-    """
-    groups = [np.asarray(group, np.float64) for group in (one, other)]
-    mean = float(groups[0].mean() - groups[1].mean())
-    if min(len(group) for group in groups) < 2:
-        return Difference(mean, float("nan"), float("nan"))
-    random = np.random.default_rng(seed)
-    means = [_resampled_means(group, resamples, random) for group in groups]
-    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
-    return Difference(mean, float(low), float(high))
 
 
 def data_processing_violations(
@@ -250,14 +234,14 @@ def data_processing_violations(
     ends = np.minimum(information[..., i, j], information[..., j, k])
     excess = (information[..., i, k] - ends).reshape(-1, len(triples))
     broken = excess[excess > tolerance]
+    mean = float(broken.mean()) if len(broken) else 0.0
     worst = triples[int(excess.max(axis=0).argmax())]
-    return Violations(
-        triples=excess.size,
-        violated=len(broken),
-        mean=float(broken.mean()) if len(broken) else 0.0,
-        largest=float(excess.max()),
-        worst=worst,
-    )
+    return Violations(excess.size, len(broken), mean, float(excess.max()), worst)
+
+
+def chain_names(count: int) -> list[str]:
+    """Names of the first `count` variables of Y → X → T_0 → …."""
+    return ["Y", "X", *(f"T{stage}" for stage in range(count - 2))]
 
 
 def chain(found: dict[str, np.ndarray], split: str) -> np.ndarray:
@@ -274,18 +258,17 @@ def chain(found: dict[str, np.ndarray], split: str) -> np.ndarray:
     probes, count = stages.shape[:2]
     whole = np.full((probes, count + 2, count + 2), np.nan)
     whole[:, 2:, 2:] = stages
-    borders = {0: found[f"{split}/stage_target"], 1: found[f"{split}/input_stage"]}
-    for row, values in borders.items():
-        whole[:, row, 2:] = whole[:, 2:, row] = values
+    for row, key in enumerate(("stage_target", "input_stage")):
+        whole[:, row, 2:] = whole[:, 2:, row] = found[f"{split}/{key}"]
     whole[:, 0, 1] = whole[:, 1, 0] = found[f"{split}/input_target"]
-    diagonal = np.arange(count + 2)
-    whole[:, diagonal, diagonal] = np.nan
+    whole[:, np.eye(count + 2, dtype=bool)] = np.nan
     return whole
 
 
+@functools.partial(jax.jit, static_argnames="alpha")
 def chain_at_width(
-    target: np.ndarray, nodes: np.ndarray, *, factor: float, alpha: float
-) -> np.ndarray:
+    target: jax.Array, nodes: jax.Array, *, factor: float, alpha: float
+) -> jax.Array:
     """The chain's information had all kernels been `factor` times as wide.
 
     Gaussian Grams need no activations for that: n·gram to the power of 1/factor².
@@ -294,23 +277,15 @@ def chain_at_width(
         target: (n, n), Gram of the target, which stays as it is.
         nodes: (s + 1, n, n), Gaussian Grams of input and stages.
         factor: > 0.
-        alpha: order of the Rényi entropy, > 0.
+        alpha: order of the Rényi entropy, > 0; static.
 
     Returns:
         (s + 2, s + 2), of Y, X, T_0, …
     """
-    return np.asarray(_chain(target, nodes, jnp.float32(1 / factor**2), alpha=alpha))
-
-
-@functools.partial(jax.jit, static_argnames="alpha")
-def _chain(
-    target: jax.Array, nodes: jax.Array, power: jax.Array, *, alpha: float
-) -> jax.Array:
     size = nodes.shape[-1]
-    wider = (size * nodes) ** power / size
-    return mutual_information_matrix(
-        jnp.concatenate([target[None], wider]), alpha=alpha
-    )
+    wider = (size * nodes) ** (1 / factor**2) / size
+    whole = jnp.concatenate([target[None], wider])
+    return mutual_information_matrix(whole, alpha=alpha)
 
 
 def estimator_bias(
@@ -320,9 +295,7 @@ def estimator_bias(
     samples: Sequence[int] = (64, 128, 256),
     dimensions: Sequence[int] = (1, 8, 64),
     factors: Sequence[float] = (0.5, 1.0, 2.0),
-    bits: Sequence[float] = (0.0, 2.0),
     repeats: int = 3,
-    seed: int = 0,
 ) -> list[dict[str, float]]:
     """What the estimator says of Gaussians whose information is known.
 
@@ -335,33 +308,35 @@ def estimator_bias(
         samples: values of n.
         dimensions: values of d.
         factors: by which the rule's width is multiplied.
-        bits: true values of I(X;Y).
         repeats: draws of the samples, whose mean is taken.
-        seed: of the draws.
 
     Returns:
-        A row for each combination: `samples`, `dimension`, `factor`, `truth`,
-        `estimate` and `bias` = estimate − truth, in bits.
+        A row for each combination, with 0 and with 2 bits: `samples`, `dimension`,
+        `factor`, `truth`, `estimate` and `bias` = estimate − truth, in bits.
     """
 
     @jax.jit
-    def estimate(x: jax.Array, y: jax.Array, factor: jax.Array) -> jax.Array:
-        grams = [
-            gaussian_gram(z, sigma=factor * named_bandwidth(z, bandwidth))
-            for z in (x, y)
-        ]
+    def estimate(x: jax.Array, y: jax.Array, factor: float) -> jax.Array:
+        widths = [factor * named_bandwidth(z, bandwidth) for z in (x, y)]
+        grams = [gaussian_gram(z, sigma=s) for z, s in zip((x, y), widths, strict=True)]
         return mutual_information(*grams, alpha=alpha)
 
     rows = []
-    for n, d, truth in itertools.product(samples, dimensions, bits):
-        random = np.random.default_rng((seed, n, d))
+    for n, d, truth in itertools.product(samples, dimensions, (0.0, 2.0)):
+        random = np.random.default_rng((_SEED, n, d))
         correlation = np.sqrt(1 - 2 ** (-2 * truth / d))
-        draws = []
-        for _ in range(repeats):
-            x, noise = random.normal(size=(2, n, d)).astype(np.float32)
-            draws.append((x, correlation * x + np.sqrt(1 - correlation**2) * noise))
+        draws = random.normal(size=(repeats, 2, n, d)).astype(np.float32)
+        pairs = [
+            (x, correlation * x + np.sqrt(1 - correlation**2) * noise)
+            for x, noise in draws
+        ]
         for factor in factors:
-            found = np.mean([float(estimate(*xy, jnp.float32(factor))) for xy in draws])
+            found = float(np.mean([float(estimate(*pair, factor)) for pair in pairs]))
             row = {"samples": n, "dimension": d, "factor": factor, "truth": truth}
-            rows.append({**row, "estimate": float(found), "bias": float(found) - truth})
+            rows.append({**row, "estimate": found, "bias": found - truth})
     return rows
+
+
+def chosen(count: int, most: int) -> list[int]:
+    """At most so many of `count` numbers, first and last among them."""
+    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most))})

@@ -14,7 +14,7 @@ from dib_jax.analysis.findings import (
     read_findings,
     write_findings,
 )
-from dib_jax.analysis.statistics import Order
+from dib_jax.analysis.statistics import Estimate
 
 EPOCHS = np.array([0, 5, 10, 15])
 
@@ -100,11 +100,10 @@ def test_a_stage_that_is_near_its_end_untrained_is_named():
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
-    [(0.1, 1, "bottom to top"), (-1, -0.1, "top to bottom"), (-0.2, 0.9, ""),
-     (0.0, 1.0, ""), (np.nan, np.nan, "")],
-)  # fmt: skip
+    [(0.1, 1, 1), (-1, -0.1, -1), (-0.2, 0.9, 0), (0.0, 1.0, 0), (np.nan, np.nan, 0)],
+)
 def test_a_verdict_needs_an_interval_without_0(low, high, wanted):
-    assert findings.verdict(Order(0.5, low, high, 3)) == wanted
+    assert Estimate(0.5, low, high).sign == wanted
 
 
 def test_a_change_is_claimed_with_its_sign_where_all_runs_agree():

@@ -10,7 +10,7 @@ from PIL import Image
 from dib_jax.analysis import information_figures as drawn
 from dib_jax.analysis.figures import render, save
 from dib_jax.analysis.findings import Probed
-from dib_jax.analysis.statistics import bootstrap_interval
+from dib_jax.analysis.statistics import bootstrap_mean
 
 
 def information(probes=4, stages=3, *, seed=0, split="train", trained=None):
@@ -116,10 +116,10 @@ def test_curves_are_means_over_runs_with_the_bootstraps_interval():
     axes = figure.axes[0]
     values = np.stack([own["train/input_stage"] for own in group])
     np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), values.mean(0)[:, 0])
-    low, high = bootstrap_interval(values)
+    _, low, high = bootstrap_mean(values)
     assert np.all((low < values.mean(0)) & (values.mean(0) < high))
-    wanted = bootstrap_interval(values[:, 1, 0])
-    np.testing.assert_allclose([low[1, 0], high[1, 0]], wanted)
+    wanted = bootstrap_mean(values[:, 1, 0])
+    np.testing.assert_allclose([low[1, 0], high[1, 0]], wanted[1:])
     band = axes.collections[0].get_paths()[0].vertices
     np.testing.assert_allclose(
         [band[:, 1].min(), band[:, 1].max()], [low[:, 0].min(), high[:, 0].max()]
@@ -129,7 +129,7 @@ def test_curves_are_means_over_runs_with_the_bootstraps_interval():
     assert sum("(bits)" in label[1] for label in labels) == 2
     # Of one run there is none.
     assert not drawn.convergence_curves(group[:1]).axes[0].collections
-    assert np.isnan(bootstrap_interval(values[:1])).all()
+    assert np.isnan(bootstrap_mean(values[:1])[1:]).all()
 
 
 def test_a_curve_is_thin_until_its_stage_trains():

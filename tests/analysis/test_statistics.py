@@ -7,7 +7,7 @@ import pytest
 
 from dib_jax.analysis.statistics import (
     bootstrap_difference,
-    bootstrap_interval,
+    bootstrap_mean,
     chain,
     chain_at_width,
     convergence_epochs,
@@ -45,12 +45,12 @@ def test_a_deviation_is_a_share_of_the_last_value_or_of_the_whole_change():
 def test_the_order_is_kendalls_tau_with_an_interval_over_runs():
     up, down, level = [0, 5, 10, 20], [20, 10, 5, 0], [5, 5, 5, 5]
     assert convergence_order(np.array([up, up, up]))[:3] == (1, 1, 1)
-    assert convergence_order(np.array([down])).tau == -1
+    assert convergence_order(np.array([down])).mean == -1
     assert math.isnan(convergence_order(np.array([down])).low)
-    assert convergence_order(np.array([level, level])).tau == 0
+    assert convergence_order(np.array([level, level])).mean == 0
     # 5 concordant pairs of 6 and 1 discordant one.
     swapped = convergence_order(np.array([[0, 10, 5, 20], up]))
-    assert swapped.tau == pytest.approx((4 / 6 + 1) / 2)
+    assert swapped.mean == pytest.approx((4 / 6 + 1) / 2)
     assert (swapped.low, swapped.high) == pytest.approx((4 / 6, 1))
     with pytest.raises(ValueError, match="at least 2 stages, got 1"):
         convergence_order(np.array([[3], [4]]))
@@ -58,11 +58,9 @@ def test_the_order_is_kendalls_tau_with_an_interval_over_runs():
 
 def test_the_bootstrap_interval_narrows_as_the_normal_one_does():
     values = np.random.default_rng(0).normal(size=400)
-    low, high = bootstrap_interval(values)
+    mean, low, high = bootstrap_mean(values)
     half = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx(
-        (values.mean() - half, values.mean() + half), abs=0.02
-    )
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.02)
 
 
 def test_violations_of_the_inequality_are_counted_and_sized():
