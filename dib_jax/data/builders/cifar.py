@@ -11,12 +11,7 @@ _PIXELS = 3 * 32 * 32
 
 
 def read_cifar(
-    archives: Paths,
-    *,
-    folder: str,
-    train: Sequence[str],
-    test: str,
-    names: dict[str, str],
+    archives: Paths, *, folder: str, train: list[str], test: str, names: dict[str, str]
 ) -> Examples:
     """The examples of a CIFAR archive.
 
