@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dib_jax.data.kind import Kind, Split, size
+from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES
+
+SPLITS = ("train", "validation", "test")
 
 
 class Dataset(NamedTuple):
@@ -46,7 +48,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"data set {name!r} must have at least two classes, got class_names "
             f"{list(dataset.class_names)}"
         )
-    splits = {key: getattr(dataset, key) for key in ("train", "validation", "test")}
+    splits = {key: getattr(dataset, key) for key in SPLITS}
     for key in ("train", "test"):
         if not size(splits[key]):
             raise ValueError(f"data set {name!r}: its {key} split is empty")
@@ -115,5 +117,4 @@ def without_groups(split: Split, skip_groups: Sequence[int]) -> Split:
     """
     if not skip_groups or "groups" not in split:
         return split
-    stays = ~np.isin(split["groups"], skip_groups)
-    return {key: value[stays] for key, value in split.items()}
+    return take(split, ~np.isin(split["groups"], skip_groups))
