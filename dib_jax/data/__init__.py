@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import (
-    SPLITS,
-    Dataset,
-    check_dataset,
-    check_groups,
-    without_groups,
-)
+from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
 from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes
 from dib_jax.data.preparation import downloadable, is_downloadable
@@ -40,8 +34,6 @@ __all__ = [
     "load",
     "size",
 ]
-
-_TRAINING = ("train", "validation")
 
 
 def load(
@@ -106,8 +98,8 @@ def load(
         counts = ", ".join(f"{key} {count}" for key, count in skipped.items())
         notes.append(f"rows with bad boxes left out: {counts}")
     if skip_groups:
-        check_groups([splits[key] for key in _TRAINING], skip_groups, name=name)
-        splits |= {key: without_groups(splits[key], skip_groups) for key in _TRAINING}
+        training = {key: splits[key] for key in ("train", "validation")}
+        splits |= without_groups(training, skip_groups, name=name)
         numbers = ", ".join(map(str, skip_groups))
         notes.append(f"groups left out of training: {numbers}")
     if samples:

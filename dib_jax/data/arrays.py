@@ -95,7 +95,7 @@ def _check_spelling(key: str, keys: list[str], path: Path) -> None:
 
 
 def _class_names(arrays: Split, path: Path) -> tuple[str, ...]:
-    names = arrays.pop("class_names", None)
+    names = arrays.get("class_names", None)
     if names is None:
         return ()
     if names.dtype.kind != "U" or names.ndim != 1 or not names.size:
@@ -107,7 +107,7 @@ def _class_names(arrays: Split, path: Path) -> tuple[str, ...]:
 
 
 def _description(arrays: Split, path: Path) -> str:
-    text = arrays.pop("description", np.array(""))
+    text = arrays.get("description", np.array(""))
     if text.dtype.kind != "U" or text.size != 1:
         raise ValueError(
             f"{path}: description must be one string, got {text.dtype} {text.shape}"
