@@ -7,7 +7,7 @@ and bottom to a square; its boxes go with it. The class of its largest box is it
 import os
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from dib_jax.data.kind import Split, take
-from dib_jax.data.messages import blaming
+from dib_jax.data.messages import Report, blaming
 from dib_jax.data.pictures import inside
 from dib_jax.data.split import split_rows
 
@@ -70,7 +70,7 @@ def write_annotated(
     classes: Sequence[str] = (),
     test_fraction: float = 0.2,
     skip_bad_boxes: bool = False,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> None:
     """Write a folder of annotated pictures as a data set.
 
@@ -245,7 +245,7 @@ def _pictures(
     class_names: tuple[str, ...],
     size: int,
     skip_bad_boxes: bool,
-    report: Callable[[str], None],
+    report: Report,
 ) -> list[_Picture]:
     """The pictures of a split that have boxes, scaled and padded."""
     found = []

@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import io
 import os
-import pathlib
 import re
 import stat
 import tarfile
@@ -20,15 +19,16 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.response import addinfourl
 
 import tqdm
 
-from dib_jax.data.messages import blaming
+from dib_jax.data.messages import Report, blaming
 
 _CONNECT_SECONDS = 8.0  # looking the name up included, which alone may take minutes
 _READ_SECONDS = 30.0
@@ -56,11 +56,11 @@ class Archive(NamedTuple):
 
 def fetch(
     archive: Archive,
-    folder: pathlib.Path,
+    folder: Path,
     *,
-    offered: pathlib.Path | None = None,
-    report: Callable[[str], None] = print,
-) -> pathlib.Path:
+    offered: Path | None = None,
+    report: Report = print,
+) -> Path:
     """Find or download an archive, and check its digest.
 
     Args:
@@ -89,7 +89,7 @@ def fetch(
             return path
         _transfer(archive, file, report)
         file.flush()
-        part = pathlib.Path(file.name)
+        part = Path(file.name)
         try:
             found = _check_digest(part, archive, then="it was deleted; try again")
         except ValueError:
@@ -102,11 +102,11 @@ def fetch(
     return path
 
 
-def _record(path: pathlib.Path) -> pathlib.Path:
+def _record(path: Path) -> Path:
     return path.with_name(f"{path.name}.digest")
 
 
-def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
+def _check_digest(path: Path, archive: Archive, *, then: str) -> str:
     wanted = archive.digest
     if not wanted and _record(path).is_file():
         wanted = _record(path).read_text(encoding="utf-8").strip()
@@ -122,9 +122,7 @@ def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
 
 
 @contextmanager
-def _locked_part(
-    path: pathlib.Path, report: Callable[[str], None]
-) -> Iterator[IO[bytes] | None]:
+def _locked_part(path: Path, report: Report) -> Iterator[IO[bytes] | None]:
     """The unfinished file, locked; None where another process finished it meanwhile."""
     part = path.with_name(f"{path.name}.part")
     made = [place for place in part.parents if not place.exists()]
@@ -153,7 +151,7 @@ def _locked_part(
             return
 
 
-def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) -> None:
+def _transfer(archive: Archive, file: IO[bytes], report: Report) -> None:
     """Append the missing bytes to a file, over several connections if necessary."""
     for attempt in range(_ATTEMPTS):
         start = file.seek(0, io.SEEK_END)
@@ -223,7 +221,7 @@ def _span(response: addinfourl, start: int) -> tuple[int, int | None]:
     return 0, int(length) if length and length.isdigit() else None
 
 
-def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
+def read_tar(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """Members of a tar archive, compressed or not, by name.
 
     Args:
@@ -248,7 +246,7 @@ def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
 
 
 @contextmanager
-def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive, all of whose members are safe.
 
     Args:
@@ -285,7 +283,7 @@ def read_zip(archive: zipfile.ZipFile, member: str) -> bytes:
         raise ValueError(f"{archive.filename}: there is no {member} in it") from None
 
 
-def read_gzip(path: pathlib.Path) -> bytes:
+def read_gzip(path: Path) -> bytes:
     """What a gzip file holds.
 
     Args:
@@ -298,13 +296,11 @@ def read_gzip(path: pathlib.Path) -> bytes:
         return gzip.decompress(path.read_bytes())
 
 
-def _sound(
-    path: pathlib.Path, *errors: type[Exception]
-) -> AbstractContextManager[None]:
+def _sound(path: Path, *errors: type[Exception]) -> AbstractContextManager[None]:
     return blaming(f"{path}: damaged or cut off", (*errors, EOFError, zlib.error))
 
 
-def _check_member(path: pathlib.Path, name: str, kind: str) -> None:
+def _check_member(path: Path, name: str, kind: str) -> None:
     parts = re.split(r"[/\\]", name)
     if kind:
         raise ValueError(f"{path}: member {name!r} is {kind}; nothing of it is used")

@@ -2,7 +2,10 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+Report = Callable[[str], None]  # called with each line for the user
+Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 def one_line(error: BaseException) -> str:
@@ -13,9 +16,7 @@ def one_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def blaming(
-    problem: str,
-    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
-    remedy: str = "",
+    problem: str, errors: Errors = Exception, remedy: str = ""
 ) -> Iterator[None]:
     """Turn errors into a ValueError "<problem> (<error>)<remedy>".
 

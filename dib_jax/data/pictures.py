@@ -153,11 +153,4 @@ def _augment(text: str, class_names: tuple[str, ...]) -> Augmentation:
     return augment(text)
 
 
-PICTURES = Kind(
-    name="pictures",
-    content=("images",),
-    check=check,
-    common=_common,
-    prepare=_standardize,
-    augment=_augment,
-)
+PICTURES = Kind("pictures", ("images",), check, _common, _standardize, _augment)

@@ -7,11 +7,11 @@ plain `tfds.data_source(name)` reads them, and `load` reads what TFDS wrote else
 import contextlib
 import importlib
 import io
-import pathlib
 import pkgutil
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ import tqdm
 from dib_jax.data import builders
 from dib_jax.data.archives import fetch
 from dib_jax.data.builders import Example, Examples
-from dib_jax.data.messages import did_you_mean
+from dib_jax.data.messages import Report, did_you_mean
 from dib_jax.data.prepared import find_prepared, quiet
 
 
@@ -43,7 +43,7 @@ def is_downloadable(name: str) -> bool:
     return True
 
 
-def is_prepared(name: str, root: pathlib.Path) -> bool:
+def is_prepared(name: str, root: Path) -> bool:
     """Whether a folder of data sets holds a set, as array files or as TFDS' files.
 
     Args:
@@ -55,12 +55,8 @@ def is_prepared(name: str, root: pathlib.Path) -> bool:
 
 
 def prepare(
-    name: str,
-    root: pathlib.Path,
-    *,
-    archives: str = "",
-    report: Callable[[str], None] = print,
-) -> pathlib.Path:
+    name: str, root: Path, *, archives: str = "", report: Report = print
+) -> Path:
     """Download a data set and write it into a folder of data sets, or find it there.
 
     Archives are stored in `<root>/downloads/<name>`. The set appears only when it is
@@ -85,7 +81,7 @@ def prepare(
     module, options = _find(name)
     if is_prepared(name, root):
         return root / name
-    offered = pathlib.Path(archives).expanduser() if archives else None
+    offered = Path(archives).expanduser() if archives else None
     if offered is not None and not offered.is_dir():
         raise FileNotFoundError(f"--archives: there is no folder {offered}")
     store = root / "downloads" / module.__name__.rpartition(".")[2]
@@ -135,7 +131,7 @@ def _find(name: str) -> tuple[ModuleType, dict[str, int]]:
     )
 
 
-def _write(base: Any, examples: Examples, source: str, root: pathlib.Path) -> str:
+def _write(base: Any, examples: Examples, source: str, root: Path) -> str:
     """Have TFDS write examples as its builder class would; the folder of the files."""
     import tensorflow_datasets as tfds  # slow, and only needed here
     from tensorflow_datasets.core import registered

@@ -63,11 +63,4 @@ def _augment(text: str, class_names: tuple[str, ...]) -> Augmentation:
     raise ValueError(f"got {text!r}; vectors have no augmentation, set it to ''")
 
 
-VECTORS = Kind(
-    name="vectors",
-    content=("features",),
-    check=check,
-    common=_common,
-    prepare=_standardize,
-    augment=_augment,
-)
+VECTORS = Kind("vectors", ("features",), check, _common, _standardize, _augment)
