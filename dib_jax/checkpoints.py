@@ -92,7 +92,7 @@ def save(
             shutil.rmtree(left)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder))
         temporary.chmod(folder.stat().st_mode & 0o777)
-        with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(temporary / _TREE, ocp.args.PyTreeSave(arrays))
         (temporary / _METADATA).write_text(text, encoding="utf-8")
         files = [path for path in temporary.rglob("*") if path.is_file()]
@@ -210,19 +210,15 @@ def restore(path: str | os.PathLike[str], target: Any) -> Any:
         CheckpointError: the files cannot be read.
     """
     path = Path(path).absolute()
-    leaves, structure = jax.tree_util.tree_flatten_with_path(target)
-    wanted = {_names(keys): _array(leaf) for keys, leaf in leaves}
+    wanted = {name: _array(leaf) for name, leaf in _entries(target)}
     try:
-        with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
+        with _checkpointer() as checkpointer:
             stored = checkpointer.restore(path / _TREE, ocp.args.PyTreeRestore())
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(
             f"checkpoint {path} cannot be read: {_one_line(error)}"
         ) from error
-    found = {
-        _names(keys): np.asarray(leaf)
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(stored)[0]
-    }
+    found = {name: np.asarray(leaf) for name, leaf in _entries(stored)}
     # Orbax stores no array without elements; its shape says all about it.
     for name, like in wanted.items():
         if 0 in like.shape:
@@ -239,7 +235,7 @@ def restore(path: str | os.PathLike[str], target: Any) -> Any:
             "written by another configuration or version"
         )
     restored = [_on_device(found[name]) for name in wanted]
-    return jax.tree_util.tree_unflatten(structure, restored)
+    return jax.tree.unflatten(jax.tree.structure(target), restored)
 
 
 def _array(leaf: Any) -> Any:
@@ -257,17 +253,17 @@ def _on_device(value: np.ndarray) -> np.ndarray | jax.Array:
     return jnp.array(value)
 
 
-def _names(keys: jax.tree_util.KeyPath) -> tuple[str, ...]:
-    """A key path as plain names: field, dictionary key or index."""
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
+def _entries(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves, by their path as plain names: field, dictionary key or index."""
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), leaf
 
 
 def _nested(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree on the host, in nested dictionaries."""
     nested: dict[str, Any] = {}
     seen = set()
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        names = _names(keys)
+    for names, leaf in _entries(tree):
         entry = "/".join(names)
         if not names:
             raise ValueError("tree must be a container of arrays, got a single leaf")
@@ -297,7 +293,9 @@ def _nested(tree: Any) -> dict[str, Any]:
     return nested
 
 
-def _checkpointer() -> ocp.Checkpointer:
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Orbax with its log kept off the terminal; its errors are raised as well."""
     # This process alone: of several, Orbax would wait for all to come here.
     process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -305,21 +303,18 @@ def _checkpointer() -> ocp.Checkpointer:
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
     )
-    # One database for all arrays instead of a folder for each; weights hardly compress.
-    handler = ocp.PyTreeCheckpointHandler(
-        use_compression=False, multiprocessing_options=alone
-    )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Orbax's log off the terminal; its errors are raised as well."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        # One database for all arrays instead of a folder for each; weights hardly
+        # compress.
+        handler = ocp.PyTreeCheckpointHandler(
+            use_compression=False, multiprocessing_options=alone
+        )
+        checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
+        with contextlib.closing(checkpointer):
+            yield checkpointer
     finally:
         logger.setLevel(level)
 

@@ -128,13 +128,10 @@ def load(
 
 def _numbers(splits: dict[str, Split]) -> tuple[str, ...]:
     """The numbers of the classes, where they have no names."""
-    labels = [
-        split[key]
-        for split in splits.values()
-        for key in ("labels", "box_labels")
-        if key in split
-    ]
-    most = max((int(array.max(initial=-1)) for array in labels), default=-1)
+    most = -1
+    for split in splits.values():
+        for key in {"labels", "box_labels"} & split.keys():
+            most = max(most, int(split[key].max(initial=-1)))
     return tuple(map(str, range(most + 1)))
 
 
@@ -178,13 +175,12 @@ def kind_named(name: str) -> Kind:
 
 def known_names() -> tuple[str, ...]:
     """Names of the data sets that have a module in this package."""
-    files = [path for folder in __path__ for path in Path(folder).glob("*.py")]
-    return tuple(sorted(path.stem for path in files if _has_function(path)))
-
-
-def _has_function(path: Path) -> bool:
-    text = path.read_text(encoding="utf-8")
-    return bool(re.search(rf"^def {path.stem}\(data_dir\b", text, re.MULTILINE))
+    modules = [path for folder in __path__ for path in Path(folder).glob("*.py")]
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in modules}
+    defined = r"(?m)^def {}\(data_dir\b"
+    return tuple(
+        name for name in sorted(texts) if re.search(defined.format(name), texts[name])
+    )
 
 
 def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:

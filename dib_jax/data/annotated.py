@@ -177,7 +177,7 @@ def _read_voc(path: Path, pictures: _Pictures) -> Annotated:
         if not name:
             raise ValueError(f"{path}: object {number} has no name")
         names.append(name)
-    return Annotated(picture, path, names, _array(boxes), relative=False)
+    return Annotated(picture, path, names, np.reshape(boxes, (-1, 4)), relative=False)
 
 
 def _read_yolo(path: Path, pictures: _Pictures) -> Annotated:
@@ -197,11 +197,7 @@ def _read_yolo(path: Path, pictures: _Pictures) -> Annotated:
             ) from None
         numbers.append(number)
         boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-    return Annotated(picture, path, numbers, _array(boxes), relative=True)
-
-
-def _array(boxes: list[list[float]]) -> np.ndarray:
-    return np.array(boxes, np.float64).reshape(-1, 4)
+    return Annotated(picture, path, numbers, np.reshape(boxes, (-1, 4)), relative=True)
 
 
 def _class_names(source: Path, found: dict[str, list[Annotated]]) -> tuple[str, ...]:

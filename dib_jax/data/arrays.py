@@ -73,15 +73,13 @@ def _read_array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     try:
         array = file[key]
     except Exception as error:  # zipfile, zlib, NumPy and tokenize raise nearly any
+        problem = f"cannot be read ({one_line(error)}); write the file again"
         if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path}: array {key!r} holds pickled Python objects, which are not "
-                "read; save it as an array of numbers or strings"
-            ) from error
-        raise ValueError(
-            f"{path}: array {key!r} cannot be read ({one_line(error)}); write the file "
-            "again"
-        ) from error
+            problem = (
+                "holds pickled Python objects, which are not read; save it as an array "
+                "of numbers or strings"
+            )
+        raise ValueError(f"{path}: array {key!r} {problem}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: {key!r} is not a NumPy array; write the file again")
     return array
