@@ -104,9 +104,8 @@ def without_groups(
                 f"of {name!r}, whose {len(known)} groups have numbers from {known[0]} "
                 f"to {known[-1]}"
             )
-    return {
-        key: take(split, ~np.isin(split["groups"], skip_groups))
-        if "groups" in split
-        else split
-        for key, split in splits.items()
-    }
+    rest = dict(splits)
+    for key, split in splits.items():
+        if "groups" in split:
+            rest[key] = take(split, ~np.isin(split["groups"], skip_groups))
+    return rest

@@ -78,7 +78,7 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
     Boxes with a `box_labels` of −1 are none and are not looked at.
 
     Args:
-        split: as made by `check_split`.
+        split: as made by `check`.
         source: where it comes from, for messages.
         skip_bad_boxes: leave rows with a bad box out instead of raising.
 

@@ -27,10 +27,8 @@ def find_prepared(folder: Path) -> Path | None:
     Args:
         folder: holds a folder per version, such as `3.0.2`.
     """
-    versions = {
-        _version(path.parent.name): path.parent for path in folder.glob(f"*/{_INFO}")
-    }
-    return versions[max(versions)] if versions else None
+    found = [path.parent for path in folder.glob(f"*/{_INFO}")]
+    return max(found, key=_version, default=None)
 
 
 def read_prepared(folder: Path, name: str) -> Dataset:
@@ -123,8 +121,8 @@ def _file_formats(folder: Path) -> set[str]:
     return {str(value) for value in formats}
 
 
-def _version(name: str) -> tuple[int, ...]:
-    parts = name.split(".")
+def _version(folder: Path) -> tuple[int, ...]:
+    parts = folder.name.split(".")
     return tuple(int(part) if part.isdigit() else -1 for part in parts)
 
 

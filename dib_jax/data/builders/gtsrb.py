@@ -114,9 +114,8 @@ def read(archives: Paths, size: int = SIZE) -> Examples:
                 for row, line in enumerate(_lines(opened, table)):
                     source = f"{train}: {table}, row {row}"
                     example = _example(opened, table, line, size, source)
-                    track = _track(line["Filename"], source)
-                    example["group"] = example["label"] * _TRACKS + track
-                    yield example
+                    track = _track(example["id"], source)
+                    yield example | {"group": example["label"] * _TRACKS + track}
 
     def testing() -> Iterator[Example]:
         table, place = "GT-final_test.csv", "GTSRB/Final_Test/Images/"
