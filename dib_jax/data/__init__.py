@@ -78,7 +78,7 @@ def load(
     check_fraction(val_fraction)
     dataset, sources = _find(name, data_dir)
     num_classes = len(dataset.class_names) or None
-    splits: dict[str, Any] = {key: getattr(dataset, key) for key in SPLITS}
+    splits: dict[str, Any] = {key: getattr(dataset, key) or {} for key in SPLITS}
     present = [key for key, split in splits.items() if split]
     for key in present:
         splits[key] = dataset.kind.check(
