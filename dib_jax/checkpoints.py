@@ -26,7 +26,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,10 +72,9 @@ def save(
         CheckpointError: the disk is full, or the folder cannot be written. The earlier
             checkpoints are whole.
     """
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise ValueError(f"step must be an integer >= 0, got {step!r}")
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-        raise ValueError(f"keep must be an integer >= 1, got {keep!r}")
+    for name, value, least in (("step", step, 0), ("keep", keep, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
     arrays = _nested(tree)
     try:
         text = json.dumps(dict(metadata), allow_nan=False, indent=1)
@@ -89,21 +88,25 @@ def save(
     temporary: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        for left in folder.glob(_TEMPORARY + "*"):
+            shutil.rmtree(left)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder))
         temporary.chmod(folder.stat().st_mode & 0o777)
-        with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(temporary / _TREE, ocp.args.PyTreeSave(arrays))
         (temporary / _METADATA).write_text(text, encoding="utf-8")
-        digests = {name: _sha256(temporary / name) for name in _files(temporary)}
+        files = [path for path in temporary.rglob("*") if path.is_file()]
+        digests = {
+            path.relative_to(temporary).as_posix(): _sha256(path) for path in files
+        }
         (temporary / _DIGEST).write_text(_digest_text(digests), encoding="utf-8")
         _flush(temporary)
         if final.exists():
             _remove(final)
         temporary.rename(final)
         _flush_folder(folder)
-        older = [path for path in _steps(folder) if int(path.name) <= step]
-        for path in older[keep:]:
+        upto = [path for path in _steps(folder) if int(path.name) <= step]
+        for path in upto[keep:]:
             _remove(path)
     except Exception as error:  # Orbax raises errors of the file system as many types
         if temporary is not None:
@@ -164,10 +167,8 @@ def find_damage(path: str | os.PathLike[str]) -> str:
         # Compared as text, so that a changed bit in the digest itself is noticed too.
         if _digest_text(digests) != written or _METADATA not in digests:
             return f"{_DIGEST} is not as it was written"
-    except FileNotFoundError:
-        return f"{_DIGEST} is missing"
     except OSError as error:
-        return f"{_DIGEST} cannot be read ({_one_line(error)})"
+        return _unreadable(_DIGEST, error)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return f"{_DIGEST} is not as it was written"
     bad = []
@@ -175,12 +176,21 @@ def find_damage(path: str | os.PathLike[str]) -> str:
         try:
             if _sha256(path / name) != digest:
                 bad.append(f"{name} is not as it was written")
-        except FileNotFoundError:
-            bad.append(f"{name} is missing")
         except OSError as error:
-            bad.append(f"{name} cannot be read ({_one_line(error)})")
-    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    return bad[0] + more if bad else ""
+            bad.append(_unreadable(name, error))
+    return _first(bad)
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{name} is missing"
+    return f"{name} cannot be read ({_one_line(error)})"
+
+
+def _first(found: list[str]) -> str:
+    """The first of some findings, and how many more there are; "" for none."""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return found[0] + more if found else ""
 
 
 def restore(path: str | os.PathLike[str], target: Any) -> Any:
@@ -200,53 +210,40 @@ def restore(path: str | os.PathLike[str], target: Any) -> Any:
         CheckpointError: the files cannot be read.
     """
     path = Path(path).absolute()
-    leaves, structure = jax.tree_util.tree_flatten_with_path(target)
-    wanted = {_names(keys): _like(leaf) for keys, leaf in leaves}
+    wanted = {name: _array(leaf) for name, leaf in _entries(target)}
     try:
-        with _quiet(), contextlib.closing(_checkpointer()) as checkpointer:
+        with _checkpointer() as checkpointer:
             stored = checkpointer.restore(path / _TREE, ocp.args.PyTreeRestore())
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(
             f"checkpoint {path} cannot be read: {_one_line(error)}"
         ) from error
-    found = {
-        _names(keys): np.asarray(leaf)
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(stored)[0]
-    }
+    found = {name: np.asarray(leaf) for name, leaf in _entries(stored)}
     # Orbax stores no array without elements; its shape says all about it.
     for name, like in wanted.items():
         if 0 in like.shape:
             found.setdefault(name, np.zeros(like.shape, like.dtype))
     differences = []
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
+    for name in wanted | found:
         there, here = _describe(found.get(name)), _describe(wanted.get(name))
         if there != here:
             entry = "/".join(name)
             differences.append(f"{entry} is {there} in the checkpoint, {here} here")
     if differences:
-        more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
         raise ValueError(
-            f"checkpoint {path} holds another structure: {differences[0]}{more}; "
-            "it was written by another configuration or version"
+            f"checkpoint {path} holds another structure: {_first(differences)}; it was "
+            "written by another configuration or version"
         )
     restored = [_on_device(found[name]) for name in wanted]
-    return jax.tree_util.tree_unflatten(structure, restored)
+    return jax.tree.unflatten(jax.tree.structure(target), restored)
 
 
-class _Like(NamedTuple):
-    """Shape and dtype of a leaf."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
+def _array(leaf: Any) -> Any:
+    """The leaf; a Python number in JAX's default dtype."""
+    return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
 
 
-def _like(leaf: Any) -> _Like:
-    if not hasattr(leaf, "dtype"):
-        leaf = jnp.asarray(leaf)  # a Python number, in JAX's default dtype
-    return _Like(tuple(leaf.shape), leaf.dtype)
-
-
-def _describe(leaf: np.ndarray | _Like | None) -> str:
+def _describe(leaf: Any) -> str:
     return "missing" if leaf is None else f"{leaf.dtype} {tuple(leaf.shape)}"
 
 
@@ -256,17 +253,17 @@ def _on_device(value: np.ndarray) -> np.ndarray | jax.Array:
     return jnp.array(value)
 
 
-def _names(keys: jax.tree_util.KeyPath) -> tuple[str, ...]:
-    """A key path as plain names: field, dictionary key or index."""
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
+def _entries(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves, by their path as plain names: field, dictionary key or index."""
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), leaf
 
 
 def _nested(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree on the host, in nested dictionaries."""
     nested: dict[str, Any] = {}
     seen = set()
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        names = _names(keys)
+    for names, leaf in _entries(tree):
         entry = "/".join(names)
         if not names:
             raise ValueError("tree must be a container of arrays, got a single leaf")
@@ -278,7 +275,7 @@ def _nested(tree: Any) -> dict[str, Any]:
         if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             raise ValueError(f"{entry} is a PRNG key: save jax.random.key_data of it")
         try:
-            value = np.asarray(jax.device_get(leaf if dtype else jnp.asarray(leaf)))
+            value = np.asarray(jax.device_get(_array(leaf)))
         except TypeError:
             value = np.asarray(None)
         if value.dtype.kind in "OUSMm":
@@ -296,7 +293,9 @@ def _nested(tree: Any) -> dict[str, Any]:
     return nested
 
 
-def _checkpointer() -> ocp.Checkpointer:
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Orbax with its log kept off the terminal; its errors are raised as well."""
     # This process alone: of several, Orbax would wait for all to come here.
     process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -304,21 +303,18 @@ def _checkpointer() -> ocp.Checkpointer:
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
     )
-    # One database for all arrays instead of a folder for each; weights hardly compress.
-    handler = ocp.PyTreeCheckpointHandler(
-        use_compression=False, multiprocessing_options=alone
-    )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Orbax's log off the terminal; its errors are raised as well."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        # One database for all arrays instead of a folder for each; weights hardly
+        # compress.
+        handler = ocp.PyTreeCheckpointHandler(
+            use_compression=False, multiprocessing_options=alone
+        )
+        checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
+        with contextlib.closing(checkpointer):
+            yield checkpointer
     finally:
         logger.setLevel(level)
 
@@ -331,23 +327,11 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 
-def _sweep(folder: Path) -> None:
-    for path in folder.glob(_TEMPORARY + "*"):
-        shutil.rmtree(path)
-
-
 def _remove(path: Path) -> None:
     # Renamed first: a kill in between leaves no half checkpoint under a valid name.
     doomed = path.with_name(f"{_TEMPORARY}old-{path.name}")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _files(path: Path) -> list[str]:
-    """Every file below a folder, as sorted paths relative to it."""
-    return sorted(
-        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()
-    )
 
 
 def _digest_text(digests: Mapping[str, str]) -> str:

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import Dataset, check_dataset, check_groups, without_groups
-from dib_jax.data.kind import Kind, Split, size
+from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
+from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
@@ -33,9 +34,6 @@ __all__ = [
     "load",
     "size",
 ]
-
-_TRAINING = ("train", "validation")
-_SPLITS = (*_TRAINING, "test")
 
 
 def load(
@@ -79,60 +77,66 @@ def load(
     """
     check_fraction(val_fraction)
     dataset, sources = _find(name, data_dir)
-    splits: dict[str, Split] = {}
-    skipped: dict[str, int] = {}
-    for key in _SPLITS:
-        arrays = getattr(dataset, key)
-        if arrays:
-            classes = len(dataset.class_names)
-            split = dataset.kind.check(arrays, source=sources[key], num_classes=classes)
-            if boxes:
-                split = check_boxes(
-                    split, source=sources[key], skip_bad_boxes=skip_bad_boxes
-                )
-            if count := size(arrays) - size(split):
-                skipped[key] = count
-        splits[key] = split if arrays else {}
-    check_groups([splits[key] for key in _TRAINING], skip_groups, name=name)
-    for key in _TRAINING:
-        splits[key] = without_groups(splits[key], skip_groups)
-    whole = size(splits["train"])
-    splits["train"] = _part(splits["train"], samples, name=name)
+    num_classes = len(dataset.class_names) or None
+    splits: dict[str, Any] = {key: getattr(dataset, key) or {} for key in SPLITS}
+    present = [key for key, split in splits.items() if split]
+    for key in present:
+        splits[key] = dataset.kind.check(
+            splits[key], source=sources[key], num_classes=num_classes
+        )
+    class_names = dataset.class_names or _numbers(splits)
     notes = [dataset.description] if dataset.description else []
+    skipped = {}
+    for key in present if boxes else ():
+        whole = size(splits[key])
+        splits[key] = check_boxes(
+            splits[key], source=sources[key], skip_bad_boxes=skip_bad_boxes
+        )
+        if size(splits[key]) < whole:
+            skipped[key] = whole - size(splits[key])
     if skipped:
         counts = ", ".join(f"{key} {count}" for key, count in skipped.items())
         notes.append(f"rows with bad boxes left out: {counts}")
     if skip_groups:
+        training = {key: splits[key] for key in ("train", "validation")}
+        splits |= without_groups(training, skip_groups, name=name)
         numbers = ", ".join(map(str, skip_groups))
         notes.append(f"groups left out of training: {numbers}")
     if samples:
+        whole = size(splits["train"])
+        splits["train"] = _part(splits["train"], samples, name=name)
         used = size(splits["train"])
         notes.append(f"{used} of {whole} training samples used")
     dataset = check_dataset(
         dataset._replace(
             name=name,
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
+            class_names=class_names,
             description="; ".join(notes),
             skipped=sum(skipped.values()),
+            **splits,
         )
     )
-    train, validation = dataset.train, dataset.validation
-    if val_fraction and size(validation):
+    if val_fraction and size(dataset.validation):
         return dataset
-    labels, groups = train["labels"], train.get("groups")
-    rest, held = split_rows(labels, groups, fraction=val_fraction, seed=seed)
-    validation = {key: value[held] for key, value in train.items()}
-    if len(held):
-        train = {key: value[rest] for key, value in train.items()}
-    return dataset._replace(train=train, validation=validation)
+    train = dataset.train
+    rest, held = split_rows(
+        train["labels"], train.get("groups"), fraction=val_fraction, seed=seed
+    )
+    left = take(train, rest) if len(held) else train
+    return dataset._replace(train=left, validation=take(train, held))
+
+
+def _numbers(splits: dict[str, Split]) -> tuple[str, ...]:
+    """The numbers of the classes, where they have no names."""
+    most = -1
+    for split in splits.values():
+        for key in {"labels", "box_labels"} & split.keys():
+            most = max(most, int(split[key].max(initial=-1)))
+    return tuple(map(str, range(most + 1)))
 
 
 def _part(train: Split, samples: int, *, name: str) -> Split:
     """Some samples of a training split, always the same ones."""
-    if not samples:
-        return train
     count = size(train)
     if not 0 < samples <= count:
         raise ValueError(
@@ -141,15 +145,14 @@ def _part(train: Split, samples: int, *, name: str) -> Split:
         )
     if samples == count:
         return train
+    share, groups = samples / count, train.get("groups")
     try:
-        _, rows = split_rows(
-            train["labels"], train.get("groups"), fraction=samples / count, seed=0
-        )
+        _, rows = split_rows(train["labels"], groups, fraction=share, seed=0)
     except ValueError:
         raise ValueError(
             f"samples: {samples} of {name!r} are less than half of its smallest group"
         ) from None
-    return {key: value[rows] for key, value in train.items()}
+    return take(train, rows)
 
 
 def kind_named(name: str) -> Kind:
@@ -172,33 +175,25 @@ def kind_named(name: str) -> Kind:
 
 def known_names() -> tuple[str, ...]:
     """Names of the data sets that have a module in this package."""
+    modules = [path for folder in __path__ for path in Path(folder).glob("*.py")]
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in modules}
+    defined = r"(?m)^def {}\(data_dir\b"
     return tuple(
-        sorted(
-            path.stem
-            for folder in __path__
-            for path in Path(folder).glob("*.py")
-            if re.search(
-                rf"^def {path.stem}\(data_dir\b",
-                path.read_text(encoding="utf-8"),
-                re.MULTILINE,
-            )
-        )
+        name for name in sorted(texts) if re.search(defined.format(name), texts[name])
     )
 
 
 def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
     """The data set as it was found, and what to call its splits in messages."""
-    sources = {split: f"data set {name!r}, {split} split" for split in _SPLITS}
+    sources = {split: f"data set {name!r}, {split} split" for split in SPLITS}
     if ":" in name:
         return _own(name, data_dir), sources
     folder = data_root(data_dir) / check_name(name)
-    files = {split: folder / f"{split}.npz" for split in _SPLITS}
+    files = {split: folder / f"{split}.npz" for split in SPLITS}
     if any(path.exists() for path in files.values()):
-        sources = {split: str(path) for split, path in files.items()}
-        return read_arrays(folder, name), sources
-    prepared = find_prepared(folder)
-    if prepared is not None:
-        sources = {split: f"{prepared}, {split} split" for split in _SPLITS}
+        return read_arrays(files, name), {key: str(path) for key, path in files.items()}
+    if prepared := find_prepared(folder):
+        sources = {split: f"{prepared}, {split} split" for split in SPLITS}
         return read_prepared(prepared, name), sources
     if name in known_names():
         module = importlib.import_module(f"dib_jax.data.{name}")

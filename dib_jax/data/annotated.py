@@ -5,23 +5,22 @@ and bottom to a square; its boxes go with it. The class of its largest box is it
 """
 
 import os
-import pathlib
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from PIL import Image
 
-from dib_jax.data.kind import Split
-from dib_jax.data.messages import one_line
+from dib_jax.data.kind import Split, take
+from dib_jax.data.messages import Report, blaming
+from dib_jax.data.pictures import inside
 from dib_jax.data.split import split_rows
 
-_PICTURES = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _CLASS_FILES = ("classes.txt", "obj.names")
 _YAML_FILES = ("data.yaml", "data.yml")
 # The folders of the splits in an export for YOLO.
@@ -30,7 +29,10 @@ _SPLIT_FOLDERS = {
     "validation": ("validation", "valid", "val"),
     "test": ("test",),
 }
+_SIDES = ("xmin", "ymin", "xmax", "ymax")  # in Pascal VOC
 _SLACK = 1e-4  # of a side; boxes are written with a few digits
+
+_Pictures = dict[str, list[Path]]  # by stem
 
 
 class Annotated(NamedTuple):
@@ -44,9 +46,9 @@ class Annotated(NamedTuple):
         relative: whether the boxes are in units of the sides.
     """
 
-    path: pathlib.Path
-    source: pathlib.Path
-    names: tuple[str | int, ...]
+    path: Path
+    source: Path
+    names: Sequence[str | int]
     boxes: np.ndarray
     relative: bool
 
@@ -61,14 +63,14 @@ class _Picture(NamedTuple):
 
 
 def write_annotated(
-    source: pathlib.Path,
-    folder: pathlib.Path,
+    source: Path,
+    folder: Path,
     *,
     size: int = 256,
     classes: Sequence[str] = (),
     test_fraction: float = 0.2,
     skip_bad_boxes: bool = False,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> None:
     """Write a folder of annotated pictures as a data set.
 
@@ -124,35 +126,28 @@ def write_annotated(
     if "test" not in splits:
         splits |= _held_out(splits["train"], test_fraction)
     description = f"pictures of {source.name}, longer side {size}, padded to a square"
-    notes = {"class_names": class_names, "description": description}
-    _write(splits, folder, {key: np.array(text) for key, text in notes.items()})
+    _write(splits, folder, class_names=class_names, description=description)
     counts = ", ".join(f"{split} {len(v['labels'])}" for split, v in splits.items())
     report(f"{folder}: {counts}; classes {', '.join(class_names)}")
 
 
-def _annotations(folder: pathlib.Path) -> list[Annotated]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    pictures: dict[str, list[pathlib.Path]] = {}
-    for path in files:
-        if path.suffix.lower() in _PICTURES:
+def _annotations(folder: Path) -> list[Annotated]:
+    pictures: _Pictures = {}
+    xml, text = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        suffix = path.suffix.lower()
+        if suffix in _PICTURES:
             pictures.setdefault(path.stem, []).append(path)
-    xml = [path for path in files if path.suffix.lower() == ".xml"]
+        elif suffix == ".xml":
+            xml.append(path)
+        elif suffix == ".txt" and path.name not in _CLASS_FILES:
+            text.append(path)
     if xml:
         return [_read_voc(path, pictures) for path in xml]
-    return [
-        _read_yolo(path, pictures)
-        for path in files
-        if path.suffix.lower() == ".txt"
-        and path.stem in pictures
-        and path.name not in _CLASS_FILES
-    ]
+    return [_read_yolo(path, pictures) for path in text if path.stem in pictures]
 
 
-def _picture_of(
-    annotation: pathlib.Path,
-    pictures: dict[str, list[pathlib.Path]],
-    file_name: str = "",
-) -> pathlib.Path:
+def _picture_of(annotation: Path, pictures: _Pictures, file_name: str = "") -> Path:
     found = pictures.get(annotation.stem, [])
     if len(found) > 1:  # masks may lie beside the pictures under the same name
         found = [path for path in found if path.name == file_name] or found
@@ -165,19 +160,14 @@ def _picture_of(
     return found[0]
 
 
-def _read_voc(path: pathlib.Path, pictures: dict[str, list[pathlib.Path]]) -> Annotated:
-    try:
+def _read_voc(path: Path, pictures: _Pictures) -> Annotated:
+    with blaming(f"{path}: not an XML file, or truncated", ElementTree.ParseError):
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path}: not an XML file, or truncated ({error})") from error
     picture = _picture_of(path, pictures, (root.findtext("filename") or "").strip())
     names, boxes = [], []
     for number, entry in enumerate(root.findall("object")):
         name = (entry.findtext("name") or "").strip()
-        sides = [
-            entry.findtext(f"bndbox/{side}")
-            for side in ("xmin", "ymin", "xmax", "ymax")
-        ]
+        sides = [entry.findtext(f"bndbox/{side}") for side in _SIDES]
         try:
             boxes.append([float(side or "none") for side in sides])
         except ValueError:
@@ -187,13 +177,10 @@ def _read_voc(path: pathlib.Path, pictures: dict[str, list[pathlib.Path]]) -> An
         if not name:
             raise ValueError(f"{path}: object {number} has no name")
         names.append(name)
-    array = np.array(boxes, np.float64).reshape(-1, 4)
-    return Annotated(picture, path, tuple(names), array, relative=False)
+    return Annotated(picture, path, names, np.reshape(boxes, (-1, 4)), relative=False)
 
 
-def _read_yolo(
-    path: pathlib.Path, pictures: dict[str, list[pathlib.Path]]
-) -> Annotated:
+def _read_yolo(path: Path, pictures: _Pictures) -> Annotated:
     picture = _picture_of(path, pictures)
     numbers, boxes = [], []
     for row, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
@@ -210,19 +197,16 @@ def _read_yolo(
             ) from None
         numbers.append(number)
         boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-    array = np.array(boxes, np.float64).reshape(-1, 4)
-    return Annotated(picture, path, tuple(numbers), array, relative=True)
+    return Annotated(picture, path, numbers, np.reshape(boxes, (-1, 4)), relative=True)
 
 
-def _class_names(
-    source: pathlib.Path, found: dict[str, list[Annotated]]
-) -> tuple[str, ...]:
+def _class_names(source: Path, found: dict[str, list[Annotated]]) -> tuple[str, ...]:
     for file_name in (*_CLASS_FILES, *_YAML_FILES):
         for path in sorted(source.rglob(file_name)):
             if file_name in _YAML_FILES:
                 return _yaml_names(path)
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
+            lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
+            return tuple(filter(None, lines))
     names = {n for entries in found.values() for entry in entries for n in entry.names}
     if any(isinstance(name, int) for name in names):
         raise ValueError(
@@ -233,14 +217,11 @@ def _class_names(
     return tuple(sorted(map(str, names)))
 
 
-def _yaml_names(path: pathlib.Path) -> tuple[str, ...]:
+def _yaml_names(path: Path) -> tuple[str, ...]:
     """The entry `names` of a YOLO export: a list, or a mapping from 0 on."""
-    try:
+    damage = (yaml.YAMLError, UnicodeDecodeError)
+    with blaming(f"{path}: not a YAML file, or damaged", damage):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: not a YAML file, or damaged ({one_line(error)})"
-        ) from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
@@ -260,7 +241,7 @@ def _pictures(
     class_names: tuple[str, ...],
     size: int,
     skip_bad_boxes: bool,
-    report: Callable[[str], None],
+    report: Report,
 ) -> list[_Picture]:
     """The pictures of a split that have boxes, scaled and padded."""
     found = []
@@ -270,30 +251,40 @@ def _pictures(
         if not numbers:
             empty += 1
             continue
-        image = _open(entry.path)
-        sides = np.array([image.width, image.height] * 2, np.float64)
-        relative = entry.boxes if entry.relative else entry.boxes / sides
-        message = _bad_box(entry, relative, image.size)
-        if message and not skip_bad_boxes:
-            raise ValueError(
-                f"{message}; --skip_bad_boxes=True leaves such pictures out"
-            )
-        if message:
+        problem = f"{entry.path}: no picture, or truncated"
+        with blaming(problem), Image.open(entry.path) as opened:
+            image = opened.convert("RGB")
+        relative = entry.boxes if entry.relative else entry.boxes / (image.size * 2)
+        sound = inside(relative, (1, 1), slack=_SLACK)
+        if sound.all():
+            found.append(_scaled(image, relative, numbers, size))
+        elif skip_bad_boxes:
             bad += 1
-            continue
-        scale = size / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        pixels = np.zeros((size, size, 3), np.uint8)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        pixels[:height, :width] = np.asarray(image)
-        boxes = np.clip(relative, 0, 1) * [width, height, width, height]
-        areas = (relative[:, 2] - relative[:, 0]) * (relative[:, 3] - relative[:, 1])
-        found.append(_Picture(pixels, boxes, numbers, numbers[int(areas.argmax())]))
+        else:
+            number = int(sound.argmin())
+            raise ValueError(
+                f"{entry.source}: box {number} has no area or leaves the picture of "
+                f"{image.width}x{image.height} pixels: {entry.boxes[number].tolist()}; "
+                "--skip_bad_boxes=True leaves such pictures out"
+            )
     if empty or bad:
         report(f"left out: {empty} picture(s) without boxes, {bad} with a bad box")
     if not found:
         raise ValueError(f"{entries[0].source.parent}: no picture with a sound box")
     return found
+
+
+def _scaled(
+    image: Image.Image, relative: np.ndarray, numbers: list[int], size: int
+) -> _Picture:
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    pixels = np.zeros((size, size, 3), np.uint8)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels[:height, :width] = np.asarray(image)
+    boxes = np.clip(relative, 0, 1) * [width, height, width, height]
+    areas = np.prod(relative[:, 2:] - relative[:, :2], axis=1)
+    return _Picture(pixels, boxes, numbers, numbers[int(areas.argmax())])
 
 
 def _stacked(pictures: list[_Picture], most: int) -> Split:
@@ -312,61 +303,31 @@ def _stacked(pictures: list[_Picture], most: int) -> Split:
 
 
 def _numbers(entry: Annotated, class_names: tuple[str, ...]) -> list[int]:
-    numbers = range(len(class_names))
-    known: dict[str | int, int] = {number: number for number in numbers}
-    known |= {name: class_names.index(name) for name in class_names}
+    numbers = []
     for name in entry.names:
+        known: Sequence[str | int] = class_names
+        if isinstance(name, int):
+            known = range(len(class_names))
         if name not in known:
             raise ValueError(
                 f"{entry.source}: unknown class {name!r}; the classes are "
                 f"{', '.join(class_names)}"
             )
-    return [known[name] for name in entry.names]
-
-
-def _open(path: pathlib.Path) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except Exception as error:  # Pillow raises nearly any type
-        raise ValueError(
-            f"{path}: no picture, or truncated ({one_line(error)})"
-        ) from error
-
-
-def _bad_box(entry: Annotated, relative: np.ndarray, size: tuple[int, int]) -> str:
-    low, high = relative[:, :2], relative[:, 2:]
-    sound = (low >= -_SLACK) & (high <= 1 + _SLACK) & (low < high)  # false for NaN
-    good = sound.all(axis=1)
-    if good.all():
-        return ""
-    number = int(good.argmin())
-    return (
-        f"{entry.source}: box {number} has no area or leaves the picture of "
-        f"{size[0]}x{size[1]} pixels: {[float(side) for side in entry.boxes[number]]}"
-    )
+        numbers.append(known.index(name))
+    return numbers
 
 
 def _held_out(train: Split, fraction: float) -> dict[str, Split]:
-    groups = _identical(train["images"])
-    rows = split_rows(train["labels"], groups, fraction=fraction, seed=0)
-    train = {**train, "groups": groups}
-    return {
-        split: {key: value[chosen] for key, value in train.items()}
-        for split, chosen in zip(("train", "test"), rows, strict=True)
-    }
-
-
-def _identical(images: np.ndarray) -> np.ndarray:
-    """For each picture the first row that holds the same one."""
+    """A split in two, both with `groups`: those of the same picture."""
     first: dict[bytes, int] = {}
-    contents = (image.tobytes() for image in images)
-    return np.array([first.setdefault(c, row) for row, c in enumerate(contents)])
+    contents = (image.tobytes() for image in train["images"])
+    groups = np.array([first.setdefault(c, row) for row, c in enumerate(contents)])
+    rows, held = split_rows(train["labels"], groups, fraction=fraction, seed=0)
+    train = {**train, "groups": groups}
+    return {"train": take(train, rows), "test": take(train, held)}
 
 
-def _write(
-    splits: dict[str, Split], folder: pathlib.Path, notes: dict[str, np.ndarray]
-) -> None:
+def _write(splits: dict[str, Split], folder: Path, **notes: Any) -> None:
     unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
     unfinished.mkdir(parents=True, exist_ok=True)
     try:

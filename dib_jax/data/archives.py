@@ -11,8 +11,6 @@ import hashlib
 import http.client
 import io
 import os
-import pathlib
-import queue
 import re
 import stat
 import tarfile
@@ -21,12 +19,16 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from concurrent import futures
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.response import addinfourl
 
 import tqdm
+
+from dib_jax.data.messages import Report, blaming
 
 _CONNECT_SECONDS = 8.0  # looking the name up included, which alone may take minutes
 _READ_SECONDS = 30.0
@@ -54,11 +56,11 @@ class Archive(NamedTuple):
 
 def fetch(
     archive: Archive,
-    folder: pathlib.Path,
+    folder: Path,
     *,
-    offered: pathlib.Path | None = None,
-    report: Callable[[str], None] = print,
-) -> pathlib.Path:
+    offered: Path | None = None,
+    report: Report = print,
+) -> Path:
     """Find or download an archive, and check its digest.
 
     Args:
@@ -87,7 +89,7 @@ def fetch(
             return path
         _transfer(archive, file, report)
         file.flush()
-        part = pathlib.Path(file.name)
+        part = Path(file.name)
         try:
             found = _check_digest(part, archive, then="it was deleted; try again")
         except ValueError:
@@ -100,11 +102,11 @@ def fetch(
     return path
 
 
-def _record(path: pathlib.Path) -> pathlib.Path:
+def _record(path: Path) -> Path:
     return path.with_name(f"{path.name}.digest")
 
 
-def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
+def _check_digest(path: Path, archive: Archive, *, then: str) -> str:
     wanted = archive.digest
     if not wanted and _record(path).is_file():
         wanted = _record(path).read_text(encoding="utf-8").strip()
@@ -120,9 +122,7 @@ def _check_digest(path: pathlib.Path, archive: Archive, *, then: str) -> str:
 
 
 @contextmanager
-def _locked_part(
-    path: pathlib.Path, report: Callable[[str], None]
-) -> Iterator[IO[bytes] | None]:
+def _locked_part(path: Path, report: Report) -> Iterator[IO[bytes] | None]:
     """The unfinished file, locked; None where another process finished it meanwhile."""
     part = path.with_name(f"{path.name}.part")
     made = [place for place in part.parents if not place.exists()]
@@ -134,18 +134,14 @@ def _locked_part(
             except BlockingIOError:
                 report(f"{path.name}: waiting for another process that fetches it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if path.is_file():
-                if part.exists() and not part.stat().st_size:
-                    part.unlink()
-                yield None
-                return
-            if (
-                not part.exists()
-                or part.stat().st_ino != os.fstat(file.fileno()).st_ino
-            ):
+            finished = path.is_file()
+            ours = part.exists() and os.path.samestat(
+                part.stat(), os.fstat(file.fileno())
+            )
+            if not (finished or ours):
                 continue  # the other process gave up and deleted it
             try:
-                yield file
+                yield None if finished else file
             finally:
                 if part.exists() and not part.stat().st_size:
                     part.unlink()
@@ -155,7 +151,7 @@ def _locked_part(
             return
 
 
-def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) -> None:
+def _transfer(archive: Archive, file: IO[bytes], report: Report) -> None:
     """Append the missing bytes to a file, over several connections if necessary."""
     for attempt in range(_ATTEMPTS):
         start = file.seek(0, io.SEEK_END)
@@ -163,13 +159,11 @@ def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) 
             response = _open(archive.url, start)
             start, total = _span(response, start)
             file.truncate(start)
-            with (
-                response,
-                tqdm.tqdm(
-                    desc=archive.name, initial=start, total=total, unit="B",
-                    unit_scale=True, disable=None, leave=False,
-                ) as bar,
-            ):  # fmt: skip
+            bar = tqdm.tqdm(
+                desc=archive.name, initial=start, total=total, unit="B",
+                unit_scale=True, disable=None, leave=False,
+            )  # fmt: skip
+            with response, bar:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     bar.update(len(chunk))
@@ -185,8 +179,9 @@ def _transfer(archive: Archive, file: IO[bytes], report: Callable[[str], None]) 
             reason = f"the server answered {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", None) or error
-            reason = getattr(cause, "strerror", None) or str(cause)
-            reason = reason or type(cause).__name__
+            reason = (
+                getattr(cause, "strerror", "") or str(cause) or type(cause).__name__
+            )
         if file.seek(0, io.SEEK_END) <= start:  # nothing arrived: no use to go on
             break
         report(f"{archive.name}: {reason}; going on from there")
@@ -198,39 +193,35 @@ def _open(url: str, start: int) -> addinfourl:
     request = urllib.request.Request(url, headers={"User-Agent": "dib_jax"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    answers: queue.Queue[addinfourl | Exception] = queue.Queue()
+    answer: futures.Future[addinfourl] = futures.Future()
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=_READ_SECONDS))
+            answer.set_result(urllib.request.urlopen(request, timeout=_READ_SECONDS))
         except Exception as error:  # for the thread that waits
-            answers.put(error)
+            answer.set_exception(error)
 
     # In a thread: Python waits without limit for a name server that does not answer.
     threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=_CONNECT_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {_CONNECT_SECONDS:g} seconds") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    futures.wait([answer], _CONNECT_SECONDS)
+    if not answer.done():
+        raise TimeoutError(f"no answer within {_CONNECT_SECONDS:g} seconds")
+    return answer.result()
 
 
 def _span(response: addinfourl, start: int) -> tuple[int, int | None]:
     """First byte of a response, and length of the whole file or None if unknown."""
     length = response.headers.get("Content-Length")
     if response.status == 206:
-        told = re.fullmatch(
-            r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")
-        )
+        sent = response.headers.get("Content-Range", "")
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", sent)
         if told and int(told[1]) == start:
             return start, None if told[2] == "*" else int(told[2])
         raise http.client.HTTPException("the server sent another part than asked for")
     return 0, int(length) if length and length.isdigit() else None
 
 
-def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
+def read_tar(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     """Members of a tar archive, compressed or not, by name.
 
     Args:
@@ -241,16 +232,13 @@ def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
         ValueError: it is damaged or cut off, lacks a member, or is unsafe to unpack.
     """
     found = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                kind = "" if member.isfile() or member.isdir() else "a link or a device"
-                _check_member(path, member.name, kind)
-                if member.name in wanted and member.isfile():
-                    opened = archive.extractfile(member)
-                    found[member.name] = opened.read() if opened else b""
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+    with _sound(path, tarfile.TarError, OSError), tarfile.open(path) as archive:
+        for member in archive:
+            kind = "" if member.isfile() or member.isdir() else "a link or a device"
+            _check_member(path, member.name, kind)
+            if member.name in wanted and member.isfile():
+                opened = archive.extractfile(member)
+                found[member.name] = opened.read() if opened else b""
     for name in wanted:
         if name not in found:
             raise ValueError(f"{path}: there is no {name} in it")
@@ -258,7 +246,7 @@ def read_tar(path: pathlib.Path, wanted: Collection[str]) -> dict[str, bytes]:
 
 
 @contextmanager
-def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive, all of whose members are safe.
 
     Args:
@@ -267,10 +255,8 @@ def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         ValueError: it is damaged or cut off, or unsafe to unpack.
     """
-    try:
+    with _sound(path, zipfile.BadZipFile):
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: damaged or cut off ({error})") from error
     with archive:
         for member in archive.infolist():
             is_link = stat.S_ISLNK(member.external_attr >> 16)
@@ -288,18 +274,16 @@ def read_zip(archive: zipfile.ZipFile, member: str) -> bytes:
     Raises:
         ValueError: there is none, or it is damaged.
     """
+    # zipfile raises NotImplementedError for a compression that it does not know.
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
     try:
-        return archive.read(member)
+        with blaming(f"{archive.filename}: {member} is damaged", damage):
+            return archive.read(member)
     except KeyError:
         raise ValueError(f"{archive.filename}: there is no {member} in it") from None
-    # zipfile raises NotImplementedError for a compression that it does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(
-            f"{archive.filename}: {member} is damaged ({error})"
-        ) from error
 
 
-def read_gzip(path: pathlib.Path) -> bytes:
+def read_gzip(path: Path) -> bytes:
     """What a gzip file holds.
 
     Args:
@@ -308,13 +292,15 @@ def read_gzip(path: pathlib.Path) -> bytes:
     Raises:
         ValueError: it is damaged or cut off.
     """
-    try:
+    with _sound(path, gzip.BadGzipFile):
         return gzip.decompress(path.read_bytes())
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or cut off ({error})") from error
 
 
-def _check_member(path: pathlib.Path, name: str, kind: str) -> None:
+def _sound(path: Path, *errors: type[Exception]) -> AbstractContextManager[None]:
+    return blaming(f"{path}: damaged or cut off", (*errors, EOFError, zlib.error))
+
+
+def _check_member(path: Path, name: str, kind: str) -> None:
     parts = re.split(r"[/\\]", name)
     if kind:
         raise ValueError(f"{path}: member {name!r} is {kind}; nothing of it is used")

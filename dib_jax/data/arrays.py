@@ -7,79 +7,55 @@ from pathlib import Path
 import numpy as np
 
 from dib_jax.data.dataset import Dataset
+from dib_jax.data.kind import Split
 from dib_jax.data.messages import one_line
-from dib_jax.data.pictures import check
 
 _ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
 _NOTES = ("class_names", "description")
 
 
-def read_arrays(folder: Path, name: str) -> Dataset:
-    """The data set in a folder of array files, checked.
+def read_arrays(files: dict[str, Path], name: str) -> Dataset:
+    """The data set in array files; its arrays are as they were stored.
 
     A file holds `images` uint8 (n, h, w, c), `labels` int (n,), and optionally
     `boxes`, `box_labels`, `groups` (see `Dataset`), `class_names` and `description`.
     Other arrays are ignored.
 
     Args:
-        folder: holds `train.npz`, `test.npz` and, if there is one, `validation.npz`.
+        files: path of `train`, `test` and, which need not be there, `validation`.
         name: the data set's name.
 
     Raises:
-        FileNotFoundError: `train.npz` or `test.npz` is missing.
-        ValueError: a file is not a sound .npz file, holds a pickled object, or one of
-            its arrays is not as above.
+        FileNotFoundError: that of `train` or `test` is missing.
+        ValueError: a file is not a sound .npz file, holds a pickled object, or its
+            notes are not as above.
     """
-    raw = {}
-    for split in ("train", "validation", "test"):
-        path = folder / f"{split}.npz"
+    splits = {}
+    for split, path in files.items():
         if path.exists():
-            raw[split] = _read(path)
+            splits[split] = _read(path)
         elif split != "validation":
             raise FileNotFoundError(
                 f"data set {name!r} has no {split} split: {path} is missing; it holds "
                 "images uint8 (n, h, w, c) and labels (n,)"
             )
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] = ()
     description = ""
-    for split, arrays in raw.items():
-        path = folder / f"{split}.npz"
-        names = _class_names(arrays, path)
-        if names is not None and class_names is not None and names != class_names:
+    for split, arrays in splits.items():
+        names = _class_names(arrays, files[split])
+        if names and class_names and names != class_names:
             raise ValueError(
-                f"{path}: class_names are not those of {folder / 'train.npz'}"
+                f"{files[split]}: class_names are not those of {files['train']}"
             )
         class_names = class_names or names
-        description = description or _description(arrays, path)
-
-    splits = {
-        split: check(
-            arrays,
-            source=str(folder / f"{split}.npz"),
-            num_classes=len(class_names) if class_names else None,
-        )
-        for split, arrays in raw.items()
-    }
-    if class_names is None:
-        labels = [
-            array
-            for arrays in splits.values()
-            for key, array in arrays.items()
-            if key in ("labels", "box_labels") and array.size
-        ]
-        most = max((int(array.max()) for array in labels), default=-1)
-        class_names = tuple(str(label) for label in range(most + 1))
+        description = description or _description(arrays, files[split])
+    validation = splits.get("validation", {})
     return Dataset(
-        name=name,
-        train=splits["train"],
-        validation=splits.get("validation", {}),
-        test=splits["test"],
-        class_names=class_names,
-        description=description,
+        name, splits["train"], validation, splits["test"], class_names, description
     )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> Split:
     with open(path, "rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
@@ -97,15 +73,13 @@ def _read_array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     try:
         array = file[key]
     except Exception as error:  # zipfile, zlib, NumPy and tokenize raise nearly any
+        problem = f"cannot be read ({one_line(error)}); write the file again"
         if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path}: array {key!r} holds pickled Python objects, which are not "
-                "read; save it as an array of numbers or strings"
-            ) from error
-        raise ValueError(
-            f"{path}: array {key!r} cannot be read ({one_line(error)}); write the file "
-            "again"
-        ) from error
+            problem = (
+                "holds pickled Python objects, which are not read; save it as an array "
+                "of numbers or strings"
+            )
+        raise ValueError(f"{path}: array {key!r} {problem}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: {key!r} is not a NumPy array; write the file again")
     return array
@@ -118,19 +92,19 @@ def _check_spelling(key: str, keys: list[str], path: Path) -> None:
         raise ValueError(f"{path}: unknown array {key!r}; did you mean {near[0]!r}?")
 
 
-def _class_names(arrays: dict[str, np.ndarray], path: Path) -> tuple[str, ...] | None:
-    names = arrays.get("class_names")
+def _class_names(arrays: Split, path: Path) -> tuple[str, ...]:
+    names = arrays.get("class_names", None)
     if names is None:
-        return None
+        return ()
     if names.dtype.kind != "U" or names.ndim != 1 or not names.size:
         raise ValueError(
             f"{path}: class_names must be strings of shape (classes,), got "
             f"{names.dtype} {names.shape}"
         )
-    return tuple(str(name) for name in names)
+    return tuple(map(str, names))
 
 
-def _description(arrays: dict[str, np.ndarray], path: Path) -> str:
+def _description(arrays: Split, path: Path) -> str:
     text = arrays.get("description", np.array(""))
     if text.dtype.kind != "U" or text.size != 1:
         raise ValueError(

@@ -49,16 +49,16 @@ def augment(spec: str) -> Augmentation:
         ValueError: a name is unknown or given twice, or a strength is no number or out
             of range.
     """
-    names = [name.strip() for name in spec.split(",")] if spec.strip() else []
-    steps = [_named(name, spec) for name in names]
-    known = [name.partition(":")[0].strip() for name in names]
-    for position, name in enumerate(known):
-        if name in known[:position]:
+    steps: dict[str, Augmentation] = {}
+    for text in spec.split(",") if spec.strip() else ():
+        name, step = _named(text, spec)
+        if name in steps:
             raise ValueError(f"augmentation {name!r} stands twice in {spec!r}")
+        steps[name] = step
 
     def apply(key: jax.Array, samples: Samples) -> Samples:
         _check(samples)
-        for index, step in enumerate(steps):
+        for index, step in enumerate(steps.values()):
             samples = step(jax.random.fold_in(key, index), samples)
         return samples
 
@@ -89,8 +89,8 @@ def check_mirrored(spec: str, class_names: Sequence[str]) -> None:
             )
 
 
-def _named(text: str, spec: str) -> Augmentation:
-    """The augmentation that a part of `spec` asks for, at its strength."""
+def _named(text: str, spec: str) -> tuple[str, Augmentation]:
+    """The augmentation that a part of `spec` asks for, its name and at its strength."""
     name, colon, strength = (part.strip() for part in text.partition(":"))
     if name not in _AUGMENTATIONS:
         allowed = ", ".join(_AUGMENTATIONS)
@@ -99,20 +99,20 @@ def _named(text: str, spec: str) -> Augmentation:
             f"separated by commas{did_you_mean(name, _AUGMENTATIONS)}"
         )
     change, limit = _AUGMENTATIONS[name]
-    if not colon:
-        return functools.partial(change, strength=1.0)
+    if colon and limit == 1:
+        raise ValueError(
+            f"augmentation {name!r} takes no strength, got {text.strip()!r}"
+        )
     try:
-        factor = float(strength)
+        factor = float(strength) if colon else 1.0
     except ValueError:
         factor = 0.0
-    if limit == 1:
-        raise ValueError(f"augmentation {name!r} takes no strength, got {text!r}")
     if not 0 < factor <= limit:
         raise ValueError(
             f"augmentation {name!r}: the strength must be a number above 0, at most "
             f"{limit:g}, got {strength!r}"
         )
-    return functools.partial(change, strength=factor)
+    return name, functools.partial(change, strength=factor)
 
 
 def _crop(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
@@ -124,21 +124,16 @@ def _crop(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     shift = jax.random.randint(key, (count, 2), -pad, pad + 1)
     if "boxes" in samples:
         shift = _bounded(shift, samples, height, width)
-    padding = ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0))
-    padded = jnp.pad(images, padding)
+    padded = jnp.pad(images, ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0)))
 
     def window(picture: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(
-            picture, (start[0], start[1], 0), (height, width, channels)
-        )
+        corner = (start[0], start[1], 0)
+        return jax.lax.dynamic_slice(picture, corner, (height, width, channels))
 
-    samples = {**samples, "images": jax.vmap(window)(padded, pad - shift)}
-    if "boxes" not in samples:
-        return samples
-    boxes = samples["boxes"]
-    move = shift.reshape(-1, *[1] * (boxes.ndim - 2), 2)[..., ::-1]
-    moved = boxes + jnp.concatenate([move, move], axis=-1).astype(boxes.dtype)
-    return _with_boxes(samples, moved)
+    def move(boxes: jax.Array) -> jax.Array:
+        return boxes + _beside(shift[:, [1, 0, 1, 0]], boxes).astype(boxes.dtype)
+
+    return _moved(samples, jax.vmap(window)(padded, pad - shift), move)
 
 
 def _flip(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
@@ -152,9 +147,7 @@ def _flip(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
         x1, y1, x2, y2 = (boxes[..., side] for side in range(4))
         width = images.shape[2]
         other = jnp.stack([width - x2, y1, width - x1, y2], axis=-1)
-        moves = (
-            mirrored.reshape(-1, *[1] * (boxes.ndim - 1)) & _real(samples)[..., None]
-        )
+        moves = _beside(mirrored, boxes) & _real(samples)[..., None]
         samples["boxes"] = jnp.where(moves, other, boxes)
     return samples
 
@@ -169,14 +162,11 @@ def _affine(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     middle = jnp.array([width, height]) / 2
     if "boxes" in samples:
         # The picture stays as it is where the centre of its largest box would leave.
-        moved = _turned(_largest(samples), angle, scale, middle)
-        stays = _is_inside(moved, height, width)
+        largest = _turned(_largest(samples), angle, scale, middle)
+        stays = _is_inside(largest, height, width)
         angle, scale = jnp.where(stays, angle, 0), jnp.where(stays, scale, 1)
-    samples = {**samples, "images": _resampled(images, angle, scale)}
-    if "boxes" not in samples:
-        return samples
-    turned = _turned(samples["boxes"], angle, scale, middle)
-    return _with_boxes(samples, turned.astype(samples["boxes"].dtype))
+    turn = functools.partial(_turned, angle=angle, scale=scale, middle=middle)
+    return _moved(samples, _resampled(images, angle, scale), turn)
 
 
 def _rotation(angle: jax.Array) -> jax.Array:
@@ -219,7 +209,7 @@ def _turned(
 
     Source: Kalra et al., arXiv 2109.13488.
     """
-    angle, scale = (x.reshape(-1, *[1] * (boxes.ndim - 1)) for x in (angle, scale))
+    angle, scale = _beside(angle, boxes), _beside(scale, boxes)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     x, y = jnp.split((boxes[..., :2] + boxes[..., 2:]) / 2 - middle, 2, axis=-1)
     centre = jnp.concatenate([cosine * x - sine * y, sine * x + cosine * y], axis=-1)
@@ -240,9 +230,7 @@ def _stretched(
     """Multiply differences from the mean over `axes` (else from 0) by 1 ± half."""
     images = samples["images"]
     factor = _around_one(key, len(images), half * strength)[:, None, None, None]
-    mean: jax.Array | int = 0
-    if axes:
-        mean = jnp.mean(images, axis=axes, dtype=jnp.float32, keepdims=True)
+    mean = jnp.mean(images, axes, jnp.float32, keepdims=True) if axes else 0
     changed = mean + factor * (images - mean)
     return {**samples, "images": _as_type(changed, images.dtype)}
 
@@ -260,15 +248,15 @@ def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _cutout(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     images = samples["images"]
     count, height, width, _ = images.shape
-    size = int(_HOLE * strength * height), int(_HOLE * strength * width)
-    sides = jnp.array(size)
+    sides = jnp.array([int(_HOLE * strength * side) for side in (height, width)])
     centre = jax.random.randint(key, (count, 2), 0, jnp.array([height, width]))
     start = centre - sides // 2
-    inside = []
-    for axis, length in enumerate((height, width)):
-        place = jnp.arange(length) - start[:, axis, None]
-        inside.append((place >= 0) & (place < sides[axis]))
-    hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+
+    def within(axis: int) -> jax.Array:
+        place = jnp.arange(images.shape[1 + axis]) - start[:, axis, None]
+        return (place >= 0) & (place < sides[axis])
+
+    hole = within(0)[:, :, None, None] & within(1)[:, None, :, None]
     return {**samples, "images": jnp.where(hole, jnp.zeros((), images.dtype), images)}
 
 
@@ -334,15 +322,28 @@ def _bounded(shift: jax.Array, samples: Samples, height: int, width: int) -> jax
     return jnp.clip(shift, jnp.minimum(low, 0), jnp.maximum(high, 0)).astype(jnp.int32)
 
 
-def _with_boxes(samples: Samples, moved: jax.Array) -> Samples:
-    """Moved boxes, clipped; of several, those whose centre left become none."""
-    _, height, width, _ = samples["images"].shape
+def _moved(
+    samples: Samples, images: jax.Array, move: Callable[[jax.Array], jax.Array]
+) -> Samples:
+    """Changed pictures with their boxes moved and clipped.
+
+    Of several boxes, those whose centre left become none.
+    """
+    samples = {**samples, "images": images}
+    if "boxes" not in samples:
+        return samples
+    _, height, width, _ = images.shape
+    moved = move(samples["boxes"]).astype(samples["boxes"].dtype)
     clipped = jnp.clip(moved, 0, jnp.array([width, height] * 2, moved.dtype))
     if moved.ndim == 2:
         return {**samples, "boxes": clipped}
     stays = _is_inside(moved, height, width) & _real(samples)
-    return {
-        **samples,
-        "boxes": jnp.where(stays[..., None], clipped, -1),
-        "box_labels": jnp.where(stays, samples["box_labels"], -1),
-    }
+    labels = jnp.where(stays, samples["box_labels"], -1)
+    clipped = jnp.where(stays[..., None], clipped, -1)
+    return {**samples, "boxes": clipped, "box_labels": labels}
+
+
+def _beside(values: jax.Array, boxes: jax.Array) -> jax.Array:
+    """Values (n,) or (n, k) of each picture, in a shape that goes with its boxes."""
+    ones = [1] * (boxes.ndim - 2)
+    return values.reshape(len(values), *ones, *(values.shape[1:] or (1,)))

@@ -29,9 +29,9 @@ def write_contact_sheet(
     width = min(columns, len(chosen)) * (_TILE + _GAP) + _GAP
     sheet = Image.new("RGB", (width, height), "white")
     for position, row in enumerate(chosen):
-        left = _GAP + position % columns * (_TILE + _GAP)
-        top = _GAP + position // columns * (_TILE + _CAPTION + _GAP)
-        sheet.paste(_tile(dataset.train, row, dataset.class_names), (left, top))
+        down, right = divmod(position, columns)
+        place = _GAP + right * (_TILE + _GAP), _GAP + down * (_TILE + _CAPTION + _GAP)
+        sheet.paste(_tile(dataset.train, row, dataset.class_names), place)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     sheet.save(unfinished, "PNG")
     unfinished.replace(path)

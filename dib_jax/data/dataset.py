@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dib_jax.data.kind import Kind, Split, size
+from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES
+
+SPLITS = ("train", "validation", "test")
 
 
 class Dataset(NamedTuple):
@@ -46,7 +48,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"data set {name!r} must have at least two classes, got class_names "
             f"{list(dataset.class_names)}"
         )
-    splits = {key: getattr(dataset, key) for key in ("train", "validation", "test")}
+    splits = {key: getattr(dataset, key) for key in SPLITS}
     for key in ("train", "test"):
         if not size(splits[key]):
             raise ValueError(f"data set {name!r}: its {key} split is empty")
@@ -75,45 +77,35 @@ def check_dataset(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def check_groups(
-    splits: Sequence[Split], skip_groups: Sequence[int], *, name: str
-) -> None:
-    """See that groups which are to be left out are there.
+def without_groups(
+    splits: dict[str, Split], skip_groups: Sequence[int], *, name: str
+) -> dict[str, Split]:
+    """Splits without the samples of some groups; one without groups stays as it is.
 
     Args:
-        splits: those that they are left out of.
+        splits: as the kind's `check` makes them.
         skip_groups: numbers in `groups`.
         name: of the data set, for messages.
 
     Raises:
         ValueError: the data set has no groups, or not all of these.
     """
-    if not skip_groups:
-        return
-    found = [split["groups"] for split in splits if "groups" in split]
+    found = [split["groups"] for split in splits.values() if "groups" in split]
     if not found:
         raise ValueError(
             f"dataset.skip_groups: data set {name!r} has no groups, so none can be "
             f"left out; set it to (), got {tuple(skip_groups)}"
         )
     known = np.unique(np.concatenate(found))
-    missing = [group for group in skip_groups if group not in known]
-    if missing:
-        raise ValueError(
-            f"dataset.skip_groups: there is no group {missing[0]} in the training data "
-            f"of {name!r}, whose {len(known)} groups have numbers from {known[0]} to "
-            f"{known[-1]}"
-        )
-
-
-def without_groups(split: Split, skip_groups: Sequence[int]) -> Split:
-    """A split without the samples of some groups.
-
-    Args:
-        split: as made by `check_split`; returned as it is where it has no groups.
-        skip_groups: numbers in `groups`.
-    """
-    if not skip_groups or "groups" not in split:
-        return split
-    stays = ~np.isin(split["groups"], skip_groups)
-    return {key: value[stays] for key, value in split.items()}
+    for group in skip_groups:
+        if group not in known:
+            raise ValueError(
+                f"dataset.skip_groups: there is no group {group} in the training data "
+                f"of {name!r}, whose {len(known)} groups have numbers from {known[0]} "
+                f"to {known[-1]}"
+            )
+    rest = dict(splits)
+    for key, split in splits.items():
+        if "groups" in split:
+            rest[key] = take(split, ~np.isin(split["groups"], skip_groups))
+    return rest

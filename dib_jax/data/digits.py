@@ -3,6 +3,7 @@
 import numpy as np
 
 from dib_jax.data.dataset import Dataset
+from dib_jax.data.kind import take
 from dib_jax.data.split import split_rows
 
 
@@ -22,13 +23,13 @@ def digits(data_dir: str = "") -> Dataset:
 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = bunch.target.astype(np.int32)
-    train, test = split_rows(labels, fraction=0.2, seed=0)
+    split = {"images": images, "labels": bunch.target.astype(np.int32)}
+    train, test = split_rows(split["labels"], fraction=0.2, seed=0)
     return Dataset(
         name="digits",
-        train={"images": images[train], "labels": labels[train]},
+        train=take(split, train),
         validation={},
-        test={"images": images[test], "labels": labels[test]},
+        test=take(split, test),
         class_names=tuple(str(name) for name in bunch.target_names),
         description="scikit-learn digits, 8x8 grey, a fixed 20 % as test split",
     )

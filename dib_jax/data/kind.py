@@ -46,27 +46,50 @@ def size(split: Mapping[str, Any]) -> int:
     return len(next(iter(split.values()), ()))
 
 
+def take(split: Split, rows: np.ndarray) -> Split:
+    """Some samples of a split.
+
+    Args:
+        split: arrays of one length n.
+        rows: their numbers, or n booleans.
+    """
+    return {name: array[rows] for name, array in split.items()}
+
+
+def check_present(arrays: Mapping[str, Any], *names: str, source: str) -> None:
+    """Refuse a split in which an array is missing.
+
+    Args:
+        arrays: those that are there.
+        *names: those that must be.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    for name in names:
+        if name not in arrays:
+            raise ValueError(
+                f"{source}: no array {name!r}; a split needs {', '.join(names)}"
+            )
+
+
 def check_labels(
-    arrays: Mapping[str, np.ndarray],
-    *,
-    source: str,
-    count: int,
-    each: str,
-    num_classes: int | None,
+    arrays: Split, count: int, each: str, *, source: str, num_classes: int | None
 ) -> Split:
     """The labels and groups of a split with their dtypes.
 
     Args:
         arrays: `labels` and optionally `groups`.
-        source: where they come from, for messages.
         count: how many there must be.
         each: what each label is of, for messages.
+        source: where they come from, for messages.
         num_classes: labels lie in 0..num_classes−1; None: only ≥ 0 is asked.
 
     Raises:
         ValueError: they have a wrong dtype or shape, or a label is out of range.
     """
-    labels, groups = arrays["labels"], arrays.get("groups")
+    labels = arrays["labels"]
     if labels.dtype.kind not in "iu":
         raise ValueError(
             f"{source}: labels must be integers, got {labels.dtype}; class names "
@@ -79,7 +102,8 @@ def check_labels(
         )
     check_range(labels, source, "labels", 0, num_classes)
     split: Split = {"labels": labels.astype(np.int32, copy=False)}
-    if groups is not None:
+    if "groups" in arrays:
+        groups = arrays["groups"]
         if groups.dtype.kind not in "iu" or groups.shape != (count,):
             raise ValueError(
                 f"{source}: groups must be integers of shape ({count},), got "

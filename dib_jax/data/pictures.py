@@ -4,25 +4,18 @@ A network gets them standardised: each channel minus its mean over the training 
 divided by its standard deviation there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dib_jax.data.kind import (
-    Augmentation,
-    Kind,
-    Split,
-    check_labels,
-    check_range,
-)
+from dib_jax.data import kind
+from dib_jax.data.kind import Augmentation, Kind, Split
 
 _BOX_SLACK = 1e-3  # pixels; a box scaled in float32 may end that far outside
 
 
-def check(
-    arrays: Mapping[str, np.ndarray], *, source: str, num_classes: int | None = None
-) -> Split:
+def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Split:
     """One split with the dtypes of `Dataset`, its shapes and label range checked.
 
     Args:
@@ -33,11 +26,7 @@ def check(
     Raises:
         ValueError: an array is missing, or has a wrong dtype, shape or label.
     """
-    for name in ("images", "labels"):
-        if name not in arrays:
-            raise ValueError(
-                f"{source}: no array {name!r}; a split needs images, labels"
-            )
+    kind.check_present(arrays, "images", "labels", source=source)
     images = arrays["images"]
     if images.dtype != np.uint8:
         raise ValueError(
@@ -49,31 +38,27 @@ def check(
             f"{source}: images must have shape (n, h, w, c), got {images.shape}{hint}"
         )
     count = len(images)
-    split: Split = {
-        "images": images,
-        **check_labels(
-            arrays, source=source, count=count, each="image", num_classes=num_classes
-        ),
-    }
+    labels = kind.check_labels(
+        arrays, count, "image", source=source, num_classes=num_classes
+    )
+    split: Split = {"images": images, **labels}
     boxes, box_labels = arrays.get("boxes"), arrays.get("box_labels")
+    shape = None if boxes is None else boxes.shape
     if boxes is not None:
         if boxes.dtype.kind not in "fiu":
             raise ValueError(f"{source}: boxes must be float32, got {boxes.dtype}")
-        fits = boxes.ndim in (2, 3) and boxes.shape[0] == count and boxes.shape[-1] == 4
-        if not fits:
+        if boxes.ndim not in (2, 3) or (boxes.shape[0], boxes.shape[-1]) != (count, 4):
             raise ValueError(
                 f"{source}: boxes must have shape ({count}, 4) or ({count}, m, 4), got "
-                f"{boxes.shape}"
+                f"{shape}"
             )
         split["boxes"] = boxes.astype(np.float32, copy=False)
-    if boxes is not None and boxes.ndim == 3 and box_labels is None:
-        raise ValueError(
-            f"{source}: boxes of shape {boxes.shape} need box_labels (n, m), -1 for "
-            "none"
-        )
+        if boxes.ndim == 3 and box_labels is None:
+            raise ValueError(
+                f"{source}: boxes of shape {shape} need box_labels (n, m), -1 for none"
+            )
     if box_labels is not None:
-        if boxes is None or box_labels.shape != boxes.shape[:-1]:
-            shape = None if boxes is None else boxes.shape
+        if shape is None or box_labels.shape != shape[:-1]:
             raise ValueError(
                 f"{source}: box_labels of shape {box_labels.shape} do not go with "
                 f"boxes of shape {shape}"
@@ -82,7 +67,7 @@ def check(
             raise ValueError(
                 f"{source}: box_labels must be integers, got {box_labels.dtype}"
             )
-        check_range(box_labels, source, "box_labels", -1, num_classes)
+        kind.check_range(box_labels, source, "box_labels", -1, num_classes)
         split["box_labels"] = box_labels.astype(np.int32, copy=False)
     return split
 
@@ -93,7 +78,7 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
     Boxes with a `box_labels` of −1 are none and are not looked at.
 
     Args:
-        split: as made by `check_split`.
+        split: as made by `check`.
         source: where it comes from, for messages.
         skip_bad_boxes: leave rows with a bad box out instead of raising.
 
@@ -107,18 +92,14 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
         )
     height, width = split["images"].shape[1:3]
     boxes = split["boxes"]
-    x1, y1, x2, y2 = (boxes[..., side] for side in range(4))
-    good = (  # false for NaN
-        (x1 >= -_BOX_SLACK) & (x2 <= width + _BOX_SLACK) & (x1 < x2)
-        & (y1 >= -_BOX_SLACK) & (y2 <= height + _BOX_SLACK) & (y1 < y2)
-    )  # fmt: skip
+    good = inside(boxes, [width, height], slack=_BOX_SLACK)
     if "box_labels" in split:
         good |= split["box_labels"] < 0
-    sound = good.reshape(len(boxes), -1).all(axis=1)
+    sound = np.all(good.reshape(len(boxes), -1), axis=1)
     if sound.all():
         return split
     if skip_bad_boxes:
-        return {key: value[sound] for key, value in split.items()}
+        return kind.take(split, sound)
     row = int(np.argmin(sound))
     box = boxes[row] if boxes.ndim == 2 else boxes[row][np.argmin(good[row])]
     raise ValueError(
@@ -129,36 +110,35 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
     )
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, with which pictures are normalised.
+def inside(boxes: np.ndarray, sides: Sequence[float], *, slack: float) -> np.ndarray:
+    """Which boxes have an area and lie in their picture; none with a NaN does.
 
     Args:
-        images: uint8 (n, h, w, c), the training split.
+        boxes: (…, 4) as x1, y1, x2, y2.
+        sides: width and height of the picture.
+        slack: how far outside a box may end.
 
     Returns:
-        Two float32 arrays (c,), in units of 255; the deviation of a constant channel
-        is 1.
+        Booleans (…).
     """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    limit = np.add(sides, slack).astype(boxes.dtype)
+    return np.all((low >= -slack) & (high <= limit) & (low < high), axis=-1)
+
+
+def _common(train: Split) -> dict[str, np.ndarray]:
+    """Mean and deviation of each channel in units of 255; that of a constant is 1."""
     levels = np.arange(256) / 255
     # By counting grey levels: exact, and no float copy of the data set is made.
+    channels = np.moveaxis(train["images"], -1, 0)
     counts = np.stack(
-        [
-            np.bincount(images[..., channel].ravel(), minlength=256)
-            for channel in range(images.shape[-1])
-        ]
+        [np.bincount(values.ravel(), minlength=256) for values in channels]
     )
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels
     deviation = np.sqrt(np.maximum(weights @ levels**2 - mean**2, 1e-12))
-    return (
-        np.asarray(mean, np.float32),
-        np.asarray(np.where(deviation < 1e-4, 1.0, deviation), np.float32),
-    )
-
-
-def _common(train: Split) -> dict[str, np.ndarray]:
-    mean, deviation = channel_statistics(train["images"])
-    return {"mean": mean, "deviation": deviation}
+    deviation = np.where(deviation < 1e-4, 1.0, deviation)
+    return {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
 
 
 def _standardize(samples: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
@@ -173,11 +153,4 @@ def _augment(text: str, class_names: tuple[str, ...]) -> Augmentation:
     return augment(text)
 
 
-PICTURES = Kind(
-    name="pictures",
-    content=("images",),
-    check=check,
-    common=_common,
-    prepare=_standardize,
-    augment=_augment,
-)
+PICTURES = Kind("pictures", ("images",), check, _common, _standardize, _augment)

@@ -5,14 +5,13 @@ plain `tfds.data_source(name)` reads them, and `load` reads what TFDS wrote else
 """
 
 import contextlib
-import functools
 import importlib
 import io
-import pathlib
 import pkgutil
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,19 +20,14 @@ import tqdm
 from dib_jax.data import builders
 from dib_jax.data.archives import fetch
 from dib_jax.data.builders import Example, Examples
-from dib_jax.data.messages import did_you_mean
+from dib_jax.data.messages import Report, did_you_mean
 from dib_jax.data.prepared import find_prepared, quiet
 
 
 def downloadable() -> tuple[str, ...]:
     """Names of the data sets that `prepare` can download."""
-    return tuple(
-        sorted(
-            module.name
-            for module in pkgutil.iter_modules(builders.__path__)
-            if hasattr(_module(module.name), "ARCHIVES")
-        )
-    )
+    names = sorted(module.name for module in pkgutil.iter_modules(builders.__path__))
+    return tuple(name for name in names if hasattr(_module(name), "ARCHIVES"))
 
 
 def is_downloadable(name: str) -> bool:
@@ -49,7 +43,7 @@ def is_downloadable(name: str) -> bool:
     return True
 
 
-def is_prepared(name: str, root: pathlib.Path) -> bool:
+def is_prepared(name: str, root: Path) -> bool:
     """Whether a folder of data sets holds a set, as array files or as TFDS' files.
 
     Args:
@@ -61,12 +55,8 @@ def is_prepared(name: str, root: pathlib.Path) -> bool:
 
 
 def prepare(
-    name: str,
-    root: pathlib.Path,
-    *,
-    archives: str = "",
-    report: Callable[[str], None] = print,
-) -> pathlib.Path:
+    name: str, root: Path, *, archives: str = "", report: Report = print
+) -> Path:
     """Download a data set and write it into a folder of data sets, or find it there.
 
     Archives are stored in `<root>/downloads/<name>`. The set appears only when it is
@@ -91,7 +81,7 @@ def prepare(
     module, options = _find(name)
     if is_prepared(name, root):
         return root / name
-    offered = pathlib.Path(archives).expanduser() if archives else None
+    offered = Path(archives).expanduser() if archives else None
     if offered is not None and not offered.is_dir():
         raise FileNotFoundError(f"--archives: there is no folder {offered}")
     store = root / "downloads" / module.__name__.rpartition(".")[2]
@@ -107,8 +97,15 @@ def prepare(
             f"elsewhere and run `python -m experiments.prepare {name} "
             f"--data_dir={root} --archives=DIR` with the folder that holds them"
         ) from error
-    _write(module, options, paths, root, report)
+    sources = ", ".join(map(str, paths.values()))
+    written = _write(
+        module.builder(**options), module.read(paths, **options), sources, root
+    )
+    report(f"{name}: written to {written}")
     return root / name
+
+
+_Row = tuple[int, Example]
 
 
 def _module(name: str) -> ModuleType:
@@ -121,69 +118,54 @@ def _find(name: str) -> tuple[ModuleType, dict[str, int]]:
         return _module(name), {}
     sized = re.fullmatch(r"(\w+?)([1-9]\d*)", name)
     if sized and sized[1] in known and hasattr(_module(sized[1]), "SIZE"):
-        size = int(sized[2])
-        if not 8 <= size <= 512 or size == _module(sized[1]).SIZE:
+        module, size = _module(sized[1]), int(sized[2])
+        if not 8 <= size <= 512 or size == module.SIZE:
             raise ValueError(
                 f"{name!r}: pictures are stored with 8 to 512 pixels a side; at "
-                f"{_module(sized[1]).SIZE} the set's name is {sized[1]!r}"
+                f"{module.SIZE} the set's name is {sized[1]!r}"
             )
-        return _module(sized[1]), {"size": size}
+        return module, {"size": size}
     raise ValueError(
         f"data set {name!r} cannot be downloaded; those that can are "
         f"{', '.join(known)}{did_you_mean(name, known)}"
     )
 
 
-def _write(
-    module: ModuleType,
-    options: dict[str, int],
-    paths: dict[str, pathlib.Path],
-    root: pathlib.Path,
-    report: Callable[[str], None],
-) -> None:
+def _write(base: Any, examples: Examples, source: str, root: Path) -> str:
+    """Have TFDS write examples as its builder class would; the folder of the files."""
     import tensorflow_datasets as tfds  # slow, and only needed here
     from tensorflow_datasets.core import registered
 
-    examples: Examples = module.read(paths, **options)
-    base = module.builder(**options)
-
-    def _split_generators(
-        self: Any, dl_manager: object
-    ) -> dict[str, Iterator[tuple[int, Example]]]:
+    def split_generators(self: Any, dl_manager: object) -> dict[str, Iterator[_Row]]:
         del dl_manager  # TFDS would ask the network without a limit of time
         for key, names in examples.class_names.items():
             feature = self.info.features[key]
             if len(names) != feature.num_classes:
                 raise ValueError(
-                    f"{', '.join(map(str, paths.values()))}: {len(names)} names for "
-                    f"the {feature.num_classes} classes of {key}"
+                    f"{source}: {len(names)} names for the {feature.num_classes} "
+                    f"classes of {key}"
                 )
             feature.names = names
-        return {
-            split: self._generate_examples(split, rows)
-            for split, rows in examples.splits.items()
-        }
+        splits = examples.splits.items()
+        return {split: self._generate_examples(split, rows) for split, rows in splits}
 
     attributes = {
         # TFDS shuffles by name, version and row number, so these stay what they are.
         "name": base.name,
         "__module__": base.__module__,  # beside which TFDS looks for its notes
-        "_split_generators": _split_generators,
+        "_split_generators": split_generators,
         "_generate_examples": staticmethod(_numbered),
     }
     with registered.skip_registration():
         subclass = type(base.__name__, (base,), attributes)
     tfds.disable_progress_bar()  # its bars say nothing of how much there is
-    with (
-        quiet(),
-        contextlib.redirect_stdout(io.StringIO()),
-        tempfile.TemporaryDirectory() as unused,
-    ):
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with quiet(), silent, tempfile.TemporaryDirectory() as unused:
         builder = subclass(data_dir=root, file_format="array_record")
         builder.download_and_prepare(download_dir=unused)
-    report(f"{base.name}: written to {builder.data_path}")
+    return str(builder.data_path)
 
 
-def _numbered(split: str, rows: Iterable[Example]) -> Iterator[tuple[int, Example]]:
-    bar = functools.partial(tqdm.tqdm, desc=split, unit=" pictures", disable=None)
-    yield from enumerate(bar(rows, leave=False))
+def _numbered(split: str, rows: Iterable[Example]) -> Iterator[_Row]:
+    bar = tqdm.tqdm(rows, desc=split, unit=" pictures", disable=None, leave=False)
+    yield from enumerate(bar)

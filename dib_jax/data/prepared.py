@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from dib_jax.data.dataset import Dataset
+from dib_jax.data.dataset import SPLITS, Dataset
 from dib_jax.data.kind import Split
-from dib_jax.data.messages import one_line
+from dib_jax.data.messages import blaming
 
-_INFO = "dataset_info.json"
+_INFO, _FORMAT = "dataset_info.json", "array_record"
 
 
 def find_prepared(folder: Path) -> Path | None:
@@ -27,10 +27,8 @@ def find_prepared(folder: Path) -> Path | None:
     Args:
         folder: holds a folder per version, such as `3.0.2`.
     """
-    versions = {
-        _version(path.parent.name): path.parent for path in folder.glob(f"*/{_INFO}")
-    }
-    return versions[max(versions)] if versions else None
+    found = [path.parent for path in folder.glob(f"*/{_INFO}")]
+    return max(found, key=_version, default=None)
 
 
 def read_prepared(folder: Path, name: str) -> Dataset:
@@ -49,57 +47,40 @@ def read_prepared(folder: Path, name: str) -> Dataset:
             `label`.
     """
     stored = _file_formats(folder)
-    if "array_record" not in stored:
+    if _FORMAT not in stored:
         raise ValueError(
             f"{folder}: prepared as {' and '.join(sorted(stored))}, which only "
             "TensorFlow reads; prepare it with file_format=array_record"
         )
-    try:
+    needs = "tensorflow-datasets with importlib_resources and array_record"
+    with blaming(f"{folder}: reading it needs {needs}", ImportError, "; install them"):
         import tensorflow_datasets as tfds  # slow, and only needed here
-    except ImportError as error:
-        raise ValueError(
-            f"{folder}: reading it needs tensorflow-datasets with importlib_resources "
-            f"and array_record ({one_line(error)}); install them"
-        ) from error
-    with quiet():
-        try:
-            builder = tfds.builder_from_directory(folder)
-            features = builder.info.features
-            bbox = dict(features.items()).get("bbox")
-            form = getattr(bbox, "bbox_format", None)
-            with_boxes = getattr(form, "name", form) == "REL_YXYX"
-            missing = [key for key in ("image", "label") if key not in features]
-            if not missing:
-                class_names = tuple(str(value) for value in features["label"].names)
-            splits = {
-                key: _read(
-                    builder.as_data_source(split=key, file_format="array_record"),
-                    with_boxes,
-                )
-                for key in ("train", "validation", "test")
-                if key in builder.info.splits and not missing
-            }
-        except Exception as error:  # many types, from TFDS, protobuf, Pillow
+    problem, remedy = f"{folder}: TFDS cannot read it", "; prepare it again"
+    with quiet(), blaming(problem, remedy=remedy):
+        builder = tfds.builder_from_directory(folder)
+        features, there = dict(builder.info.features.items()), builder.info.splits
+    for key in ("image", "label"):
+        if key not in features:
             raise ValueError(
-                f"{folder}: TFDS cannot read it ({one_line(error)}); prepare it again"
-            ) from error
-    if missing:
-        raise ValueError(
-            f"{folder}: has no feature {missing[0]!r}, only {', '.join(features)}; a "
-            "set here needs image and label"
-        )
-    for key in ("train", "test"):
-        if key not in splits:
-            raise ValueError(
-                f"{folder}: has no {key} split, only {', '.join(builder.info.splits)}"
+                f"{folder}: has no feature {key!r}, only {', '.join(features)}; a set "
+                "here needs image and label"
             )
+    for key in ("train", "test"):
+        if key not in there:
+            raise ValueError(f"{folder}: has no {key} split, only {', '.join(there)}")
+    with quiet(), blaming(problem, remedy=remedy):
+        form = getattr(features.get("bbox"), "bbox_format", None)
+        with_boxes = getattr(form, "name", form) == "REL_YXYX"
+        class_names = tuple(map(str, features["label"].names))
+        splits = {
+            key: _read(builder.as_data_source(key, file_format=_FORMAT), with_boxes)
+            for key in SPLITS
+            if key in there
+        }
+    description = f"{name} {folder.name} as prepared by TFDS"
+    validation = splits.get("validation", {})
     return Dataset(
-        name=name,
-        train=splits["train"],
-        validation=splits.get("validation", {}),
-        test=splits["test"],
-        class_names=class_names,
-        description=f"{name} {folder.name} as prepared by TFDS",
+        name, splits["train"], validation, splits["test"], class_names, description
     )
 
 
@@ -118,15 +99,14 @@ def _read(source: Sequence[dict[str, Any]], with_boxes: bool) -> Split:
                 f"{example['image'].shape}"
             )
         images[row], labels[row] = example["image"], example["label"]
+        groups[row] = example.get("group", -1)
         if with_boxes:
-            y1, x1, y2, x2 = example["bbox"]
-            height, width = images.shape[1:3]
-            boxes[row] = x1 * width, y1 * height, x2 * width, y2 * height
-        if "group" in example:
-            groups[row] = example["group"]
+            boxes[row] = example["bbox"]
     split: Split = {"images": images, "labels": labels}
     if with_boxes:
-        split["boxes"] = boxes
+        height, width = images.shape[1:3]
+        sides = np.array([width, height, width, height], np.float32)
+        split["boxes"] = boxes[:, [1, 0, 3, 2]] * sides
     if (groups != -1).any():
         split["groups"] = groups
     return split
@@ -134,19 +114,15 @@ def _read(source: Sequence[dict[str, Any]], with_boxes: bool) -> Split:
 
 def _file_formats(folder: Path) -> set[str]:
     path = folder / _INFO
-    try:
+    with blaming(f"{path}: cannot be read", remedy="; prepare the set again"):
         info = json.loads(path.read_text(encoding="utf-8"))
         formats = [info.get("fileFormat", "tfrecord")]
         formats += info.get("alternativeFileFormats", [])
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({one_line(error)}); prepare the set again"
-        ) from error
     return {str(value) for value in formats}
 
 
-def _version(name: str) -> tuple[int, ...]:
-    parts = name.split(".")
+def _version(folder: Path) -> tuple[int, ...]:
+    parts = folder.name.split(".")
     return tuple(int(part) if part.isdigit() else -1 for part in parts)
 
 

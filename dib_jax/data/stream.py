@@ -1,10 +1,11 @@
 """Batches from the host's memory in a given order, read ahead by Grain."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from dib_jax.data.kind import Split
+from dib_jax.data.kind import Split, take
 
 _THREADS = 4
 _AHEAD = 4  # chunks that are ready before they are asked for
@@ -24,10 +25,7 @@ def stream(split: Split, order: np.ndarray, *, steps: int) -> Any:
     """
     import grain  # a slow import
 
-    def batches(rows: np.ndarray) -> Split:
-        return {name: array[rows] for name, array in split.items()}
-
     chunks = [order[start : start + steps] for start in range(0, len(order), steps)]
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
-    dataset = grain.MapDataset.source(chunks).map(batches)
+    dataset = grain.MapDataset.source(chunks).map(functools.partial(take, split))
     return iter(dataset.to_iter_dataset(options))

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dib_jax.data.kind import Augmentation, Kind, Split, check_labels
+from dib_jax.data.kind import Augmentation, Kind, Split, check_labels, check_present
 
 
-def check(
-    arrays: Mapping[str, np.ndarray], *, source: str, num_classes: int | None = None
-) -> Split:
+def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Split:
     """One split with its dtypes, its shapes, values and label range checked.
 
     Args:
@@ -25,11 +23,7 @@ def check(
     Raises:
         ValueError: an array is missing, or has a wrong dtype, shape, value or label.
     """
-    for name in ("features", "labels"):
-        if name not in arrays:
-            raise ValueError(
-                f"{source}: no array {name!r}; a split needs features, labels"
-            )
+    check_present(arrays, "features", "labels", source=source)
     features = arrays["features"]
     if features.dtype.kind not in "fiu":
         raise ValueError(f"{source}: features must be numbers, got {features.dtype}")
@@ -38,21 +32,15 @@ def check(
             f"{source}: features must have shape (n, d), got {features.shape}"
         )
     features = features.astype(np.float32, copy=False)
-    sound = np.isfinite(features).all(axis=1)
-    if not sound.all():
-        row = int(np.argmin(sound))
-        column = int(np.argmin(np.isfinite(features[row])))
+    rows, columns = np.nonzero(~np.isfinite(features))
+    if len(rows):
         raise ValueError(
-            f"{source}: features must be finite float32, row {row} holds "
-            f"{features[row, column]} in column {column}; {int((~sound).sum())} bad "
-            "row(s)"
+            f"{source}: features must be finite float32, row {rows[0]} holds "
+            f"{features[rows[0], columns[0]]} in column {columns[0]}; "
+            f"{len(np.unique(rows))} bad row(s)"
         )
     labels = check_labels(
-        arrays,
-        source=source,
-        count=len(features),
-        each="vector",
-        num_classes=num_classes,
+        arrays, len(features), "vector", source=source, num_classes=num_classes
     )
     return {"features": features, **labels}
 
@@ -75,11 +63,4 @@ def _augment(text: str, class_names: tuple[str, ...]) -> Augmentation:
     raise ValueError(f"got {text!r}; vectors have no augmentation, set it to ''")
 
 
-VECTORS = Kind(
-    name="vectors",
-    content=("features",),
-    check=check,
-    common=_common,
-    prepare=_standardize,
-    augment=_augment,
-)
+VECTORS = Kind("vectors", ("features",), check, _common, _standardize, _augment)

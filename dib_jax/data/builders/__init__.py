@@ -7,9 +7,10 @@ archives, by name, into `Examples` without TensorFlow. `read` raises a ValueErro
 an archive is damaged or not in this format.
 """
 
-import importlib
+import functools
 import io
 import pathlib
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,21 +34,13 @@ class Examples(NamedTuple):
     class_names: Mapping[str, list[str]] = {}
 
 
-def tfds_builder(module: str, name: str) -> Callable[[], type]:
+def tfds_builder(place: str) -> Callable[[], type]:
     """The `builder` of a set that TFDS has; it imports TFDS only when it is called.
 
     Args:
-        module: the module of TFDS, below `tensorflow_datasets`.
-        name: the builder class in it.
+        place: module:class, below `tensorflow_datasets`.
     """
-
-    def builder() -> type:
-        found: type = getattr(
-            importlib.import_module(f"tensorflow_datasets.{module}"), name
-        )
-        return found
-
-    return builder
+    return functools.partial(pkgutil.resolve_name, f"tensorflow_datasets.{place}")
 
 
 def picture(pixels: np.ndarray) -> io.BytesIO:

@@ -1,5 +1,6 @@
 """The binary format of CIFAR-10 and CIFAR-100."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,12 +12,7 @@ _PIXELS = 3 * 32 * 32
 
 
 def read_cifar(
-    archives: Paths,
-    *,
-    folder: str,
-    train: Sequence[str],
-    test: str,
-    names: dict[str, str],
+    archives: Paths, *, folder: str, train: list[str], test: str, names: dict[str, str]
 ) -> Examples:
     """The examples of a CIFAR archive.
 
@@ -40,12 +36,11 @@ def read_cifar(
     }
 
     def examples(split: str, members: Sequence[str]) -> Iterator[Example]:
-        rows = (
-            row
+        parts = (
+            _rows(contents[files[name]], len(names), f"{path}: {name}")
             for name in members
-            for row in _rows(contents[files[name]], len(names), f"{path}: {name}")
         )
-        for index, row in enumerate(rows):
+        for index, row in enumerate(itertools.chain.from_iterable(parts)):
             pixels = row[len(names) :].reshape(3, 32, 32).transpose(1, 2, 0)
             labels = dict(zip(names, map(int, row), strict=False))
             for feature, label in labels.items():

@@ -15,7 +15,7 @@ ARCHIVES = (
         "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     ),
 )
-builder = tfds_builder("image_classification.cifar", "Cifar10")
+builder = tfds_builder("image_classification.cifar:Cifar10")
 read = functools.partial(
     read_cifar,
     folder="cifar-10-batches-bin",

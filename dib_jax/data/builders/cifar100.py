@@ -15,14 +15,11 @@ ARCHIVES = (
         "sha256:58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     ),
 )
-builder = tfds_builder("image_classification.cifar", "Cifar100")
+builder = tfds_builder("image_classification.cifar:Cifar100")
 read = functools.partial(
     read_cifar,
     folder="cifar-100-binary",
     train=["train.bin"],
     test="test.bin",
-    names={
-        "coarse_label": "coarse_label_names.txt",
-        "label": "fine_label_names.txt",
-    },
+    names={"coarse_label": "coarse_label_names.txt", "label": "fine_label_names.txt"},
 )

@@ -15,5 +15,5 @@ ARCHIVES = idx_archives(
         "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     ),
 )
-builder = tfds_builder("image_classification.mnist", "FashionMNIST")
+builder = tfds_builder("image_classification.mnist:FashionMNIST")
 read = read_idx

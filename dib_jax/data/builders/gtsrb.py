@@ -19,65 +19,36 @@ from PIL import Image
 
 from dib_jax.data.archives import Archive, open_zip, read_zip
 from dib_jax.data.builders import Example, Examples, Paths, picture
+from dib_jax.data.messages import blaming
 
 _URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
-ARCHIVES = (
-    Archive(
-        f"{_URL}/GTSRB_Final_Training_Images.zip",
-        "md5:f33fd80ac59bff73c82d25ab499e03a3",
-    ),
-    Archive(
-        f"{_URL}/GTSRB_Final_Test_Images.zip", "md5:c7e4e6327067d32654124b0fe9e82185"
-    ),
-    Archive(f"{_URL}/GTSRB_Final_Test_GT.zip", "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+ARCHIVES = tuple(
+    Archive(f"{_URL}/GTSRB_Final_{part}.zip", digest)
+    for part, digest in (
+        ("Training_Images", "md5:f33fd80ac59bff73c82d25ab499e03a3"),
+        ("Test_Images", "md5:c7e4e6327067d32654124b0fe9e82185"),
+        ("Test_GT", "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+    )
 )
 SIZE = 32
 # The benchmark only numbers its classes; these are the names in common use.
 CLASS_NAMES = (
-    "Speed limit (20km/h)",
-    "Speed limit (30km/h)",
-    "Speed limit (50km/h)",
-    "Speed limit (60km/h)",
-    "Speed limit (70km/h)",
-    "Speed limit (80km/h)",
-    "End of speed limit (80km/h)",
-    "Speed limit (100km/h)",
-    "Speed limit (120km/h)",
-    "No passing",
-    "No passing for vehicles over 3.5 t",
-    "Right-of-way at the next intersection",
-    "Priority road",
-    "Yield",
-    "Stop",
-    "No vehicles",
-    "Vehicles over 3.5 t prohibited",
-    "No entry",
-    "General caution",
-    "Dangerous curve to the left",
-    "Dangerous curve to the right",
-    "Double curve",
-    "Bumpy road",
-    "Slippery road",
-    "Road narrows on the right",
-    "Road work",
-    "Traffic signals",
-    "Pedestrians",
-    "Children crossing",
-    "Bicycles crossing",
-    "Beware of ice/snow",
-    "Wild animals crossing",
-    "End of all speed and passing limits",
-    "Turn right ahead",
-    "Turn left ahead",
-    "Ahead only",
-    "Go straight or right",
-    "Go straight or left",
-    "Keep right",
-    "Keep left",
-    "Roundabout mandatory",
-    "End of no passing",
+    "Speed limit (20km/h)", "Speed limit (30km/h)", "Speed limit (50km/h)",
+    "Speed limit (60km/h)", "Speed limit (70km/h)", "Speed limit (80km/h)",
+    "End of speed limit (80km/h)", "Speed limit (100km/h)", "Speed limit (120km/h)",
+    "No passing", "No passing for vehicles over 3.5 t",
+    "Right-of-way at the next intersection", "Priority road", "Yield", "Stop",
+    "No vehicles", "Vehicles over 3.5 t prohibited", "No entry", "General caution",
+    "Dangerous curve to the left", "Dangerous curve to the right", "Double curve",
+    "Bumpy road", "Slippery road", "Road narrows on the right", "Road work",
+    "Traffic signals", "Pedestrians", "Children crossing", "Bicycles crossing",
+    "Beware of ice/snow", "Wild animals crossing",
+    "End of all speed and passing limits", "Turn right ahead", "Turn left ahead",
+    "Ahead only", "Go straight or right", "Go straight or left", "Keep right",
+    "Keep left", "Roundabout mandatory", "End of no passing",
     "End of no passing by vehicles over 3.5 t",
-)
+)  # fmt: skip
+_COLUMNS = ("ClassId", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
 _TRACKS = 1000  # more than any class has, so that class and track make one number
 
 
@@ -111,10 +82,8 @@ def builder(size: int = SIZE) -> type:
                 }
                 return tfds.core.DatasetInfo(
                     builder=self,
-                    description=(
-                        "German Traffic Sign Recognition Benchmark, pictures "
-                        f"stretched to {size}x{size}, with the box of the sign."
-                    ),
+                    description="German Traffic Sign Recognition Benchmark, pictures "
+                    f"stretched to {size}x{size}, with the box of the sign.",
                     features=tfds.features.FeaturesDict(features),
                     supervised_keys=("image", "label"),
                     homepage="https://benchmark.ini.rub.de/gtsrb_dataset.html",
@@ -137,25 +106,22 @@ def read(archives: Paths, size: int = SIZE) -> Examples:
 
     def training() -> Iterator[Example]:
         with open_zip(train) as opened:
-            tables = sorted(
-                name for name in opened.namelist() if re.search(r"/GT-\d+\.csv$", name)
-            )
+            names = sorted(opened.namelist())
+            tables = [name for name in names if re.search(r"/GT-\d+\.csv$", name)]
             if not tables:
                 raise ValueError(f"{train}: there is no table GT-*.csv in it")
             for table in tables:
                 for row, line in enumerate(_lines(opened, table)):
                     source = f"{train}: {table}, row {row}"
                     example = _example(opened, table, line, size, source)
-                    track = _track(line["Filename"], source)
-                    example["group"] = example["label"] * _TRACKS + track
-                    yield example
+                    track = _track(example["id"], source)
+                    yield example | {"group": example["label"] * _TRACKS + track}
 
     def testing() -> Iterator[Example]:
+        table, place = "GT-final_test.csv", "GTSRB/Final_Test/Images/"
         with open_zip(truth) as opened:
-            table = "GT-final_test.csv"
             lines = list(_lines(opened, table))
         with open_zip(test) as opened:
-            place = "GTSRB/Final_Test/Images/"
             for row, line in enumerate(lines):
                 source = f"{truth}: {table}, row {row}"
                 yield _example(opened, place, line, size, source) | {"group": -1}
@@ -176,18 +142,11 @@ def _track(name: str, source: str) -> int:
 
 
 def _example(
-    archive: zipfile.ZipFile,
-    beside: str,
-    line: dict[str, str],
-    size: int,
-    source: str,
+    archive: zipfile.ZipFile, beside: str, line: dict[str, str], size: int, source: str
 ) -> Example:
-    sides = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
     try:
         name = line["Filename"]
-        label, width, height, x1, y1, x2, y2 = (
-            int(line[key]) for key in ("ClassId", "Width", "Height", *sides)
-        )
+        label, width, height, x1, y1, x2, y2 = (int(line[key]) for key in _COLUMNS)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{source}: must hold a file name, width, height, four sides of a box and "
@@ -204,13 +163,11 @@ def _example(
         )
     member = beside.rpartition("/")[0] + "/" + name
     content = read_zip(archive, member)
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert("RGB")
-    except Exception as error:  # of Pillow: of nearly any type
-        raise ValueError(
-            f"{archive.filename}: {member} is no picture, or truncated ({error})"
-        ) from error
+    with (
+        blaming(f"{archive.filename}: {member} is no picture, or truncated"),
+        Image.open(io.BytesIO(content)) as opened,
+    ):
+        image = opened.convert("RGB")
     if image.size != (width, height):
         raise ValueError(
             f"{source}: says {width}x{height} pixels, but {name} has "

@@ -1,7 +1,7 @@
 """The idx format of MNIST and of the sets that are modelled on it."""
 
-import pathlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +14,7 @@ FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+_CLASSES = 10
 
 
 def idx_archives(url: str, digests: tuple[str, str, str, str]) -> tuple[Archive, ...]:
@@ -27,26 +28,20 @@ def idx_archives(url: str, digests: tuple[str, str, str, str]) -> tuple[Archive,
     return tuple(Archive(f"{url}/{name}", digest) for name, digest in pairs)
 
 
-def read_idx(archives: Paths, *, classes: int = 10) -> Examples:
+def read_idx(archives: Paths) -> Examples:
     """The examples of four idx files.
 
     Args:
         archives: their paths, by name.
-        classes: labels lie in 0..classes−1.
 
     Raises:
         ValueError: a file is damaged, or not in this format.
     """
-    train, test = (
-        _examples(archives[images], archives[labels], classes)
-        for images, labels in (FILES[:2], FILES[2:])
-    )
-    return Examples({"train": train, "test": test})
+    paths = [archives[name] for name in FILES]
+    return Examples({"train": _examples(*paths[:2]), "test": _examples(*paths[2:])})
 
 
-def _examples(
-    images_path: pathlib.Path, labels_path: pathlib.Path, classes: int
-) -> Iterator[Example]:
+def _examples(images_path: Path, labels_path: Path) -> Iterator[Example]:
     images, labels = _array(images_path, 3), _array(labels_path, 1)
     if len(images) != len(labels):
         raise ValueError(
@@ -54,15 +49,15 @@ def _examples(
             f"{images_path.name}"
         )
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        if label >= classes:
+        if label >= _CLASSES:
             raise ValueError(
                 f"{labels_path}: unknown class {label} of the picture {index}; there "
-                f"are {classes}"
+                f"are {_CLASSES}"
             )
         yield {"image": picture(image), "label": int(label)}
 
 
-def _array(path: pathlib.Path, dimensions: int) -> np.ndarray:
+def _array(path: Path, dimensions: int) -> np.ndarray:
     content = read_gzip(path)
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):

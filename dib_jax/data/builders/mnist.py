@@ -16,5 +16,5 @@ ARCHIVES = idx_archives(
         "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     ),
 )
-builder = tfds_builder("image_classification.mnist", "MNIST")
+builder = tfds_builder("image_classification.mnist:MNIST")
 read = read_idx
