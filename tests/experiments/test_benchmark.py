@@ -96,6 +96,12 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
     assert "| 16 | 2 | theirs | 24 |" in (tmp_path / "benchmark_speed.md").read_text()
 
 
+def test_before_there_are_two_sizes_nothing_is_drawn(tmp_path):
+    rows = [{"n": 8, "what": "ours", "ms": 1.5}]
+    table.plot_times(tmp_path / "speed.png", rows)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -120,6 +120,8 @@ def plot_lines(
         for row in rows
         if row.get(column) is not None and isinstance(row[across], int)
     ]
+    if not points:
+        return  # at the start of a benchmark
     places = list(dict.fromkeys(values for values, *_ in points))
     names = list(dict.fromkeys(name for _, name, *_ in points))
     figure = Figure(figsize=(3.6 * len(places) + 2.8, 4), layout="constrained")
