@@ -153,7 +153,7 @@ def test_every_command_that_a_page_shows_can_be_given(page, save_files, monkeypa
             continue
         if name == "run":
             words = [word for word in words if word != "--help"]
-            command_line.read_request(words, command="experiments.run", purpose="")
+            command_line.read_request(words, help="")
         else:
             command_line.load_config(configs[0].removeprefix("--config="))
 

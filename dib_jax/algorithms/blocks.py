@@ -522,8 +522,7 @@ def at_once(
         epochs: of the phase.
         trunk: modules of the earlier stages.
         done: how many of these the samples of the phase before had passed.
-        stay: how many of the blocks the network keeps, the first ones; None for all.
-            The others' stages may be trained anew in a later phase.
+        stay: how many blocks the network keeps, the first ones; None for all.
         after_step: changes the states of all blocks after each step.
         after_init: changes them before the first one.
     """
@@ -541,10 +540,7 @@ def at_once(
         return after_step(states), {number: terms[number] for number in exits}
 
     def read(states: States, network: Network) -> Network:
-        states = states[: len(staying)]
-        stages = tuple(entry for state in states for entry in state.variables())
-        heads = tuple(state.head for state in states)
-        return Network((*network.stages, *stages), (*network.heads, *heads))
+        return _with(states[: len(staying)], network)
 
     def given(network: Network, batch: Batch) -> jax.Array:
         dtype, variables = blocks[0].compute_dtype, network.stages[done:first]
@@ -594,6 +590,12 @@ def _update_all(
         batch = batch._replace(given=x)
         new_states.append(state)
     return tuple(new_states), terms
+
+
+def _with(states: States, network: Network) -> Network:
+    stages = tuple(entry for state in states for entry in state.variables())
+    heads = tuple(state.head for state in states)
+    return Network((*network.stages, *stages), (*network.heads, *heads))
 
 
 def local(

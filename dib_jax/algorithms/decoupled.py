@@ -1,11 +1,19 @@
 """Blocks at once, each on its own store of what the one before has put out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dib_jax.algorithms import Algorithm, Batch, Network, Parts, Terms, per_phase
+from dib_jax.algorithms import (
+    Algorithm,
+    Batch,
+    Common,
+    Network,
+    Parts,
+    Terms,
+    per_phase,
+)
 from dib_jax.algorithms.blocks import (
     StageState,
     States,
@@ -81,26 +89,19 @@ def decoupled(
                 f"algorithm.buffer: got {buffer}, fewer than the {count} samples of a "
                 "batch; use at least as many"
             )
+        slots = (state.written + jnp.arange(count)) % buffer
+        filled = jnp.minimum(state.written + count, buffer)
         states: list[StageState] = []
         stores: list[Batch] = []
         terms: dict[int, Terms] = {}
-        slots = (state.written + jnp.arange(count)) % buffer
-        filled = jnp.minimum(state.written + count, buffer)
         for index, one in enumerate(made):
             draw_key, update_key = jax.random.split(jax.random.fold_in(key, index))
             if index:
-                stored = jax.tree.map(
-                    lambda store, new: store.at[slots].set(new),
-                    state.stores[index - 1],
-                    batch._replace(common=()),
-                )
-                stores.append(stored)
+                stores.append(_written(state.stores[index - 1], batch, slots))
                 rows = jax.random.randint(draw_key, (count,), 0, filled)
-                drawn = jax.tree.map(lambda store, rows=rows: store[rows], stored)
-                batch = drawn._replace(common=batch.common)
-            new, terms[one.stage], x = update(
-                one, state.states[index], batch, update_key
-            )
+                batch = _drawn(stores[-1], rows, batch.common)
+            before = state.states[index]
+            new, terms[one.stage], x = update(one, before, batch, update_key)
             states.append(new)
             batch = batch._replace(given=x)
         return State(tuple(states), tuple(stores), state.written + count), terms
@@ -111,5 +112,14 @@ def decoupled(
     return stack([phase._replace(init=init, step=step, read=read)], made)
 
 
-def _empty(example: Any, size: int) -> Any:
+def _empty(example: Batch, size: int) -> Batch:
     return jax.tree.map(lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), example)
+
+
+def _written(store: Batch, batch: Batch, slots: jax.Array) -> Batch:
+    new = batch._replace(common=())
+    return jax.tree.map(lambda old, x: old.at[slots].set(x), store, new)
+
+
+def _drawn(store: Batch, rows: jax.Array, common: Common) -> Batch:
+    return jax.tree.map(lambda x: x[rows], store)._replace(common=common)

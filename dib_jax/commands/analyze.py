@@ -1,11 +1,22 @@
 """What the probes of runs show: sentences, tables, findings.json and the report's part.
 
 python -m experiments.analyze --workdir=DIR [DIR …]
+
+Reads the probes of runs, finished or still training, and says what they show:
+in which order the stages converge, whether information flows as along a Markov
+chain, how far the estimator itself can be trusted. Runs of one config that
+differ in their seed are taken together. Writes findings.json and figures into
+each folder, and the report of each finished run anew. Several configs are drawn
+side by side; a finished run alone, beside its end-to-end baseline.
+
+  --workdir=DIR  the folder of a run
+  --help         this
 """
 
 import pathlib
 import sys
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dib_jax.commands import command_line
@@ -13,15 +24,6 @@ from dib_jax.commands import command_line
 if TYPE_CHECKING:
     from dib_jax.analysis.figures import Rendered
     from dib_jax.analysis.findings import Probed
-
-_PURPOSE = (
-    "Reads the probes of runs, finished or still training, and says what they show: in "
-    "which order the stages converge, whether information flows as along a Markov "
-    "chain, how far the estimator itself can be trusted. Runs of one config that "
-    "differ in their seed are taken together. Writes findings.json and figures into "
-    "each folder, and the report of each finished run anew. Several configs are drawn "
-    "side by side; a finished run alone, beside its end-to-end baseline."
-)
 
 
 def analyze(workdirs: list[pathlib.Path]) -> str:
@@ -50,12 +52,9 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
             made = made._replace(tables=[*made.tables, roles])
             made = made._replace(sentences=[*made.sentences, *beside])
         others = [group for group in found if group is not runs]
-        drawn = [
-            figures.render(drawing)
-            for drawing in information_figures.drawings(
-                runs, others or _baseline(runs[0].workdir)
-            )
-        ]
+        others = others or _baseline(runs[0].workdir)
+        drawings = information_figures.drawings(runs, others)
+        drawn = [figures.render(drawing) for drawing in drawings]
         for run in runs:
             findings.write_findings(run.workdir, made)
             write_information(run.workdir)
@@ -63,19 +62,18 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
             if finished(run.workdir):
                 _report(run.workdir, drawn)
         # Of all groups together it is said once, at the end.
-        sentences = [
-            textwrap.fill(sentence, 88)
-            for sentence in made.sentences
-            if sentence not in beside
-        ]
+        said = _filled(s for s in made.sentences if s not in beside)
         tables = [findings.as_text(t) for t in made.tables if t is not roles]
-        parts.append("\n\n".join(["\n".join(sentences), *tables]))
+        parts.append("\n\n".join([said, *tables]))
     if len(found) > 1:
         parts.append(findings.as_text(findings.compare(found)))
     if beside:
-        said = "\n".join(textwrap.fill(sentence, 88) for sentence in beside)
-        parts.append(f"{said}\n\n{findings.as_text(roles)}")
+        parts.append(f"{_filled(beside)}\n\n{findings.as_text(roles)}")
     return "\n\n\n".join(parts)
+
+
+def _filled(sentences: Iterable[str]) -> str:
+    return "\n".join(textwrap.fill(sentence, 88) for sentence in sentences)
 
 
 def _baseline(workdir: pathlib.Path) -> "list[list[Probed]]":
@@ -106,12 +104,10 @@ def _report(workdir: pathlib.Path, drawn: "list[Rendered]") -> None:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    given = command_line.split_arguments(arguments, ("workdir",), rest="folders")
-    if given.help:
-        line = f"python -m {command_line.called('analyze')} --workdir=DIR [DIR …]"
-        flags = {"--workdir=DIR": "the folder of a run"}
-        print(command_line.usage(line, _PURPOSE, flags))
-        return
+    help = command_line.documented("analyze", __doc__, summary=False)
+    given = command_line.split_arguments(
+        arguments, ("--workdir=DIR",), rest="folders", help=help
+    )
     first = command_line.find_workdir(given.flags)
     others = [command_line.find_workdir({"workdir": folder}) for folder in given.rest]
     print(analyze([first, *others]))

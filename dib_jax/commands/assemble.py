@@ -4,15 +4,12 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from dib_jax import data
-from dib_jax.algorithms import Parts
 from dib_jax.commands import registry
-from dib_jax.commands.config import FACTORIES, complete
-from dib_jax.commands.optimizers import optimizer
+from dib_jax.commands.config import FACTORIES, complete, parts_of
 from dib_jax.data import Dataset
 from dib_jax.settings import plain
 from dib_jax.training import devices
@@ -80,17 +77,10 @@ def assemble_from(workdir: pathlib.Path, *, with_data: bool = True) -> Experimen
 def _load(config: ConfigDict) -> Dataset:
     # What a task reads does not depend on how many classes there are.
     task = registry.build(FACTORIES["task"], config.task.to_dict(), num_classes=2)
-    settings = config.dataset
-    return data.load(
-        settings.name,
-        data_dir=settings.data_dir,
-        val_fraction=settings.val_fraction,
-        seed=config.seed,
-        boxes=task.uses_boxes,
-        skip_bad_boxes=settings.skip_bad_boxes,
-        skip_groups=settings.skip_groups,
-        samples=settings.samples,
-    )
+    options = config.dataset.to_dict()
+    for of_training in ("augment", "placement"):
+        del options[of_training]
+    return data.load(**options, seed=config.seed, boxes=task.uses_boxes)
 
 
 def _experiment(
@@ -111,24 +101,11 @@ def _experiment(
     task = build("task")
     known["num_outputs"] = task.num_outputs
     count = data.size(dataset.train) or config.batch_size
-    steps = count // config.batch_size
-    parts = Parts(
-        stages=stages,
-        head=lambda stage: build("head", stage=stage),
-        task=task,
-        objective=build("objective"),
-        optimizer=lambda epochs: optimizer(
-            **sections["optimizer"], epochs=epochs, steps_per_epoch=steps
-        ),
-        epochs=config.epochs,
-        steps=steps,
-        compute_dtype=jnp.dtype(config.precision.compute),
-    )
+    built = {"stages": stages, "task": task, "objective": build("objective")}
+    parts = parts_of(sections, build, steps=count // config.batch_size, **built)
     text = config.dataset.augment.strip()
-    try:
+    with registry.prefixed("dataset.augment: "):
         augment = dataset.kind.augment(text, dataset.class_names) if text else None
-    except ValueError as error:
-        raise ValueError(f"dataset.augment: {error}") from None
     algorithm = registry.find(FACTORIES["algorithm"], config.algorithm.name)
     parts, asked = _watched(parts)
     made = build("algorithm", parts=parts)

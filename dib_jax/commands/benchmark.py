@@ -22,121 +22,71 @@ compile      that train steps and measures compile for a TPU, on one chip and on
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
 """
 
-import inspect
+import importlib
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from dib_jax.commands import command_line
-from dib_jax.commands.benchmarks import table
-from dib_jax.commands.benchmarks.compile import compile_ahead, plot_peaks
-from dib_jax.commands.benchmarks.estimation import estimation
-from dib_jax.commands.benchmarks.gpu import gpu, plot_rates
-from dib_jax.commands.benchmarks.information import information
-from dib_jax.commands.benchmarks.overhead import overhead, plot_terms
-from dib_jax.commands.benchmarks.scaling import plot_growth, scaling
-from dib_jax.commands.benchmarks.training import memory, plot_ratios, training
 
-_NOTE = (
-    "ms: median over rounds, in which all that is compared runs in turn; ×: how many "
-    "times what it is compared with."
-)
-_FIGURES = (
-    "Temporaries, the peak (not on a CPU) and work of a step are the compiler's own "
-    "figures; of stages in turn the largest over the stages, and the sum of them."
-)
-_PLAIN = f"×: how many times end to end. {_FIGURES} Convolutions are plain ones."
-
-
-class _Benchmark(NamedTuple):
-    """A benchmark: its rows, a table's worth at a time, from the flags it takes."""
-
-    rows: Callable[..., Iterator[list[dict[str, Any]]]]
-    note: str = _NOTE
-    plot: Callable[[pathlib.Path, list[dict[str, Any]]], None] = table.plot_times
-    one_thread: bool = False
-
-    @property
-    def flags(self) -> dict[str, Any]:
-        """The type of each one's values."""
-        parameters = inspect.signature(self.rows).parameters.values()
-        return {parameter.name: parameter.annotation for parameter in parameters}
-
-
-_BENCHMARKS = {
-    "information": _Benchmark(information, one_thread=True),
-    "estimation": _Benchmark(estimation, one_thread=True),
-    "training": _Benchmark(
-        training,
-        f"{_NOTE} {_FIGURES} Augmented steps are timed against end to end with the "
-        "same augmentation.",
-        plot_ratios,
-    ),
-    "memory": _Benchmark(memory, _PLAIN, plot_ratios),
-    "scaling": _Benchmark(scaling, _PLAIN, plot_growth),
-    "overhead": _Benchmark(
-        overhead,
-        f"{_NOTE} ms of one step; × over all stages: ratio of the sums; dispatch: "
-        "against the quickest stage's step.",
-        plot_terms,
-    ),
-    "gpu": _Benchmark(
-        gpu,
-        "Pictures a second: of sequential ones, through a step of every stage in "
-        "turn. Busy: as the driver tells it. Seconds: of training, compilation left "
-        "out; to 94 % on the validation split.",
-        plot_rates,
-    ),
-    "compile": _Benchmark(
-        compile_ahead,
-        "The compiler's own figures for a chip: peak memory with weights and "
-        "optimizer, of the programs in turn the largest (of program: which one, from "
-        "0), and the work of all of them, in which it counts nothing for an "
-        "eigendecomposition. Configs by their own algorithm; networks without "
-        "augmentation. Measures: value and gradient, 128 samples of 256 features.",
-        plot_peaks,
-    ),
+_SIZES = {"networks": tuple[str, ...], "batch_sizes": tuple[int, ...]}
+# The flags that each benchmark takes, and the type of their values. It is a module of
+# that name in `benchmarks`, imported once the command line is read, with `NOTE`,
+# `measure(**flags)`, which gives the rows of the table some at a time, and
+# `plot(path, rows)`.
+_FLAGS: dict[str, dict[str, Any]] = {
+    "information": {},
+    "estimation": {"data_dir": str},
+    "training": {**_SIZES, "algorithms": tuple[str, ...]},
+    "memory": {**_SIZES, "algorithms": tuple[str, ...]},
+    "scaling": {"quick": bool},
+    "overhead": {**_SIZES, "seconds": float},
+    "gpu": {**_SIZES, "data_dir": str, "epochs": int},
+    "compile": {"topology": str, "only": tuple[str, ...]},
 }
+_ONE_THREAD = ("information", "estimation")
 
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    flags = dict.fromkeys(flag for each in _BENCHMARKS.values() for flag in each.flags)
-    given = command_line.split_arguments(
-        arguments, ("out", *flags), rest="the name of a benchmark"
+    flags = dict.fromkeys(
+        f"--{flag}=VALUE" for each in _FLAGS.values() for flag in each
     )
-    if given.help:
-        print(command_line.documented("benchmark", __doc__))
-        return
-    if len(given.rest) != 1 or given.rest[0] not in _BENCHMARKS:
+    given = command_line.split_arguments(
+        arguments,
+        ("--out=FOLDER", *flags),
+        rest="the name of a benchmark",
+        help=command_line.documented("benchmark", __doc__),
+    )
+    if len(given.rest) != 1 or given.rest[0] not in _FLAGS:
         raise ValueError(
-            f"give one benchmark of {', '.join(_BENCHMARKS)}, got "
+            f"give one benchmark of {', '.join(_FLAGS)}, got "
             f"{' '.join(given.rest) or 'none'}"
         )
     name = given.rest[0]
-    chosen = _BENCHMARKS[name]
     out = pathlib.Path(given.flags.pop("out", "results")).expanduser()
     for flag in given.flags:
-        if flag not in chosen.flags:
+        if flag not in _FLAGS[name]:
             raise ValueError(f"--{flag} means nothing to the benchmark {name}")
-    options = command_line.parse_flags(given.flags, chosen.flags)
-    if chosen.one_thread:
+    options = command_line.parse_flags(given.flags, _FLAGS[name])
+    if name in _ONE_THREAD:
         # Before jax is imported: one thread, so that figures can be compared.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         os.environ["XLA_FLAGS"] = (
             "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         )
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    benchmark = importlib.import_module(f"dib_jax.commands.benchmarks.{name}")
+    table = importlib.import_module("dib_jax.commands.benchmarks.table")
     called = command_line.called("benchmark")
     command = shlex.join(["python", "-m", called, *arguments])
     rows: list[dict[str, Any]] = []
-    for more in chosen.rows(**options):
+    for more in benchmark.measure(**options):
         rows += more
         out.mkdir(parents=True, exist_ok=True)
         # Each time, for the last sizes take minutes.
-        table.write(out, name, rows, command, note=chosen.note, plot=chosen.plot)
+        table.write(out, name, rows, command, note=benchmark.NOTE, plot=benchmark.plot)
         print("\n".join(table.line(row, row) for row in more), flush=True)
 
 

@@ -10,10 +10,9 @@ import os
 import pathlib
 import shutil
 import sys
-import textwrap
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import ml_collections
@@ -21,7 +20,7 @@ import ml_collections
 from dib_jax import settings
 from dib_jax.commands import config as configs
 from dib_jax.commands import values
-from dib_jax.commands.registry import nearest
+from dib_jax.commands.registry import nearest, prefixed
 
 # Commands that go on where they were stopped.
 _RESUMED = ("run", "prepare", "compare")
@@ -81,12 +80,7 @@ class ConfigFile(NamedTuple):
 
 
 def split_arguments(
-    arguments: Sequence[str],
-    flags: Sequence[str],
-    *,
-    switches: Sequence[str] = (),
-    overrides: bool = False,
-    rest: str = "",
+    arguments: Sequence[str], flags: Iterable[str], *, rest: str = "", help: str = ""
 ) -> Arguments:
     """Take a command line apart.
 
@@ -94,15 +88,17 @@ def split_arguments(
 
     Args:
         arguments: without the command's name.
-        flags: names of those that the command knows, without dashes; each has a value.
-        switches: names of those that have none.
-        overrides: whether `--config.field=value` is one of them.
+        flags: as help shows them: "--workdir=DIR", or "--distributed" of one without a
+            value; "--config.FIELD=VALUE" stands for every field of a config.
         rest: what else the command takes, in words; "" for nothing.
+        help: what is printed for `--help`, which ends the command; "" to go on.
 
     Raises:
         ValueError: an unknown flag, one without a value or given twice, or something
             that is no flag where the command takes nothing else.
     """
+    takes_value = {flag.partition("=")[0]: "=" in flag for flag in flags}
+    takes_fields = takes_value.pop("--config.FIELD", False)
     found = Arguments({}, {}, [], any(word in ("--help", "-h") for word in arguments))
     waiting = list(arguments)
     while waiting:
@@ -115,52 +111,56 @@ def split_arguments(
         if not word.startswith("-") or word == "-":
             found.rest.append(word)
             continue
-        dashed, equals, value = word.partition("=")
-        name = dashed.lstrip("-")
-        is_field = overrides and name.startswith("config.") and name != "config."
-        if not is_field:
-            _check_flag(dashed, (*flags, *switches), overrides=overrides)
-        if name in switches and equals:
-            raise ValueError(f"{dashed} has no value: write it alone")
-        if name not in switches and not equals:
-            if not waiting or waiting[0].startswith("--"):
-                raise ValueError(f"{dashed} needs a value: {dashed}=VALUE")
-            value = waiting.pop(0)
-        target = found.overrides if is_field else found.flags
-        key = name.removeprefix("config.") if is_field else name
+        flag, _, value = word.partition("=")
+        name = flag.lstrip("-")
+        is_field = takes_fields and name.startswith("config.")
+        field = name.removeprefix("config.") if is_field else ""
+        if not field and flag not in takes_value:
+            raise ValueError(_unknown_flag(flag, takes_value, fields=takes_fields))
+        if field or takes_value[flag]:
+            value = value if "=" in word else _next_value(flag, waiting)
+        elif "=" in word:
+            raise ValueError(f"{flag} has no value: write it alone")
+        target = found.overrides if field else found.flags
+        key = field or flag.removeprefix("--")
         if key in target:
             raise ValueError(
-                f"{dashed} is given twice, as {target[key]!r} and as {value!r}; "
+                f"{flag} is given twice, as {target[key]!r} and as {value!r}; "
                 "give it once"
             )
         target[key] = value
     if found.rest and not rest:
+        known = ", ".join(flag for flag, takes in takes_value.items() if takes)
         raise ValueError(
-            f"{found.rest[0]!r} is no flag; write --FLAG=VALUE, with one of "
-            f"{', '.join(f'--{flag}' for flag in flags)}"
+            f"{found.rest[0]!r} is no flag; write --FLAG=VALUE, with one of {known}"
         )
+    if found.help and help:
+        print(help)
+        raise SystemExit(0)
     return found
 
 
-def _check_flag(dashed: str, names: Sequence[str], *, overrides: bool) -> None:
-    known = [f"--{name}" for name in (*names, "help")]
-    if dashed not in known:
-        also = ", --config.FIELD" if overrides else ""
-        hint = nearest("--" + dashed.lstrip("-"), known, form="{}")
-        raise ValueError(
-            f"unknown flag {dashed}; the flags are {', '.join(known)}{also}{hint}"
-        )
+def _next_value(flag: str, waiting: list[str]) -> str:
+    if not waiting or waiting[0].startswith("--"):
+        raise ValueError(f"{flag} needs a value: {flag}=VALUE")
+    return waiting.pop(0)
 
 
-def read_request(arguments: Sequence[str], *, command: str, purpose: str) -> Request:
+def _unknown_flag(flag: str, known: Iterable[str], *, fields: bool) -> str:
+    known = [*known, "--help"]
+    also = ", --config.FIELD" if fields else ""
+    hint = nearest("--" + flag.lstrip("-"), known, form="{}")
+    return f"unknown flag {flag}; the flags are {', '.join(known)}{also}{hint}"
+
+
+def read_request(arguments: Sequence[str], *, help: str) -> Request:
     """What a command with `--config` and `--workdir` is asked to do.
 
     With `--help` it prints the help and exits.
 
     Args:
         arguments: without the command's name.
-        command: "experiments.run".
-        purpose: what the command does, in a sentence, for `--help`.
+        help: what is printed for `--help`, before all that depends on the config.
 
     Returns:
         A checked config, and a workdir that may be used for it; nothing is written.
@@ -169,30 +169,36 @@ def read_request(arguments: Sequence[str], *, command: str, purpose: str) -> Req
         ValueError: a mistake in flags, config or workdir.
         FileNotFoundError: there is no such config file.
     """
-    flags = ("config", "workdir", "devices")
-    given = split_arguments(arguments, flags, switches=("distributed",), overrides=True)
-    if given.help and "config" not in given.flags:
-        print("\n".join([_usage(command, purpose, ""), *_listed_configs()]))
+    flags = ("--config=PATH", "--workdir=DIR", "--devices=N", "--distributed")
+    given = split_arguments(arguments, (*flags, "--config.FIELD=VALUE"))
+    path = given.flags.get("config")
+    if given.help and path is None:
+        print("\n".join([help, *_listed_configs()]))
         raise SystemExit(0)
-    if "config" not in given.flags:
+    if path is None:
         raise ValueError(
             "--config is missing: give --config=PATH, one of "
-            f"{', '.join(map(str, config_files())) or 'your own'}; "
-            "--help says more"
+            f"{', '.join(map(str, config_files())) or 'your own'}; --help says more"
         )
-    file = load_config(given.flags["config"])
+    file = load_config(path)
     config = configs.complete(override(file.config, given.overrides))
     workdir = _workdir(given, file, config)
-    devices = _devices(given.flags)
+    devices = whole_number(given.flags, "devices")
+    distributed = "distributed" in given.flags
+    if devices and distributed:
+        raise ValueError(
+            "--devices and --distributed exclude each other: several processes use all "
+            "their devices"
+        )
     if given.help:
-        print(_usage(command, purpose, given.flags["config"]))
-        print(f"\nThe fields of {given.flags['config']}, as they are set now:\n")
-        print(configs.describe(config, width=_width(120)))
+        print(help.replace("configs/NAME.py[:quick]", path))
+        print(f"\nThe fields of {path}, as they are set now:\n")
+        width = min(shutil.get_terminal_size().columns, 120)
+        print(configs.describe(config, width=width))
         print(f"\nThe run would go to {workdir}.")
         raise SystemExit(0)
     check_workdir(workdir, config)
     config.workdir = str(workdir)
-    distributed = "distributed" in given.flags
     return Request(config, file.name, file.variant, workdir, devices, distributed)
 
 
@@ -214,18 +220,20 @@ def _workdir(
     return pathlib.Path(flag or config.workdir or default).expanduser()
 
 
-def _devices(flags: Mapping[str, str]) -> int | None:
-    text = flags.get("devices")
-    if text is None:
-        return None
-    if not (text.isdecimal() and int(text) > 0):
-        raise ValueError(f"--devices must be a whole number ≥ 1, got {text!r}")
-    if "distributed" in flags:
-        raise ValueError(
-            "--devices and --distributed exclude each other: several processes use all "
-            "their devices"
-        )
-    return int(text)
+def whole_number(flags: Mapping[str, str], name: str) -> int | None:
+    """The number that a flag gives, from 1; None where it is not given.
+
+    Args:
+        flags: value by name, as `split_arguments` gives them.
+        name: of the flag.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    text = flags.get(name)
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f"--{name} must be a whole number ≥ 1, got {text!r}")
+    return None if text is None else int(text)
 
 
 def find_workdir(flags: Mapping[str, str]) -> pathlib.Path:
@@ -263,10 +271,8 @@ def parse_flags(flags: Mapping[str, str], types: Mapping[str, Any]) -> dict[str,
     """
     found = {}
     for flag, text in flags.items():
-        try:
+        with prefixed(f"--{flag}: got {text!r}; "):
             found[flag] = values.parse(text, types[flag])
-        except ValueError as error:
-            raise ValueError(f"--{flag}: got {text!r}; {error}") from None
     return found
 
 
@@ -282,10 +288,9 @@ def load_config(path_and_variant: str) -> ConfigFile:
         ValueError: it is no config file, or has no such variant, or has a mistake.
     """
     path, variant = pathlib.Path(path_and_variant), ""
-    if not path.is_file():
+    if not path.is_file() and ":" in path_and_variant[1:]:
         before, _, variant = path_and_variant.rpartition(":")
-        path = pathlib.Path(before or path_and_variant)
-        variant = variant if before else ""
+        path = pathlib.Path(before)
     if not path.is_file() and path.parts[:1] == ("configs",):
         in_checkout = _CHECKOUT / path
         path = in_checkout if in_checkout.is_file() else path
@@ -333,18 +338,15 @@ def _where(path: pathlib.Path, error: BaseException) -> str:
 _CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
-def _configs_folder() -> pathlib.Path:
-    here = pathlib.Path("configs")
-    return here if here.is_dir() else _CHECKOUT / "configs"
-
-
 def config_files(folder: pathlib.Path | None = None) -> list[pathlib.Path]:
     """The config files in a folder.
 
     Args:
         folder: None for `configs` here, or in the checkout that this package lies in.
     """
-    folder = _configs_folder() if folder is None else folder
+    if folder is None:
+        folder = pathlib.Path("configs")
+        folder = folder if folder.is_dir() else _CHECKOUT / "configs"
     return sorted(
         file
         for file in folder.glob("*.py")
@@ -354,8 +356,8 @@ def config_files(folder: pathlib.Path | None = None) -> list[pathlib.Path]:
 
 def _not_found(path: pathlib.Path) -> str:
     what = "a folder, not a config file" if path.is_dir() else "not there"
-    folders = dict.fromkeys((_configs_folder(), path.parent))
-    by_name = {file.name: str(file) for each in folders for file in config_files(each)}
+    there = (*config_files(), *config_files(path.parent))
+    by_name = {file.name: str(file) for file in there}
     if not by_name:
         return (
             f"--config: {path} is {what}; give the path of a config file: those that "
@@ -387,11 +389,9 @@ def override(
         return config
     sections = config.to_dict()
     for section in configs.FACTORIES:
-        name = overrides.get(f"{section}.name")
-        chosen = sections.get(section)
-        if name is not None and not (
-            isinstance(chosen, Mapping) and chosen.get("name") == name
-        ):
+        name, chosen = overrides.get(f"{section}.name"), sections.get(section)
+        own = chosen.get("name") if isinstance(chosen, Mapping) else None
+        if name not in (None, own):
             sections[section] = {"name": name}
     fields = configs.schema(sections)
     for dotted, text in overrides.items():
@@ -435,73 +435,24 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     # Late, for it needs JAX, and --help should not wait for that.
     from dib_jax.training.workdir import check_owner
 
-    def completed(saved: dict[str, Any]) -> dict[str, Any]:
-        return settings.plain(configs.complete(saved))
-
-    check_owner(workdir, settings.plain(config), completed=completed)
-
-
-def usage(line: str, purpose: str, flags: Mapping[str, str]) -> str:
-    """What `--help` prints of a command.
-
-    Args:
-        line: how it is called.
-        purpose: what it does, in sentences.
-        flags: the meaning of each flag, by how it is written.
-    """
-    flags = {"--help": "this", **flags}
-    flags["--help"] = flags.pop("--help")  # the last line
-    widest = max(map(len, flags)) + 2
-    wrapped = (
-        textwrap.fill(
-            meaning,
-            _width(),
-            initial_indent=f"  {flag:<{widest}}",
-            subsequent_indent=" " * (widest + 2),
-            break_on_hyphens=False,
-        )
-        for flag, meaning in flags.items()
+    check_owner(
+        workdir,
+        settings.plain(config),
+        completed=lambda saved: settings.plain(configs.complete(saved)),
     )
-    return "\n".join([line, "", textwrap.fill(purpose, _width()), "", *wrapped])
-
-
-def _usage(command: str, purpose: str, config: str) -> str:
-    line = (
-        f"python -m {command} --config={config or 'configs/NAME.py[:quick]'} "
-        "[--workdir=DIR]\n    [--devices=N | --distributed] [--config.FIELD=VALUE …]"
-    )
-    flags = {
-        "--config=PATH[:VARIANT]": "config file; :quick is a run of a minute or two",
-        "--workdir=DIR": "where the run goes; the same command on the same folder goes "
-        "on where it stopped",
-        "--devices=N": "devices that share each batch; otherwise all",
-        "--distributed": "one of several processes, all with this command; the workdir "
-        "is the first one's",
-        "--config.FIELD=VALUE": "set a field of the config, e.g. --config.seed=1",
-        "--help": "this; with --config also every field and its value",
-    }
-    return usage(line, purpose, flags)
 
 
 def _listed_configs() -> list[str]:
-    rows = []
+    first_lines = {}
     for path in config_files():
         try:
             docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
         except (SyntaxError, ValueError):
             docstring = "(cannot be read)"
-        rows.append((str(path), docstring.strip().partition("\n")[0]))
-    if not rows:
-        return []
-    widest = max(len(path) for path, _ in rows)
-    heading = ["", "Configs:", ""]
-    return heading + [
-        f"  {path:<{widest}}  {summary}".rstrip() for path, summary in rows
-    ]
-
-
-def _width(most: int = 88) -> int:
-    return min(shutil.get_terminal_size().columns, most)
+        first_lines[str(path)] = docstring.strip().partition("\n")[0]
+    widest = max(map(len, first_lines), default=0)
+    lines = [f"  {path:<{widest}}  {x}".rstrip() for path, x in first_lines.items()]
+    return ["", "Configs:", "", *lines] if lines else []
 
 
 def called(name: str) -> str:
@@ -518,14 +469,16 @@ def called(name: str) -> str:
     return package if spec and spec.name == package else f"experiments.{name}"
 
 
-def documented(name: str, docstring: str | None) -> str:
+def documented(name: str, docstring: str | None, *, summary: bool = True) -> str:
     """The docstring of a command's module as its help, with the name it is called by.
 
     Args:
         name: of the command, "compare".
         docstring: it.
+        summary: whether with its first paragraph.
     """
     text = (docstring or "").strip()
+    text = text if summary else text.partition("\n\n")[2]
     return text.replace(f"-m experiments.{name}", f"-m {called(name)}")
 
 
@@ -576,31 +529,27 @@ def main(
         return 1
     except Exception as error:
         is_ours = _is_ours(type(error).__module__)
-        if isinstance(error, OSError) or _refuses(error):
-            status = 2
-        elif is_ours:
-            status = 2 if isinstance(error, ValueError) else 1
-        else:
+        is_bad_value = isinstance(error, ValueError) and (
+            is_ours or _is_raised_by_us(error)
+        )
+        is_bad_input = is_bad_value or isinstance(error, OSError)
+        if not (is_bad_input or is_ours):
             raise
         say(command, _one_line(error))
-        return status
+        return 2 if is_bad_input else 1
 
 
-def _refuses(error: Exception) -> bool:
-    """Whether it is a `ValueError` that a `raise` of ours or of the user's threw.
+def _is_raised_by_us(error: Exception) -> bool:
+    """Whether a `raise` of ours or of the user's threw it.
 
     The traceback's last line tells. It must be a `raise`, for a call that fails in C
     leaves no line of its own, and JAX takes its lines off: then a call of ours is last.
     """
-    if not isinstance(error, ValueError) or error.__traceback__ is None:
-        return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     (last,) = traceback.extract_tb(error.__traceback__, limit=-1)
     module = frame.f_globals.get("__name__", "")
-    is_library = module.partition(".")[0] in sys.stdlib_module_names or not {
-        "site-packages",
-        "dist-packages",
-    }.isdisjoint(pathlib.Path(last.filename).parts)
+    folders = {"site-packages", "dist-packages"} & {*pathlib.Path(last.filename).parts}
+    is_library = folders or module.partition(".")[0] in sys.stdlib_module_names
     is_raised = "raise" in (last.line or "").split()
     return is_raised and (_is_ours(module) or not is_library)
 

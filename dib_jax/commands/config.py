@@ -8,7 +8,6 @@ off its signature. A config states what is special about it: all else has a defa
 import math
 import pathlib
 import re
-import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dib_jax import data
 from dib_jax.commands import registry, values
-from dib_jax.commands.registry import Option
+from dib_jax.commands.registry import Option, prefixed
 from dib_jax.commands.values import Allowed
 from dib_jax.settings import flatten
 
@@ -233,19 +232,14 @@ def schema(config: Mapping[str, Any]) -> dict[str, Option]:
                 f"{section}: got {chosen!r}; must be a section with fields"
             )
         if section in FACTORIES:
-            settings = _factory(section, chosen)
+            name = chosen.get("name", _USUAL[section])
+            with prefixed(f"{section}.name: "):
+                settings = registry.find(FACTORIES[section], name)
             summary = (settings.__doc__ or "").strip().split("\n\n")[0]
             fields[f"{section}.name"] = Option(str, _USUAL[section], summary)
         for name, option in registry.options(settings).items():
             fields[f"{section}.{name}".removeprefix(".")] = option
     return fields
-
-
-def _factory(section: str, chosen: Mapping[str, Any]) -> Callable[..., Any]:
-    try:
-        return registry.find(FACTORIES[section], chosen.get("name", _USUAL[section]))
-    except ValueError as error:
-        raise ValueError(f"{section}.name: {error}") from None
 
 
 def complete(config: Mapping[str, Any] | None = None, /, **sections: Any) -> ConfigDict:
@@ -278,10 +272,11 @@ def complete(config: Mapping[str, Any] | None = None, /, **sections: Any) -> Con
         if dotted in _MOVED or top in _siblings("", fields):
             raise ValueError(unknown(dotted, value, fields))
         raise ValueError(unknown(top, given[top], fields))
-    full = {
-        dotted: _fitted(dotted, flat.get(dotted, field.default), field.type)
-        for dotted, field in fields.items()
-    }
+    full = {}
+    for dotted, field in fields.items():
+        value = flat.get(dotted, field.default)
+        with prefixed(f"{dotted}: got {value!r}; "):
+            full[dotted] = values.fit(value, field.type)
     _try_out(full, fields)
     return ConfigDict(_nest(full))
 
@@ -340,25 +335,14 @@ def _siblings(section: str, known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition(".")[0] for name in inner))
 
 
-def _fitted(dotted: str, value: Any, annotation: Any) -> Any:
-    try:
-        return values.fit(value, annotation)
-    except ValueError as error:
-        raise ValueError(f"{dotted}: got {value!r}; {error}") from None
-
-
 def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
     """Build what the config names, so that its factories see their options now."""
     # Imported late, as all that imports jax.
-    from dib_jax.algorithms import Parts
-    from dib_jax.commands.optimizers import optimizer
     from dib_jax.data.augment import augment
 
-    try:
+    with prefixed("dataset.augment: "):
         # Samples of somebody's own data set may be no pictures.
         augment("" if ":" in full["dataset.name"] else full["dataset.augment"])
-    except ValueError as error:
-        raise ValueError(f"dataset.augment: {error}") from None
     if full["cache.renew"] and not full["cache.copies"]:
         raise ValueError(
             f"cache.renew: got {full['cache.renew']}, but cache.copies = 0 stores no "
@@ -381,15 +365,9 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
         # What the data will tell is 2 where it is a number; else it cannot be tried.
         known = {name: 2 for name, wants in wanted.items() if wants is int} | known
         if section == "algorithm" and len(built) == len(FACTORIES) - 1:
-            known["parts"] = Parts(
-                stages=known["stages"],
-                head=lambda stage: build("head", stage=stage),
-                task=built["task"],
-                objective=built["objective"],
-                optimizer=lambda epochs: optimizer(
-                    **sections["optimizer"], epochs=epochs, steps_per_epoch=1
-                ),
-                epochs=full["epochs"],
+            given = {name: built[name] for name in ("task", "objective")}
+            known["parts"] = parts_of(
+                sections, build, steps=0, stages=known["stages"], **given
             )
         if wanted.keys() <= known.keys():
             built[section] = build(section)
@@ -397,6 +375,35 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
             stages = tuple(built[section])
             known |= {"stages": stages, "num_stages": len(stages)}
             _check_stages(full, fields, len(stages))
+
+
+def parts_of(
+    config: Mapping[str, Any], build: Callable[..., Any], *, steps: int, **built: Any
+) -> Any:
+    """The `Parts` that an algorithm is given.
+
+    Args:
+        config: a complete config.
+        build: makes the factory of a section.
+        steps: updates in an epoch.
+        built: stages, task and objective.
+    """
+    # Imported late, as all that imports jax.
+    import jax.numpy as jnp
+
+    from dib_jax.algorithms import Parts
+    from dib_jax.commands.optimizers import optimizer
+
+    return Parts(
+        **built,
+        head=lambda stage: build("head", stage=stage),
+        optimizer=lambda epochs: optimizer(
+            **config["optimizer"], epochs=epochs, steps_per_epoch=max(steps, 1)
+        ),
+        epochs=config["epochs"],
+        steps=steps,
+        compute_dtype=jnp.dtype(config["precision"]["compute"]),
+    )
 
 
 def _refused(section: str, full: Mapping[str, Any], message: str) -> str:
@@ -429,17 +436,16 @@ def _check_stages(
             )
 
 
-def describe(config: ConfigDict, *, width: int | None = None) -> str:
+def describe(config: ConfigDict, *, width: int) -> str:
     """Every field of a config with its value and its meaning, in columns.
 
     Args:
         config: a complete config.
-        width: of a line, in characters; None for the terminal's.
+        width: of a line, in characters.
 
     Returns:
         Some lines of text.
     """
-    width = width or shutil.get_terminal_size().columns
     flat = flatten(config)
     rows = [
         (dotted, _shown(flat.get(dotted, "")), _meaning(dotted, field))
@@ -511,11 +517,9 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _plain_dict(
-    config: Mapping[str, Any],
-) -> dict[str, Any]:
-    if isinstance(config, Mapping):
-        config = ConfigDict(dict(config))
-    if isinstance(config, ConfigDict):
-        return config.to_dict()
-    raise ValueError(f"got {config!r}; a config must be an ml_collections.ConfigDict")
+def _plain_dict(config: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(config, Mapping | ConfigDict):
+        raise ValueError(
+            f"got {config!r}; a config must be an ml_collections.ConfigDict"
+        )
+    return ConfigDict(dict(config)).to_dict()

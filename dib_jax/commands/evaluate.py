@@ -1,24 +1,21 @@
 """Evaluate a finished run once more: the metrics of every exit on the test split.
 
 python -m experiments.evaluate --workdir=DIR
+
+Restores the network of a finished run from its checkpoint and evaluates every
+stage's head on the test split.
+
+  --workdir=DIR  the folder of a run
+  --help         this
 """
 
 from dib_jax.commands import command_line
 
-_PURPOSE = (
-    "Restores the network of a finished run from its checkpoint and evaluates every "
-    "stage's head on the test split."
-)
-
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    given = command_line.split_arguments(arguments, ("workdir",))
-    if given.help:
-        line = f"python -m {command_line.called('evaluate')} --workdir=DIR"
-        flags = {"--workdir=DIR": "the folder of a run"}
-        print(command_line.usage(line, _PURPOSE, flags))
-        return
+    help = command_line.documented("evaluate", __doc__, summary=False)
+    given = command_line.split_arguments(arguments, ("--workdir=DIR",), help=help)
     workdir = command_line.find_workdir(given.flags)
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.commands.run import load_run

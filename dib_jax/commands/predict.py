@@ -1,33 +1,29 @@
 """Say what is on pictures, by the network of a finished run.
 
 python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+
+Draws on each picture what the network of a run finds in it, as OUT/NAME.png,
+and writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any
+size and format that Pillow reads. A file that cannot be read is named and
+skipped, and the exit status is 1.
+
+  --workdir=DIR  the folder of a finished run
+  --out=OUT      where the pictures and predictions.json go; DIR/predictions
+                 where it is left out
+  --help         this
 """
 
 import io
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from dib_jax.commands import command_line
 
-if TYPE_CHECKING:
-    from dib_jax.tasks import Objects
-    from dib_jax.training.experiment import Experiment
-
-_PURPOSE = (
-    "Draws on each picture what the network of a run finds in it, as OUT/NAME.png, and "
-    "writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any size "
-    "and format that Pillow reads. A file that cannot be read is named and skipped, "
-    "and the exit status is 1."
-)
-_FLAGS = {
-    "--workdir=DIR": "the folder of a finished run",
-    "--out=OUT": "where the pictures and predictions.json go; DIR/predictions where it "
-    "is left out",
-}
 _CLEAR = ("rgba", "la", "pa")  # modes with transparency
 _BATCH = 32  # pictures that are held at once
 
@@ -90,7 +86,7 @@ def predict(
 
 
 def _found(
-    experiment: "Experiment", network: Any, pictures: list[Image.Image]
+    experiment: Any, network: Any, pictures: list[Image.Image]
 ) -> list[list[dict[str, Any]]]:
     """What a network finds in each of some pictures, at most `_BATCH`."""
     import jax
@@ -106,14 +102,35 @@ def _found(
     inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
     for row, picture in enumerate(pictures):
         inputs[row] = fit(picture, shape, pad=pad)
-    outputs = outputs_of(experiment, network, {"images": inputs})
-    assert experiment.task.objects is not None
-    found = jax.tree.map(np.asarray, experiment.task.objects(outputs))
-    units = [_unit(picture.size, shape, pad=pad) for picture in pictures]
-    return [
-        list_objects(found, row, dataset.class_names, picture.size, unit)
-        for row, (picture, unit) in enumerate(zip(pictures, units, strict=True))
-    ]
+    objects = experiment.task.objects(
+        outputs_of(experiment, network, {"images": inputs})
+    )
+    found = jax.tree.map(np.asarray, objects)
+    listed = []
+    for row, picture in enumerate(pictures):
+        # Pixels of the picture to the whole width and height of the network's input.
+        size, fitted = picture.size, _fitted_size(picture.size, shape, pad=pad)
+        unit = size[0] * shape[1] / fitted[0], size[1] * shape[0] / fitted[1]
+        places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
+        names = dataset.class_names
+        listed.append([_object(found, place, names, size, unit) for place in places])
+    return listed
+
+
+def _object(
+    found: Any,
+    place: tuple[int, int],
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    unit: tuple[float, float],
+) -> dict[str, Any]:
+    """One of the objects that were found, its box in pixels of its picture."""
+    label, score = int(found.labels[place]), round(float(found.scores[place]), 6)
+    entry = {"label": label, "class_name": class_names[label], "score": score}
+    if found.boxes is not None:
+        box = np.clip(found.boxes[place] * [*unit, *unit], 0, [*size, *size])
+        entry["box"] = [round(float(side), 2) for side in box]
+    return entry
 
 
 def _read(
@@ -125,7 +142,7 @@ def _read(
         try:
             pictures[file] = read_picture(file)
         except UnreadablePictureError as error:
-            command_line.say(_name(), f"skipped {file}: {error}")
+            _say(f"skipped {file}: {error}")
             unreadable.append(file)
     return pictures
 
@@ -211,65 +228,20 @@ def _fitted_size(
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _unit(
-    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
-) -> tuple[float, float]:
-    """Pixels of the picture to the whole width and height of the network's input."""
-    width, height = _fitted_size(size, shape, pad=pad)
-    return size[0] * shape[1] / width, size[1] * shape[0] / height
-
-
-def list_objects(
-    found: "Objects",
-    row: int,
-    class_names: Sequence[str],
-    size: tuple[int, int],
-    unit: tuple[float, float],
-) -> list[dict[str, Any]]:
-    """What was found in one picture, the surest first, boxes in its own pixels.
-
-    Args:
-        found: in a batch of pictures.
-        row: of this one.
-        class_names: of the data set.
-        size: its width and height.
-        unit: its pixels to the whole width and height of the network's input.
-    """
-    objects = []
-    for place in np.flatnonzero(found.found[row]):
-        label = int(found.labels[row, place])
-        entry: dict[str, Any] = {
-            "label": label,
-            "class_name": class_names[label],
-            "score": round(float(found.scores[row, place]), 6),
-        }
-        if found.boxes is not None:
-            box = np.clip(found.boxes[row, place] * [*unit, *unit], 0, [*size, *size])
-            entry["box"] = [round(float(side), 2) for side in box]
-        objects.append(entry)
-    return objects
-
-
 def _write_drawing(
-    out: pathlib.Path,
-    file: pathlib.Path,
-    picture: Image.Image,
-    objects: list[dict[str, Any]],
+    out: pathlib.Path, file: pathlib.Path, picture: Image.Image, objects: list[Any]
 ) -> None:
     from dib_jax.tasks.pictures import Mark, draw
     from dib_jax.tasks.style import stage_colors
     from dib_jax.training.workdir import write_atomically
 
     colors = stage_colors(7)
-    marks = [
-        Mark(
-            entry.get("box"),
-            f"{entry['class_name']} {100 * entry['score']:.0f} %",
-            # Words alone are read best in black.
-            colors[entry["label"] % len(colors)] if "box" in entry else "black",
-        )
-        for entry in objects
-    ]
+    marks = []
+    for entry in objects:
+        words = f"{entry['class_name']} {100 * entry['score']:.0f} %"
+        # Words alone are read best in black.
+        color = colors[entry["label"] % len(colors)] if "box" in entry else "black"
+        marks.append(Mark(entry.get("box"), words, color))
     buffer = io.BytesIO()
     draw(picture, marks).save(buffer, format="PNG")
     path = _free_name(out, file.stem)
@@ -287,10 +259,8 @@ def _files(images: Iterable[pathlib.Path]) -> list[pathlib.Path]:
         if path.is_dir():
             inside = sorted(
                 file
-                for file in path.iterdir()
-                if file.suffix.lower() in endings
-                and file.is_file()
-                and not file.name.startswith(".")
+                for file in path.glob("[!.]*")
+                if file.suffix.lower() in endings and file.is_file()
             )
             if not inside:
                 raise ValueError(
@@ -308,26 +278,23 @@ def _free_name(folder: pathlib.Path, stem: str) -> pathlib.Path:
     """`<stem>.png`, or with a number behind the stem where that name is taken."""
     # Names that differ in capitals alone are one name on some systems.
     taken = {path.name.lower() for path in folder.iterdir()}
-    name, number = f"{stem}.png", 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{stem}-{number}.png"
-    return folder / name
+    numbered = (f"{stem}-{number}.png" for number in itertools.count(2))
+    names = itertools.chain([f"{stem}.png"], numbered)
+    return folder / next(name for name in names if name.lower() not in taken)
 
 
-def _name() -> str:
-    return command_line.called("predict")
+def _say(message: str) -> None:
+    command_line.say(command_line.called("predict"), message)
 
 
 def main(arguments: list[str]) -> int:
     """The command."""
     given = command_line.split_arguments(
-        arguments, ("workdir", "out"), rest="pictures and folders of pictures"
+        arguments,
+        ("--workdir=DIR", "--out=OUT"),
+        rest="pictures and folders of pictures",
+        help=command_line.documented("predict", __doc__, summary=False),
     )
-    if given.help:
-        line = f"python -m {_name()} --workdir=DIR [--out=OUT] IMAGE…"
-        print(command_line.usage(line, _PURPOSE, _FLAGS))
-        return 0
     workdir = command_line.find_workdir(given.flags)
     if given.flags.get("out") == "":
         raise ValueError("--out is empty; give a folder, or leave the flag out")
@@ -335,14 +302,12 @@ def main(arguments: list[str]) -> int:
         raise ValueError("no picture is given: name files, or folders of pictures")
     out = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
     images = [pathlib.Path(word).expanduser() for word in given.rest]
-    unreadable = predict(workdir, images, out)
+    count = len(predict(workdir, images, out))
     print(f"predictions in {out / 'predictions.json'}")
-    if unreadable:
-        count = len(unreadable)
-        files = "1 file" if count == 1 else f"{count} files"
-        were = "was" if count == 1 else "were"
-        command_line.say(_name(), f"{files} could not be read and {were} skipped")
-    return 1 if unreadable else 0
+    if count:
+        files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")
+        _say(f"{files} could not be read and {were} skipped")
+    return int(count > 0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,24 @@
 """Get a data set ready, and show what is in it.
 
-python -m experiments.prepare NAME [--data_dir=DIR] [--archives=DIR]
-python -m experiments.prepare NAME --source=FOLDER [--data_dir=DIR] [--size=256]
-    [--classes=A,B,…] [--test_fraction=0.2] [--skip_bad_boxes=False]
+python -m experiments.prepare NAME [--FLAG=VALUE …]
+
+Downloads a data set, or takes a folder of annotated pictures, writes it into
+the folder of data sets, and draws a contact sheet of pictures with labels and
+boxes.
+
+  NAME                    cifar10, cifar100, fashion_mnist, gtsrb, mnist,
+                          svhn_cropped; gtsrb48 is gtsrb with pictures of 48x48;
+                          with --source any name
+  --data_dir=VALUE        folder of data sets (TFDS_DATA_DIR,
+                          ~/tensorflow_datasets)
+  --archives=VALUE        folder of archives that need not be downloaded
+  --source=VALUE          folder of pictures with Pascal VOC or YOLO
+                          annotations; then:
+  --size=VALUE            side of the stored pictures, in pixels (256)
+  --classes=VALUE         names of the classes, in order (those found)
+  --test_fraction=VALUE   part held out where there is no test folder (0.2)
+  --skip_bad_boxes=VALUE  leave pictures with a bad box out (False)
+  --help                  this
 """
 
 import pathlib
@@ -10,22 +26,13 @@ from typing import Any
 
 from dib_jax.commands import command_line
 
-_PURPOSE = (
-    "Downloads a data set, or takes a folder of annotated pictures, writes it into the "
-    "folder of data sets, and draws a contact sheet of pictures with labels and boxes."
-)
 _OPTIONS = {
-    "size": (int, "side of the stored pictures, in pixels (256)"),
-    "classes": (tuple[str, ...], "names of the classes, in order (those found)"),
-    "test_fraction": (float, "part held out where there is no test folder (0.2)"),
-    "skip_bad_boxes": (bool, "leave pictures with a bad box out (False)"),
+    "size": int,
+    "classes": tuple[str, ...],
+    "test_fraction": float,
+    "skip_bad_boxes": bool,
 }
-_FLAGS = {
-    "data_dir": (str, "folder of data sets (TFDS_DATA_DIR, ~/tensorflow_datasets)"),
-    "archives": (str, "folder of archives that need not be downloaded"),
-    "source": (str, "folder of pictures with Pascal VOC or YOLO annotations; then:"),
-    **_OPTIONS,
-}
+_FLAGS = {"data_dir": str, "archives": str, "source": str, **_OPTIONS}
 
 
 def prepare(
@@ -86,10 +93,12 @@ def prepare(
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    given = command_line.split_arguments(arguments, tuple(_FLAGS), rest="a name")
-    if given.help:
-        print(_usage())
-        return
+    given = command_line.split_arguments(
+        arguments,
+        [f"--{flag}=VALUE" for flag in _FLAGS],
+        rest="a name",
+        help=command_line.documented("prepare", __doc__, summary=False),
+    )
     if len(given.rest) != 1:
         raise ValueError(
             f"give the name of one data set, got {' '.join(given.rest) or 'none'}; "
@@ -100,21 +109,8 @@ def main(arguments: list[str]) -> None:
             raise ValueError(f"--{flag} goes with --source=FOLDER, which is missing")
         if flag == "archives" and given.flags.get("source"):
             raise ValueError("--archives and --source do not go together; give one")
-    types = {flag: annotation for flag, (annotation, _) in _FLAGS.items()}
-    options = command_line.parse_flags(given.flags, types)
+    options = command_line.parse_flags(given.flags, _FLAGS)
     print(f"contact sheet: {prepare(given.rest[0], **options)}")
-
-
-def _usage() -> str:
-    from dib_jax.data.preparation import downloadable
-
-    about = {
-        "NAME": f"{', '.join(downloadable())}; gtsrb48 is gtsrb with pictures of "
-        "48x48; with --source any name",
-        **{f"--{flag}=VALUE": meaning for flag, (_, meaning) in _FLAGS.items()},
-    }
-    line = f"python -m {command_line.called('prepare')} NAME [--FLAG=VALUE …]"
-    return command_line.usage(line, _PURPOSE, about)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ or elsewhere has to learn of it. What can be set is read off the factory's signa
 and what it means off the `Args:` section of its docstring.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import pathlib
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 
@@ -120,6 +121,19 @@ def nearest(given: str, known: Iterable[str], *, form: str = "{!r}") -> str:
     spelt = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), spelt, n=1, cutoff=0.5)
     return f"; did you mean {form.format(spelt[close[0]])}?" if close else ""
+
+
+@contextlib.contextmanager
+def prefixed(words: str) -> Iterator[None]:
+    """Put words in front of the message of a `ValueError` that is raised meanwhile.
+
+    Args:
+        words: with what parts them from the message.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{words}{error}") from None
 
 
 def build(package: str, settings: Mapping[str, Any], **known: Any) -> Any:

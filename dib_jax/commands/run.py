@@ -2,6 +2,18 @@
 
 python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
     [--devices=N | --distributed] [--config.FIELD=VALUE …]
+
+Trains the network of a config stage by stage, evaluates it on the test split
+and writes a report. The same command goes on where it stopped.
+
+  --config=PATH[:VARIANT]  config file; :quick is a run of a minute or two
+  --workdir=DIR            where the run goes; the same command on the same
+                           folder goes on where it stopped
+  --devices=N              devices that share each batch; otherwise all
+  --distributed            one of several processes, all with this command; the
+                           workdir is the first one's
+  --config.FIELD=VALUE     set a field of the config, e.g. --config.seed=1
+  --help                   this; with --config also every field and its value
 """
 
 import contextlib
@@ -21,11 +33,6 @@ from dib_jax.commands.prepare import prepare
 
 if TYPE_CHECKING:
     from dib_jax.training.finished import Trained
-
-_PURPOSE = (
-    "Trains the network of a config stage by stage, evaluates it on the test split and "
-    "writes a report. The same command goes on where it stopped."
-)
 
 
 def run(
@@ -184,7 +191,8 @@ def keep_programs() -> None:
 def main(arguments: list[str]) -> None:
     """The command."""
     name = command_line.called("run")
-    request = command_line.read_request(arguments, command=name, purpose=_PURPOSE)
+    help = command_line.documented("run", __doc__, summary=False)
+    request = command_line.read_request(arguments, help=help)
     keep_programs()
     from dib_jax.training.devices import from_first, initialize, is_first
     from dib_jax.training.workdir import finished, read_results

@@ -13,6 +13,7 @@ from dib_jax.commands import benchmark, command_line
 from dib_jax.commands.benchmarks import (
     compile,
     gpu,
+    memory,
     overhead,
     scaling,
     table,
@@ -32,9 +33,9 @@ def small(monkeypatch):
     """Of the network `mlp` only two stages of four units, on a loss that is quick."""
     experiment_of = training.experiment_of
 
-    def made(network, batch_size, sections):
-        usual = {"model": {"widths": (4, 4)}, "objective": {"name": "cross_entropy"}}
-        return experiment_of(network, batch_size, {**usual, **sections})
+    def made(network, batch_size, fields):
+        usual = {"model.widths": "4,4", "objective.name": "cross_entropy"}
+        return experiment_of(network, batch_size, {**usual, **fields})
 
     monkeypatch.setattr(training, "experiment_of", made)
 
@@ -95,6 +96,12 @@ def test_a_table_is_written_as_data_as_text_and_as_a_picture(tmp_path):
     assert "| 16 | 2 | theirs | 24 |" in (tmp_path / "benchmark_speed.md").read_text()
 
 
+def test_before_there_are_two_sizes_nothing_is_drawn(tmp_path):
+    rows = [{"n": 8, "what": "ours", "ms": 1.5}]
+    table.plot_times(tmp_path / "speed.png", rows)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,20 +154,19 @@ def test_the_compilers_figures_need_no_step(tmp_path, monkeypatch, small):
 
 
 def test_memory_is_that_of_plain_convolutions():
-    (rows,) = training.memory((TINY,), (2,), ("sequential",))
+    (rows,) = memory.measure((TINY,), (2,), ("sequential",))
     assert [row["algorithm"] for row in rows] == ["end_to_end", "sequential"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "dib_jax.models.convolution.direct_convolutions", contextlib.nullcontext
         )
-        (patches,) = training.memory((TINY,), (2,), ("end_to_end",))
+        (patches,) = memory.measure((TINY,), (2,), ("end_to_end",))
     assert patches[0]["temp MiB"] > 1.5 * rows[0]["temp MiB"]
 
 
 def test_stages_that_are_alike_are_one_program(small):
-    steps = training.algorithm_steps(
-        "sequential", "mlp", 2, model={"widths": (4, 4, 4)}
-    )
+    widths = {"model.widths": "4,4,4"}
+    steps = training.algorithm_steps("sequential", "mlp", 2, **widths)
     first, *others = [lower_step(step).as_text() for step in steps]
     assert others[0] == others[1] != first
 
@@ -168,7 +174,7 @@ def test_stages_that_are_alike_are_one_program(small):
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs libtpu.*pip install -e '\.\[tpu\]'"):
-        compile.compile_ahead()
+        next(compile.measure())
 
 
 def test_a_config_compiles_for_one_described_chip_and_for_four(tmp_path):
@@ -217,12 +223,12 @@ def test_steps_by_all_algorithms_are_timed_against_end_to_end(
     monkeypatch.setattr(
         training, "paired", lambda runs, seconds: timing.paired(runs, seconds=0.0)
     )
-    (rows,) = training.training(("mlp",), (2,))
+    (rows,) = training.measure(("mlp",), (2,))
     assert [row["algorithm"] for row in rows] == list(training.ALGORITHMS)
     assert rows[0]["× time"] == 1
     assert {row["rounds"] for row in rows} == {3}
     assert all(row["ms"] > 0 for row in rows)
-    training.plot_ratios(tmp_path / "ratios.png", rows)
+    training.plot(tmp_path / "ratios.png", rows)
 
 
 def test_growth_is_told_and_drawn_for_depth_batch_and_width(tmp_path, monkeypatch):
@@ -234,14 +240,14 @@ def test_growth_is_told_and_drawn_for_depth_batch_and_width(tmp_path, monkeypatc
         return [{**row, "algorithm": algorithm} for algorithm in algorithms]
 
     monkeypatch.setattr(scaling, "compare", compare)
-    rows = [row for more in scaling.scaling() for row in more]
+    rows = [row for more in scaling.measure() for row in more]
     assert ("cnn32w32", 128, False) in asked
     assert ("cnn8w32", 1024, False) in asked
     assert ("cnn8w128", 128, False) in asked
     assert not any(timed for *_, timed in asked)
     grown = [row["to"] for row in rows if row["algorithm"] == "parallel"]
     assert grown == [4, 8, 16, 32, 32, 128, 512, 1024, 16, 32, 64, 128]
-    scaling.plot_growth(tmp_path / "growth.png", rows)
+    scaling.plot(tmp_path / "growth.png", rows)
 
 
 def test_the_cost_of_the_term_and_of_the_engine_are_set_against_a_step(
@@ -249,7 +255,7 @@ def test_the_cost_of_the_term_and_of_the_engine_are_set_against_a_step(
 ):
     monkeypatch.setattr(overhead, "_TERMS", {"whole": {}, "now and then": {"every": 4}})
     monkeypatch.setattr(overhead, "_EMPTY", {"samples": 64, "epochs": 3})
-    rows = [row for more in overhead.overhead(("mlp",), (4,), 0.0) for row in more]
+    rows = [row for more in overhead.measure(("mlp",), (4,), 0.0) for row in more]
     without = {r["stage"]: r["ms"] for r in rows if r["what"] == "without the term"}
     assert without.keys() == {0, 1, "all"}
     assert without["all"] == pytest.approx(sum(without[stage] for stage in range(2)))
@@ -261,7 +267,7 @@ def test_the_cost_of_the_term_and_of_the_engine_are_set_against_a_step(
     assert dispatch["ms"] > 0
     keys = {"network", "batch", "stage", "what", "ms", ratio}
     assert all(row.keys() >= keys for row in rows)
-    overhead.plot_terms(tmp_path / "terms.png", rows)
+    overhead.plot(tmp_path / "terms.png", rows)
 
 
 def test_pictures_a_second_are_counted_by_every_algorithm(tmp_path, small):
@@ -273,7 +279,7 @@ def test_pictures_a_second_are_counted_by_every_algorithm(tmp_path, small):
     ]
     assert rows[0]["× end_to_end"] == 1
     assert all(row["pictures a second"] > 0 for row in rows)
-    gpu.plot_rates(tmp_path / "rates.png", rows)
+    gpu.plot(tmp_path / "rates.png", rows)
 
 
 def test_the_time_to_a_target_is_that_of_the_first_epoch_there():

@@ -14,7 +14,7 @@ import types
 import pytest
 
 from dib_jax import settings
-from dib_jax.commands import command_line, evaluate
+from dib_jax.commands import command_line, evaluate, run
 from dib_jax.commands import config as configs
 
 ROOT = pathlib.Path(command_line.__file__).parents[2]
@@ -104,9 +104,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(*arguments: str) -> command_line.Request:
-    return command_line.read_request(
-        arguments, command="experiments.run", purpose="Train."
-    )
+    help = command_line.documented("run", run.__doc__, summary=False)
+    return command_line.read_request(arguments, help=help)
 
 
 def refusal(capsys, *arguments: str) -> str:
@@ -443,7 +442,8 @@ def test_every_config_of_the_repository_is_sound_complete_and_has_a_quick_varian
 
 
 def split(*words: str, **options) -> command_line.Arguments:
-    return command_line.split_arguments(words, ("out", "workdir"), **options)
+    flags = ("--out=OUT", "--workdir=DIR", "--fast")
+    return command_line.split_arguments(words, flags, **options)
 
 
 def test_flags_and_the_rest_are_told_apart():
@@ -454,11 +454,11 @@ def test_flags_and_the_rest_are_told_apart():
 
 
 def test_a_switch_stands_alone():
-    given = split("a.png", "--fast", "b.png", switches=("fast",), rest="pictures")
+    given = split("a.png", "--fast", "b.png", rest="pictures")
     assert given.flags == {"fast": ""}
     assert given.rest == ["a.png", "b.png"]
     with pytest.raises(ValueError, match="--fast has no value: write it alone"):
-        split("--fast=True", switches=("fast",))
+        split("--fast=True")
 
 
 def test_devices_are_flags_and_no_field_of_a_config(capsys):
@@ -494,7 +494,8 @@ def test_a_command_on_a_run_wants_the_folder_of_one(folder, capsys):
         assert run_main(capsys, evaluate.main, arguments=given)[0] == 2
         with pytest.raises(ValueError, match=re.escape(message)):
             evaluate.main(given)
-    evaluate.main(["--help"])
+    with pytest.raises(SystemExit, match="0"):
+        evaluate.main(["--help"])
     assert "python -m experiments.evaluate --workdir=DIR" in capsys.readouterr().out
 
 
@@ -636,7 +637,7 @@ from dib_jax import settings
 from dib_jax.commands import command_line
 
 def run(arguments):
-    command_line.read_request(arguments, command="experiments.run", purpose="")
+    command_line.read_request(arguments, help="python -m experiments.run")
     import jax._src.xla_bridge
     assert not jax._src.xla_bridge._backends
     print("sound")
@@ -680,7 +681,7 @@ def test_checking_flags_starts_no_backend(folder, arguments, status, out, err):
 def test_help_alone_does_not_wait_for_jax():
     program = (
         "import sys, dib_jax.commands.command_line as c\n"
-        "c.main(lambda a: c.read_request(a, command='x', purpose='x'), command='x',"
+        "c.main(lambda a: c.read_request(a, help='x'), command='x',"
         " arguments=['--confg=x'])\n"
         "assert 'jax' not in sys.modules"
     )

@@ -11,7 +11,7 @@ import pytest
 
 from dib_jax.analysis import recording
 from dib_jax.analysis.comparison import Contrasts, Entry
-from dib_jax.commands import command_line, compare, run
+from dib_jax.commands import command_line, compare, comparison_report, run
 from dib_jax.training import workdir
 
 pytestmark = pytest.mark.once
@@ -268,4 +268,4 @@ def test_however_many_methods_the_note_names_few_pairs(least, count, told):
     entries = [Entry("digits", method, 0, results) for method in methods]
     pairs = tuple(itertools.combinations(methods, 2))[45 - count :]
     found = {"digits": Contrasts(methods, (0, 1, 2), least, pairs)}
-    assert told in compare._notes(entries, found, "m9")[-1]
+    assert told in comparison_report.notes(entries, found, "m9")[-1]

@@ -11,23 +11,32 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dib_jax.commands.benchmarks.steps import (
-    Pictures,
-    lower_step,
-    steps_of,
-    write_pictures,
-)
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+
+from dib_jax import information as info
+from dib_jax.commands.assemble import assemble
+from dib_jax.commands.benchmarks import steps, table
+from dib_jax.commands.benchmarks.training import ALGORITHMS
 from dib_jax.commands.command_line import config_files, load_config, override
 from dib_jax.commands.config import complete
 from dib_jax.commands.run import keep_programs
+from dib_jax.training.compilation import compiler_figures
+from dib_jax.training.devices import by_sample, mesh_of, replicated
+from dib_jax.training.workdir import write_json
 
-if TYPE_CHECKING:
-    import jax
-
+NOTE = (
+    "The compiler's own figures for a chip: peak memory with weights and optimizer, of "
+    "the programs in turn the largest (of program: which one, from 0), and the work of "
+    "all of them, in which it counts nothing for an eigendecomposition. Configs by "
+    "their own algorithm; networks without augmentation. Measures: value and gradient, "
+    "128 samples of 256 features."
+)
 # Random pictures stand in for a data set. Digits are embedded.
-_PICTURES: dict[str, Pictures] = {
+_PICTURES: dict[str, steps.Pictures] = {
     "mnist": ((28, 28, 1), 10, None),
     "cifar10": ((32, 32, 3), 10, None),
     "cifar100": ((32, 32, 3), 100, None),
@@ -43,23 +52,21 @@ _NETWORKS = {
     "resnet34": ("cifar10_resnet", {"model.depth": "34"}),
 }
 _ALGORITHMS = {
-    "end to end": {"algorithm.name": "end_to_end"},
-    "end to end, recomputed": {
-        "algorithm.name": "end_to_end",
-        "algorithm.remat": "True",
-    },
-    "parallel": {"algorithm.name": "parallel"},
-    "sequential, cached": {"algorithm.name": "sequential"},
+    "end to end": "end_to_end",
+    "end to end, recomputed": "end_to_end_recomputed",
+    "parallel": "parallel",
+    "sequential, cached": "sequential",
 }
 # Of the information measures: samples and features of each side, orders.
 _N, _FEATURES, _ALPHAS = 128, 256, (1.01, 2.0)
 # A measure of features x and t and labels.
 Measure = Callable[[Any, Any, Any], Any]
+Program = Callable[[], jax.stages.Lowered]
 
 
-def compile_ahead(
+def measure(
     topology: str = "v5e:2x2", only: tuple[str, ...] = ()
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[table.Row]]:
     """Training steps of all configs, the networks' by each algorithm, and the measures.
 
     Args:
@@ -77,7 +84,22 @@ def compile_ahead(
         )
     chips = _chips(topology)
     keep_programs()
-    return _rows([name for name in known if name in (only or known)], chips)
+    meshes = [mesh_of(chips[:count]) for count in dict.fromkeys((1, len(chips)))]
+    names = [name for name in known if name in (only or known)]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, pictures in _PICTURES.items():
+            steps.write_pictures(folder, name, pictures, _SAMPLES)
+        for name, mesh in itertools.product(names, meshes):
+            if name == "information":
+                for what, one in _measures().items():
+                    lower = functools.partial(_lowered, one, mesh)
+                    yield [_row(name, what, [lower], mesh)]
+            elif name not in _NETWORKS:
+                config = _config(name, {}, folder)
+                about = f"{config.algorithm.name}, batch {config.batch_size}"
+                yield [_row(name, about, _steps(config, mesh), mesh)]
+            elif mesh.size == 1:
+                yield from _compared(name, mesh, folder)
 
 
 def _chips(topology: str) -> Sequence[Any]:
@@ -108,43 +130,20 @@ def _chips(topology: str) -> Sequence[Any]:
     return described.devices
 
 
-def _rows(names: list[str], chips: Sequence[Any]) -> Iterator[list[dict[str, Any]]]:
-    from dib_jax.training.devices import mesh_of
-
-    meshes = [mesh_of(chips[:count]) for count in dict.fromkeys((1, len(chips)))]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, pictures in _PICTURES.items():
-            write_pictures(pathlib.Path(folder), name, pictures, _SAMPLES)
-        for name, mesh in itertools.product(names, meshes):
-            if name == "information":
-                for what, measure in _measures().items():
-                    lower = functools.partial(_lowered, measure, mesh)
-                    yield [_row(name, what, [lower], mesh)]
-            elif name in _NETWORKS:
-                if mesh.size == 1:
-                    yield from _compared(name, mesh, folder)
-            else:
-                config = _config(name, {}, folder)
-                about = f"{config.algorithm.name}, batch {config.batch_size}"
-                yield [_row(name, about, _steps(config, mesh), mesh)]
-
-
-def _compared(name: str, mesh: Any, folder: str) -> Iterator[list[dict[str, Any]]]:
+def _compared(name: str, mesh: Any, folder: str) -> Iterator[list[table.Row]]:
     """A network by every algorithm, against end to end, which comes first."""
     config, options = _NETWORKS[name]
     base = None
-    for algorithm, more in _ALGORITHMS.items():
-        changes = {**options, **more, "dataset.augment": ""}
-        steps = _steps(_config(config, changes, folder), mesh)
-        row = _row(name, algorithm, steps, mesh)
+    for algorithm, known_as in _ALGORITHMS.items():
+        changes = {**options, **ALGORITHMS[known_as], "dataset.augment": ""}
+        programs = _steps(_config(config, changes, folder), mesh)
+        row = _row(name, algorithm, programs, mesh)
         base = base or row["peak MiB"]
         row["× end to end"] = row["peak MiB"] / base
         yield [row]
 
 
-def _row(
-    name: str, about: str, programs: "list[Callable[[], jax.stages.Lowered]]", mesh: Any
-) -> dict[str, Any]:
+def _row(name: str, about: str, programs: list[Program], mesh: Any) -> table.Row:
     """Programs in turn: the largest peak of one chip, the work of all of them."""
     found = []
     for number, lower in enumerate(programs, start=1):
@@ -165,17 +164,12 @@ def _row(
     }
 
 
-def _figures(lowered: "jax.stages.Lowered", mesh: Any) -> tuple[str, dict[str, Any]]:
+def _figures(lowered: jax.stages.Lowered, mesh: Any) -> tuple[str, dict[str, Any]]:
     """A digest of the program, and the compiler's figures for it.
 
     They are kept beside compiled programs in the user's cache folder: a program takes a
     minute of a core, and JAX does not read programs for a described chip back.
     """
-    import jax
-
-    from dib_jax.training.compilation import compiler_figures
-    from dib_jax.training.workdir import write_json
-
     facts = [
         lowered.as_text(),
         mesh.devices.flat[0].device_kind,
@@ -198,53 +192,42 @@ def _config(name: str, changes: dict[str, str], folder: str) -> Any:
     return complete(override(config, {**changes, "dataset.data_dir": folder}))
 
 
-def _steps(config: Any, mesh: Any) -> "list[Callable[[], jax.stages.Lowered]]":
+def _steps(config: Any, mesh: Any) -> list[Program]:
     """The training step of every phase of a config, as a run would compile it."""
-    from dib_jax.commands.assemble import assemble
-
-    steps = steps_of(assemble(config, mesh=mesh))
-    return [functools.partial(lower_step, step) for step in steps]
+    every = steps.steps_of(assemble(config, mesh=mesh))
+    return [functools.partial(steps.lower_step, step) for step in every]
 
 
-def _lowered(measure: Measure, mesh: Any) -> "jax.stages.Lowered":
+def _lowered(measure: Measure, mesh: Any) -> jax.stages.Lowered:
     """Value and gradient of a measure, the samples split over the chips."""
-    import jax
-    import jax.numpy as jnp
-
-    from dib_jax.training.devices import by_sample, replicated
 
     def function(x: Any, t: Any, labels: Any) -> Any:
         return jax.value_and_grad(lambda t: measure(x, t, labels))(t)
 
     features = jax.ShapeDtypeStruct((_N, _FEATURES), jnp.float32)
     labels = jax.ShapeDtypeStruct((_N,), jnp.int32)
-    jitted = jax.jit(
+    return jax.jit(
         function, in_shardings=by_sample(mesh, _N), out_shardings=replicated(mesh)
-    )
-    return jitted.lower(features, features, labels)
+    ).lower(features, features, labels)
 
 
 def _measures() -> dict[str, Measure]:
     """The measures of two sets of features and labels, by their name."""
-    import jax.numpy as jnp
 
-    from dib_jax import information as info
+    def aligned(x: Any, t: Any, y: Any) -> Any:
+        truth, candidates = info.label_gram(y), jnp.arange(1.0, 9.0)
+        sigma = info.aligned_bandwidth(t, truth, candidates=candidates)
+        return jnp.vdot(info.gaussian_gram(t, sigma=sigma), _gram(x))
 
     found: dict[str, Measure] = {}
     for alpha in _ALPHAS:
-        found |= {
-            f"{name}, α = {alpha:g}": measure
-            for name, measure in _of_order(alpha).items()
-        }
+        of_order = _of_order(alpha).items()
+        found |= {f"{name}, α = {alpha:g}": measure for name, measure in of_order}
     for name in ("hsic", "normalized_hsic", "cka"):
         found[name] = _of_pair(getattr(info, name))
     for name in ("median", "knn", "quantile", "scott"):
         found[f"{name}_bandwidth"] = _of_width(getattr(info, f"{name}_bandwidth"))
-    found["aligned_bandwidth"] = lambda x, t, y: _of_width(
-        lambda t: info.aligned_bandwidth(
-            t, info.label_gram(y), candidates=jnp.arange(1.0, 9.0)
-        )
-    )(x, t, y)
+    found["aligned_bandwidth"] = aligned
     found["channel_gram"] = lambda x, t, y: jnp.vdot(
         info.channel_gram(t.reshape(_N, 4, 4, -1), sigma=1.0), _gram(x)
     )
@@ -256,57 +239,47 @@ def _of_pair(measure: Callable[..., Any], **options: float) -> Measure:
 
 
 def _of_width(width: Callable[[Any], Any]) -> Measure:
-    import jax.numpy as jnp
-
-    from dib_jax import information as info
-
     return lambda x, t, y: jnp.vdot(info.gaussian_gram(t, sigma=width(t)), _gram(x))
 
 
 def _gram(x: Any) -> Any:
-    from dib_jax import information as info
-
     return info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
 
 
 def _of_order(alpha: float) -> dict[str, Measure]:
     """The measures that have an order."""
-    import jax
-    import jax.numpy as jnp
-
-    from dib_jax import information as info
 
     def matrix(x: Any, t: Any, y: Any) -> Any:
         grams = jnp.stack([_gram(t), _gram(x), _gram(t) * _gram(x) * _N])
         return info.mutual_information_matrix(grams, alpha=alpha).sum()
 
+    def labels(x: Any, t: Any, y: Any) -> Any:
+        known = {"num_classes": 10, "class_size": 32}
+        return info.label_mutual_information(_gram(t), y, alpha=alpha, **known)
+
+    def estimated(x: Any, t: Any, y: Any) -> Any:
+        key = jax.random.key(0)
+        return info.estimated_renyi_entropy(_gram(t), alpha=alpha, key=key, rank=16)
+
     return {
         "entropy": lambda x, t, y: info.renyi_entropy(_gram(t), alpha=alpha),
         "joint entropy": _of_pair(info.joint_entropy, alpha=alpha),
         "I(a; b)": _of_pair(info.mutual_information, alpha=alpha),
-        "I(a; labels)": lambda x, t, y: info.label_mutual_information(
-            _gram(t), y, alpha=alpha, num_classes=10, class_size=32
-        ),
+        "I(a; labels)": labels,
         "matrix of I": matrix,
         "total correlation": _of_pair(info.total_correlation, alpha=alpha),
         "dual total correlation": _of_pair(info.dual_total_correlation, alpha=alpha),
-        "estimated entropy": lambda x, t, y: (
-            info.estimated_renyi_entropy(
-                _gram(t), alpha=alpha, key=jax.random.key(0), rank=16
-            ).bits
-        ),
+        "estimated entropy": lambda x, t, y: estimated(x, t, y).bits,
     }
 
 
-def plot_peaks(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+def plot(path: pathlib.Path, rows: list[table.Row]) -> None:
     """Peak memory of a chip, by what is compiled.
 
     Args:
         path: of the picture.
-        rows: as `compile_ahead` gives them.
+        rows: as `measure` gives them.
     """
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row["what"] != "information"] or rows
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(rows)), layout="constrained")
     axes = figure.subplots()

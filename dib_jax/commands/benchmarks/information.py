@@ -4,7 +4,20 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dib_jax import information as info
+from dib_jax.commands.benchmarks import table
 from dib_jax.commands.benchmarks.timing import compared, paired
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+NOTE, plot = table.TIMES, table.plot_times
 
 _ALPHAS = (1.01, 2.0)
 _SIZES = (64, 128, 256, 512, 1024, 2048)
@@ -12,7 +25,7 @@ _FEATURES = 256
 Call = Callable[[], Any]
 
 
-def information() -> Iterator[list[dict[str, Any]]]:
+def measure() -> Iterator[list[table.Row]]:
     """Value and gradient of the measures against other ways to get them."""
     yield _labels()
     for n in _SIZES:
@@ -23,27 +36,16 @@ def information() -> Iterator[list[dict[str, Any]]]:
 
 
 def _features(n: int, sets: int) -> Any:
-    import jax.numpy as jnp
-    import numpy as np
-
     draw = np.random.default_rng(0).normal
     return jnp.asarray(draw(size=(sets, n, _FEATURES)), jnp.float32)
 
 
 def _ready(function: Callable[..., Any], *values: Any) -> Call:
-    import jax
-
     compiled = jax.jit(function)
     return lambda: jax.block_until_ready(compiled(*values))
 
 
 def _contenders(x: Any, t: Any, alpha: float) -> dict[str, Call]:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from dib_jax import information as info
-
     sigma = float(info.mean_bandwidth(x))
     gram = functools.partial(info.gaussian_gram, sigma=sigma)
     source = gram(x)
@@ -77,12 +79,7 @@ def _contenders(x: Any, t: Any, alpha: float) -> dict[str, Call]:
     }
 
 
-def _labels() -> list[dict[str, Any]]:
-    import jax
-    import numpy as np
-
-    from dib_jax import information as info
-
+def _labels() -> list[table.Row]:
     n, classes, alpha = 512, 43, 1.01
     (x,) = _features(n, 1)
     gram = info.gaussian_gram(x, sigma=info.mean_bandwidth(x))
@@ -96,12 +93,8 @@ def _labels() -> list[dict[str, Any]]:
             joint, num_classes=classes, class_size=12
         ),
     }
-    times = paired(
-        {
-            name: _ready(jax.value_and_grad(way), gram, labels)
-            for name, way in ways.items()
-        }
-    )
+    grads = {name: jax.value_and_grad(way) for name, way in ways.items()}
+    times = paired({name: _ready(one, gram, labels) for name, one in grads.items()})
     rows = compared(times, dense, {"n": n, "alpha": alpha})
     for row in rows:
         row["what"] += " (ratio to dense)"
@@ -109,11 +102,9 @@ def _labels() -> list[dict[str, Any]]:
     return rows
 
 
-def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Callable[[], Any]]:
+def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Call]:
     """The PyTorch algorithm, with distances by broadcasting and by products."""
-    try:
-        import torch
-    except ImportError:
+    if torch is None:
         return {}
     torch.set_num_threads(1)
 
@@ -128,22 +119,21 @@ def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Callable[[],
         squares = (a * a).sum(1)
         return (squares[:, None] + squares[None] - 2 * a @ a.T).clamp(min=0)
 
-    def run(distances: Callable[[Any], Any], *, value: bool) -> Callable[[], Any]:
+    def run(distances: Callable[[Any], Any]) -> Call:
         def step() -> Any:
             source = torch.from_numpy(x)
             features = torch.from_numpy(t).requires_grad_()
-            grams = [
-                torch.exp(-distances(a) / (2 * sigma**2)) / len(a)
-                for a in (source, features)
-            ]
-            joint = grams[0] * grams[1]
-            terms = entropy(grams[1]) - entropy(joint / torch.trace(joint))
-            loss = terms + entropy(grams[0]) if value else terms
+            a, b = (
+                torch.exp(-distances(one) / (2 * sigma**2)) / len(one)
+                for one in (source, features)
+            )
+            joint = a * b
+            loss = entropy(a) + entropy(b) - entropy(joint / torch.trace(joint))
             return torch.autograd.grad(loss, features)[0]
 
         return step
 
-    found = {"PyTorch I(X;T), fast distances": run(by_products, value=True)}
+    found = {"PyTorch I(X;T), fast distances": run(by_products)}
     if len(x) <= 512:  # it holds n² d numbers
-        found["PyTorch I(X;T), as shipped"] = run(by_broadcasting, value=True)
+        found["PyTorch I(X;T), as shipped"] = run(by_broadcasting)
     return found

@@ -2,12 +2,11 @@
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 from dib_jax.commands.benchmarks import table
-from dib_jax.commands.benchmarks.training import compare
+from dib_jax.commands.benchmarks.training import PLAIN, compare
 
-_ALGORITHMS = ("end_to_end", "end_to_end_recomputed", "parallel", "sequential")
+NOTE = table.PLAIN
 # What grows → the values it takes, and the network and batch size at each of them.
 _GROWING = {
     "depth": ((4, 8, 16, 32), lambda depth: (f"cnn{depth}w32", 128)),
@@ -16,28 +15,24 @@ _GROWING = {
 }
 
 
-def scaling(quick: bool = False) -> Iterator[list[dict[str, Any]]]:
+def measure(quick: bool = False) -> Iterator[list[table.Row]]:
     """Temporaries of a step of equal stages on pictures of 32 × 32 × 3.
 
     Args:
         quick: only the two smallest values of each.
     """
-    return (
-        [
-            {"grows": what, "to": value, **row}
-            for row in compare(*network_at(value), _ALGORITHMS, timed=False)
-        ]
-        for what, (values, network_at) in _GROWING.items()
-        for value in values[: 2 if quick else None]
-    )
+    for what, (values, network_at) in _GROWING.items():
+        for value in values[: 2 if quick else None]:
+            rows = compare(*network_at(value), PLAIN, timed=False)
+            yield [{"grows": what, "to": value, **row} for row in rows]
 
 
-def plot_growth(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+def plot(path: pathlib.Path, rows: list[table.Row]) -> None:
     """Temporaries of each algorithm, a panel for each thing that grows.
 
     Args:
         path: of the picture.
-        rows: as `scaling` gives them.
+        rows: as `measure` gives them.
     """
     names = {"depth": "stages", "batch": "samples in a batch", "width": "channels"}
     table.plot_lines(

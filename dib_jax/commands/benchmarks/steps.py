@@ -1,28 +1,32 @@
 """Training steps as programs: compiled, weighed by the compiler, and run."""
 
 import functools
+import itertools
 import pathlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from dib_jax.commands.config import complete
-
-if TYPE_CHECKING:
-    import jax
-
-    from dib_jax.training.experiment import Experiment
+from dib_jax.algorithms.ordering import apart
+from dib_jax.commands.assemble import assemble
+from dib_jax.commands.command_line import override
+from dib_jax.commands.config import ConfigDict, complete
+from dib_jax.training.compilation import compiler_figures
+from dib_jax.training.devices import by_sample, replicated, split_evenly
+from dib_jax.training.experiment import Experiment
+from dib_jax.training.storage import chain, passed
 
 # Name → factory and its options; cnnDwW has D stages of width W that are all alike.
-_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "vgg11": ("vgg", {"depth": 11}),
-    "resnet18": ("resnet", {"depth": 18}),
-    "resnet34": ("resnet", {"depth": 34}),
-    "resnet110": ("resnet", {"depth": 110}),
-    "mlp": ("mlp", {}),
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "vgg11": {"name": "vgg", "depth": 11},
+    "resnet18": {"name": "resnet", "depth": 18},
+    "resnet34": {"name": "resnet", "depth": 34},
+    "resnet110": {"name": "resnet", "depth": 110},
+    "mlp": {"name": "mlp"},
 }
 _ALIKE = re.compile(r"cnn([1-9]\d*)w([1-9]\d*)")
 # Shape of pictures, classes, and boxes in a picture (None: no boxes).
@@ -39,62 +43,60 @@ class Step(NamedTuple):
         updates: that use one output of the frozen stages, all in one program.
     """
 
-    experiment: "Experiment"
+    experiment: Experiment
     phase: int
     cached: bool = False
     updates: int = 1
 
 
-def check_networks(names: Sequence[str]) -> None:
-    """Refuse names of networks that `experiment_of` does not know.
+def each_size(
+    networks: Sequence[str], batch_sizes: Sequence[int]
+) -> list[tuple[str, int]]:
+    """Every network with every batch size.
 
     Raises:
-        ValueError: the first of them.
+        ValueError: `experiment_of` does not know one of the networks.
     """
-    for name in names:
+    for name in networks:
         if name not in _NETWORKS and not _ALIKE.fullmatch(name):
             raise ValueError(
                 f"--networks: got {name!r}; must be some of {', '.join(_NETWORKS)}, "
                 "or cnn8w32 for 8 stages of width 32"
             )
+    return list(itertools.product(networks, batch_sizes))
 
 
-def experiment_of(
-    name: str, batch_size: int, sections: Mapping[str, Mapping[str, Any]]
-) -> "Experiment":
+def experiment_of(name: str, batch_size: int, fields: Mapping[str, str]) -> Experiment:
     """An experiment on random pictures of 32 × 32 × 3 and ten classes.
 
     Args:
         name: of the network.
         batch_size: samples of a step.
-        sections: fields of the config that differ, by section.
+        fields: text of the fields of the config that differ, by dotted name.
     """
-    from dib_jax.commands.assemble import assemble
-
+    model = _NETWORKS.get(name)
     if alike := _ALIKE.fullmatch(name):
         depth, width = map(int, alike.groups())
         model = {"name": "cnn", "widths": (width,) * depth, "pools": 0}
-    else:
-        factory, options = _NETWORKS[name]
-        model = {"name": factory, **options}
     with tempfile.TemporaryDirectory() as folder:
-        usual: dict[str, dict[str, Any]] = {
-            "dataset": {"name": "pictures", "data_dir": folder, "val_fraction": 0.0},
-            "model": model,
-            "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": "constant"},
-        }
-        config = {
-            section: {**usual.get(section, {}), **sections.get(section, {})}
-            for section in {**usual, **sections}
-        }
-        drawn: Pictures = ((32, 32, 3), 10, None)
-        write_pictures(pathlib.Path(folder), "pictures", drawn, batch_size)
-        return assemble(complete(config, epochs=1, batch_size=batch_size))
+        write_pictures(folder, "pictures", ((32, 32, 3), 10, None), batch_size)
+        config = ConfigDict(
+            {
+                "dataset": {
+                    "name": "pictures",
+                    "data_dir": folder,
+                    "val_fraction": 0.0,
+                },
+                "model": model,
+                "optimizer": {"learning_rate": 0.1, "schedule": "constant"},
+                "epochs": 1,
+                "batch_size": batch_size,
+            }
+        )
+        return assemble(complete(override(config, fields)))
 
 
-def write_pictures(
-    folder: pathlib.Path, name: str, pictures: Pictures, count: int
-) -> None:
+def write_pictures(folder: str, name: str, pictures: Pictures, count: int) -> None:
     """Random pictures as the training and the test split of a data set.
 
     Args:
@@ -108,17 +110,19 @@ def write_pictures(
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (count, *shape), np.uint8)
     arrays: dict[str, Any] = {"images": images, "labels": labels}
-    if boxes is not None:
-        arrays["boxes"] = np.tile(np.array([2, 3, 20, 25], np.float32), (count, 1))
-        if boxes > 1:
-            arrays["boxes"] = np.stack([arrays["boxes"]] * boxes, axis=1)
-            arrays["box_labels"] = np.stack([labels] * boxes, axis=1)
-    (folder / name).mkdir(parents=True)
+    box = np.array([2, 3, 20, 25], np.float32)
+    if boxes == 1:
+        arrays["boxes"] = np.tile(box, (count, 1))
+    elif boxes:
+        arrays["boxes"] = np.tile(box, (count, boxes, 1))
+        arrays["box_labels"] = np.stack([labels] * boxes, axis=1)
+    place = pathlib.Path(folder, name)
+    place.mkdir()
     for split in ("train", "test"):
-        np.savez(folder / name / f"{split}.npz", **arrays)
+        np.savez(place / f"{split}.npz", **arrays)
 
 
-def steps_of(experiment: "Experiment", *, updates: int = 1) -> list[Step]:
+def steps_of(experiment: Experiment, *, updates: int = 1) -> list[Step]:
     """The training steps of an experiment, one for each phase.
 
     Args:
@@ -141,8 +145,6 @@ def compile_step(
         seen: programs that were compiled before; this one is added.
         repeat: as for `lower_step`.
     """
-    from dib_jax.training.compilation import compiler_figures
-
     lowered = lower_step(step, repeat=repeat)
     text = lowered.as_text()
     if text not in seen:
@@ -151,16 +153,13 @@ def compile_step(
     return seen[text]
 
 
-def lower_step(step: Step, *, repeat: int = 0) -> "jax.stages.Lowered":
+def lower_step(step: Step, *, repeat: int = 0) -> jax.stages.Lowered:
     """A step as a program, for the devices of its experiment, which need not be there.
 
     Args:
         step: the step.
         repeat: so many steps in one program, on the same batch; 0 for a plain step.
     """
-    import jax
-
-    from dib_jax.training.devices import by_sample, replicated
 
     def several(state: Any, *fixed: Any) -> Any:
         def body(state: Any, _: None) -> Any:
@@ -180,12 +179,10 @@ def lower_step(step: Step, *, repeat: int = 0) -> "jax.stages.Lowered":
 
 def run_steps(programs: Sequence[Any], steps: Sequence[Step]) -> Callable[[], None]:
     """A function that runs each compiled step once, on arrays on the device."""
-    import jax
-
-    def make(build: Callable[..., Any], *given: Any) -> Any:
-        return jax.jit(build)(*given)
-
-    now = [list(_arguments(step, make)) for step in steps]
+    now = [
+        list(_arguments(step, lambda build, *given: jax.jit(build)(*given)))
+        for step in steps
+    ]
 
     def run() -> None:
         for program, arguments in zip(programs, now, strict=True):
@@ -200,8 +197,6 @@ def _arguments(step: Step, make: Callable[..., Any]) -> tuple[Any, ...]:
 
     `make` builds arrays, or only their shapes.
     """
-    from dib_jax.training.storage import chain, passed
-
     experiment = step.experiment
     functions = chain(experiment, step.phase)
 
@@ -221,23 +216,10 @@ def _arguments(step: Step, make: Callable[..., Any]) -> tuple[Any, ...]:
     return make(build, experiment.key, samples, np.int32(0))
 
 
-def _updated(
-    step: Step,
-    state: Any,
-    network: Any,
-    samples: Any,
-    given: Any,
-    key: Any,
-    made: Any,
-) -> tuple[Any, Any]:
+def _updated(step: Step, state: Any, *fixed: Any) -> tuple[Any, Any]:
     """As `dib_jax.training.compilation.one_step`, or several on one frozen output."""
-    import jax
-
-    from dib_jax.algorithms.ordering import apart
-    from dib_jax.training.devices import split_evenly
-    from dib_jax.training.storage import chain, passed
-
     experiment, functions = step.experiment, chain(step.experiment, step.phase)
+    network, samples, given, key, made = fixed
     samples, given = split_evenly(experiment.mesh, (samples, given))
     terms = None
     for number in range(step.updates):

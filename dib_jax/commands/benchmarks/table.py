@@ -8,15 +8,33 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+from matplotlib.figure import Figure
+
+from dib_jax.training.workdir import processor
+
+# A column is a number or text by its name; a measurement without it has it not.
+Row = dict[str, Any]
+# What the columns of several benchmarks mean.
+TIMES = (
+    "ms: median over rounds, in which all that is compared runs in turn; ×: how many "
+    "times what it is compared with."
+)
+FIGURES = (
+    "Temporaries, the peak (not on a CPU) and work of a step are the compiler's own "
+    "figures; of stages in turn the largest over the stages, and the sum of them."
+)
+PLAIN = f"×: how many times end to end. {FIGURES} Convolutions are plain ones."
+
 
 def write(
     out: pathlib.Path,
     name: str,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     command: str,
     *,
     note: str,
-    plot: Callable[[pathlib.Path, list[dict[str, Any]]], None],
+    plot: Callable[[pathlib.Path, list[Row]], None],
 ) -> None:
     """Write benchmark_NAME.json, .md and .png.
 
@@ -28,28 +46,20 @@ def write(
         note: what the columns mean.
         plot: draws the rows into a file.
     """
-    import jax
-    import jaxlib
-
-    from dib_jax.training.workdir import processor
-
     hardware = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "load": [round(value, 1) for value in os.getloadavg()],
     }
-    versions = {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-    }
-    if "torch" in sys.modules:
-        versions["torch"] = sys.modules["torch"].__version__
-    facts = {"hardware": hardware, "versions": versions}
-    record = {**facts, "command": command, "rows": rows}
+    loaded = filter(None, map(sys.modules.get, ("jax", "jaxlib", "torch")))
+    versions = {module.__name__: module.__version__ for module in loaded}
+    versions = {"python": platform.python_version(), **versions}
+    record = {"hardware": hardware, "versions": versions, "command": command}
     path = out / f"benchmark_{name}"
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    path.with_suffix(".json").write_text(
+        json.dumps({**record, "rows": rows}, indent=1) + "\n"
+    )
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [
         f"`{command}`",
@@ -60,8 +70,8 @@ def write(
         "",
         "| " + " | ".join(columns) + " |",
         "|" + " --- |" * len(columns),
+        *(line(row, columns) for row in rows),
     ]
-    lines += [line(row, columns) for row in rows]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     plot(path.with_suffix(".png"), rows)
 
@@ -84,7 +94,7 @@ def _cell(value: Any) -> str:
 
 def plot_lines(
     path: pathlib.Path,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     *,
     panel: tuple[str, ...],
     line: str,
@@ -97,7 +107,7 @@ def plot_lines(
 
     Args:
         path: of the picture.
-        rows: without some of the columns where they have no point.
+        rows: without a number along or in the column where they have no point.
         panel: columns whose values have a panel each; its title.
         line: column whose values have a line each, of one colour in all panels.
         across: column along the horizontal axis.
@@ -105,27 +115,28 @@ def plot_lines(
         label: of the vertical axis.
         logarithmic: both axes, with the values across named.
     """
-    from matplotlib.figure import Figure
-
-    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row.get(name) for name in panel)
-
-    rows = [row for row in rows if row.get(column) is not None]
-    places, names = (
-        list(dict.fromkeys(map(key, rows))) for key in (place, lambda row: row[line])
-    )
+    points = [
+        (tuple(map(row.get, panel)), str(row[line]), row[across], row[column])
+        for row in rows
+        if row.get(column) is not None and isinstance(row[across], int)
+    ]
+    if not points:
+        return  # at the start of a benchmark
+    places = list(dict.fromkeys(values for values, *_ in points))
+    names = list(dict.fromkeys(name for _, name, *_ in points))
     figure = Figure(figsize=(3.6 * len(places) + 2.8, 4), layout="constrained")
     panels = figure.subplots(1, len(places), sharey=logarithmic, squeeze=False)[0]
     for axes, values in zip(panels, places, strict=True):
-        inside = [row for row in rows if place(row) == values]
+        inside = [point[1:] for point in points if point[0] == values]
         for index, name in enumerate(names):
-            points = [(row[across], row[column]) for row in inside if row[line] == name]
-            if points:
+            curve = [(x, y) for each, x, y in inside if each == name]
+            if curve:
                 style = {"color": f"C{index}", "marker": "o", "ms": 3, "lw": 1}
-                axes.plot(*zip(*points, strict=True), label=shown(name), **style)
+                words = name.replace("_", " ")
+                axes.plot(*zip(*curve, strict=True), label=words, **style)
         axes.set(xlabel=across, title=", ".join(map(_titled, panel, values)))
         if logarithmic:
-            sizes = sorted({row[across] for row in inside})
+            sizes = sorted({x for _, x, _ in inside})
             axes.set(xscale="log", yscale="log")
             axes.set_xticks(sizes, list(map(str, sizes)))
             axes.minorticks_off()
@@ -134,7 +145,7 @@ def plot_lines(
     _save(path, figure, panels)
 
 
-def plot_times(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+def plot_times(path: pathlib.Path, rows: list[Row]) -> None:
     """Milliseconds over the number of samples, a panel for each order α.
 
     Args:
@@ -158,7 +169,7 @@ def plot_times(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 def plot_bars(
     path: pathlib.Path,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     columns: Mapping[str, str],
     *,
     level: float | None = None,
@@ -167,16 +178,24 @@ def plot_bars(
 
     Args:
         path: of the picture.
-        rows: with the columns network, batch and algorithm.
-        columns: those that have a panel each, and the label of its axis.
+        rows: with the columns network, batch and algorithm; those without the others
+            are left out.
+        columns: those that have a panel each where there are any, and the label of its
+            axis.
         level: at which a line is drawn.
     """
-    from matplotlib.figure import Figure
 
-    def group(row: Mapping[str, Any]) -> str:
-        return f"{row['network']}, batch {row['batch']}"
-
-    groups = list(dict.fromkeys(map(group, rows)))
+    columns = {
+        name: label
+        for name, label in columns.items()
+        if any(name in row for row in rows)
+    }
+    rows = [
+        {**row, "group": f"{row['network']}, batch {row['batch']}"}
+        for row in rows
+        if columns.keys() <= row.keys()
+    ]
+    groups = list(dict.fromkeys(row["group"] for row in rows))
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
     size = (1.8 * len(groups) + 3.4, 2.8 * len(columns))
     figure = Figure(figsize=size, layout="constrained")
@@ -185,16 +204,10 @@ def plot_bars(
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
         for index, name in enumerate(names):
             shift = (index - (len(names) - 1) / 2) * width
-            bars = axes.bar(
-                [
-                    groups.index(group(r)) + shift
-                    for r in rows
-                    if r["algorithm"] == name
-                ],
-                [r[column] or 0 for r in rows if r["algorithm"] == name],
-                width,
-                label=shown(name),
-            )
+            some = [row for row in rows if row["algorithm"] == name]
+            places = [groups.index(row["group"]) + shift for row in some]
+            heights = [row[column] or 0 for row in some]
+            bars = axes.bar(places, heights, width, label=name.replace("_", " "))
             axes.bar_label(bars, fmt="%.3g", fontsize=6, padding=1)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_ylabel(label)
@@ -204,23 +217,17 @@ def plot_bars(
     _save(path, figure, panels)
 
 
-def shown(name: str) -> str:
-    """The name of an algorithm, or of anything else, as it is read."""
-    return name.replace("_", " ")
-
-
 def _titled(name: str, value: Any) -> str:
-    name = {"alpha": "α"}.get(name, name)
-    return f"{name} = {value:g}" if isinstance(value, float) else str(value or "")
+    shown = "α" if name == "alpha" else name
+    return f"{shown} = {value:g}" if isinstance(value, float) else str(value or "")
 
 
 def _save(path: pathlib.Path, figure: Any, panels: Any) -> None:
     """Save it with a legend of all that its panels show, each once."""
-    shown_once: dict[str, Any] = {}
+    once: dict[str, Any] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
-        shown_once = dict(zip(labels, handles, strict=True)) | shown_once
-    if shown_once:
-        handles, labels = list(shown_once.values()), list(shown_once)
-        figure.legend(handles, labels, loc="outside right center")
+        once = dict(zip(labels, handles, strict=True)) | once
+    if once:
+        figure.legend(list(once.values()), list(once), loc="outside right center")
     figure.savefig(path, dpi=90)
