@@ -88,16 +88,14 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
     left_out = {name for name, each in measures.items() if each.unit == "%"}
     left_out |= _NOT_TERMS
     same = all(row.get("loss") == row.get("task_loss") for row in train)
-    if "loss" in names and "task_loss" in names and same:
+    if "task_loss" in names and same:
         left_out.add("loss")
     if not any(row.get("local_gradient") for row in train):
         left_out |= _GRADIENTS.keys()
-    # The whole first, then its parts; sorting keeps the order of the others.
+    # The whole first, then its parts.
+    first = [name for name in ("loss", "task_loss") if name in names]
     return tuple(
-        sorted(
-            (name for name in names if name not in left_out),
-            key=lambda name: (name != "loss", name != "task_loss"),
-        )
+        name for name in dict.fromkeys([*first, *names]) if name not in left_out
     )
 
 
@@ -128,13 +126,13 @@ def stage_metric(
         found = [(entry.get(split) or {}).get(name) for entry in stages]
         values = measure.scale * np.array(found, float)
         if not np.all(np.isnan(values)):
-            axes.plot(
-                numbers, values, **look, ms=4.5, lw=1.6, label=split, clip_on=False
-            )
+            look |= {"ms": 4.5, "lw": 1.6, "clip_on": False}
+            axes.plot(numbers, values, label=split, **look)
     if baseline is not None:
-        look = {"color": style.INK, "lw": 1.1, "ls": style.DOTTED}
-        look["label"] = "end to end, test"
-        axes.axhline(measure.scale * baseline, **look)
+        axes.axhline(
+            measure.scale * baseline, label="end to end, test",
+            color=style.INK, lw=1.1, ls=style.DOTTED,
+        )  # fmt: skip
     style.finish(axes, "Stage", measure.axis)
     style.whole_numbers(axes.xaxis, 12)
     axes.set_xlim(min(numbers) - 0.3, max(numbers) + 0.3)
@@ -166,18 +164,20 @@ def training_curves(
     figure, both = style.panels(2, 1, width=width, height=2.6, margin=0, sharex=True)
     layout = _Epochs(rows, overlapping=overlapping)
     splits = {row["split"] for row in rows}
-    shown = measure_of(measures, metric), term_of("task_loss", measures)
-    keys = ((metric,), ("task_loss", "loss"))
-    for axes, measure, names in zip(both, shown, keys, strict=True):
-        for split in ("train", "validation"):
+    panels = (
+        (both[0], measure_of(measures, metric), (metric,)),
+        (both[1], term_of("task_loss", measures), ("task_loss", "loss")),
+    )
+    for axes, measure, names in panels:
+        for split in _SPLIT_LINES:
             solid = len(splits) == 1
             layout.draw(axes, split, names, scale=measure.scale, solid=solid)
         style.finish(axes, "", measure.axis)
         layout.mark_stages(axes, names=axes is both[0], width=width)
     style.name_axes(both[1], layout.label, "")
     handles = [
-        Line2D([], [], color=style.GREY, label=name, **_SPLIT_LINES[split])
-        for split, name in (("train", "training"), ("validation", "validation"))
+        Line2D([], [], color=style.GREY, label=_SPLIT_NAMES[split], **look)
+        for split, look in _SPLIT_LINES.items()
         if len(splits) > 1  # else there is but one kind of line
     ]
     layout.legend(figure, both, handles)
@@ -238,11 +238,8 @@ def picture_grid(
     columns = min(len(images), max(1, int(width / _CELL[0])))
     lines = math.ceil(len(images) / columns)
     texts = [
-        "\n".join(
-            "\n".join(textwrap.wrap(line, _CELL_CHARACTERS))
-            for line in caption.split("\n")
-        )
-        for caption in captions
+        "\n".join(textwrap.fill(line, _CELL_CHARACTERS) for line in text.split("\n"))
+        for text in captions
     ]
     # The cell has room for three lines of text.
     cell = _CELL[1] + _LINE * max(0, max(text.count("\n") for text in texts) - 2)
@@ -258,10 +255,8 @@ def picture_grid(
         left = (column + 0.5) * _CELL[0] - scale * breadth / 2
         top = line * cell + 0.06
         bottom = top + scale * height
-        axes.imshow(
-            viewable(image), cmap="gray", vmin=0, vmax=255,
-            extent=(left, left + scale * breadth, bottom, top),
-        )  # fmt: skip
+        extent = (left, left + scale * breadth, bottom, top)
+        axes.imshow(viewable(image), cmap="gray", vmin=0, vmax=255, extent=extent)
         # A $ in a class name is no formula.
         axes.text(
             left, bottom + 0.05, caption, fontsize=7, color=style.INK, va="top",
@@ -296,12 +291,10 @@ def render(drawing: Drawing) -> Rendered:
     """Draw it, once for all folders and pages that it goes to."""
     wide, narrow = drawing.draw(width=style.WIDE), drawing.draw(width=style.NARROW)
     large, vector = png(wide), svg(wide) if drawing.vector else None
-    page = ("image/png", large, b"")
-    if vector is not None and len(vector) <= _LARGEST_SVG:
-        small = svg(narrow)
-        if len(small) <= _LARGEST_SVG:
-            page = ("image/svg+xml", vector, small)
-    if not page[2]:  # a PNG is smaller and as good
+    pair = (vector, svg(narrow)) if vector and len(vector) <= _LARGEST_SVG else None
+    if pair and len(pair[1]) <= _LARGEST_SVG:
+        page = ("image/svg+xml", *pair)
+    else:  # a PNG is smaller and as good
         page = ("image/png", large, png(narrow, dpi=240))
     gif = drawing.animate() if drawing.animate else None
     return Rendered(drawing, large, vector, page, wide.get_figwidth(), gif)
@@ -361,6 +354,7 @@ def _file(figure: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+_SPLIT_NAMES = {"train": "training", "validation": "validation"}
 _SPLIT_LINES: dict[str, dict[str, Any]] = {
     "train": {"lw": 1.0, "dashes": (2.5, 1.5), "alpha": 0.85},
     "validation": {"lw": 1.6, "dashes": (None, None), "alpha": 1.0},
@@ -382,7 +376,7 @@ class _Epochs:
         ]
         self._total = sum(lengths)
         ends = np.cumsum([0, *lengths[:-1]])
-        self._starts = [0 if self._overlapping else int(end) for end in ends]
+        self._starts = (0 * ends if self._overlapping else ends).tolist()
         one_for_all = overlapping and self._several
         self.label = "Epoch of every stage" if one_for_all else "Epoch"
 
@@ -397,9 +391,8 @@ class _Epochs:
     ) -> None:
         """A line for each stage, of the first of the keys that a line of it holds."""
         look = _SPLIT_LINES["validation" if solid else split]
-        for stage, start, color in zip(
-            self.stages, self._starts, self._colors, strict=False
-        ):
+        stages = zip(self.stages, self._starts, self._colors, strict=True)
+        for stage, start, color in stages:
             points = [
                 (start + row["epoch"], scale * values[0])
                 for row in self._rows
@@ -440,7 +433,7 @@ class _Epochs:
     ) -> None:
         """What the lines are, and the colours where no rule names the stages."""
         count = len(self.stages)
-        if self._overlapping and 1 < count <= len(style.PALETTE):
+        if self._overlapping and self._several and count <= len(style.PALETTE):
             handles = handles + [
                 Line2D([], [], color=color, lw=1.6, label=f"stage {stage}")
                 for stage, color in zip(self.stages, self._colors, strict=True)
@@ -450,7 +443,7 @@ class _Epochs:
             aspect = 8 * figure.get_figheight()
             colors = ListedColormap(self._colors)
             bar = style.color_bar(figure, (norm, colors), each, "Stage", aspect=aspect)
-            ticks = list(range(0, count, math.ceil(count / 10)))
+            ticks = range(0, count, math.ceil(count / 10))
             bar.set_ticks(ticks, labels=[str(self.stages[tick]) for tick in ticks])
             bar.minorticks_off()
         style.legend(figure, handles, columns=4)

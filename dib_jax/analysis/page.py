@@ -42,18 +42,14 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def figure(
-    wide: tuple[str, bytes],
-    narrow: tuple[str, bytes],
-    *,
-    width: int,
-    alt: str,
-    caption: str = "",
+    kind: str, wide: bytes, narrow: bytes, *, width: int, alt: str, caption: str = ""
 ) -> str:
     """A figure that comes in two widths, of which the screen takes one.
 
     Args:
-        wide: media type and file for pages wider than a phone.
-        narrow: the same for phones.
+        kind: media type of both files.
+        wide: the file for pages wider than a phone.
+        narrow: the file for phones.
         width: of the wide one, in CSS pixels (96 to the inch).
         alt: what there is to see, for those who cannot.
         caption: below it.
@@ -61,8 +57,8 @@ def figure(
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure style="max-width: min(100%, {width}px)"><picture>'
-        f'<source media="(max-width: 640px)" srcset="{data_uri(*narrow)}">'
-        f'<img src="{data_uri(*wide)}" width="{width}" alt="{escape(alt)}">'
+        f'<source media="(max-width: 640px)" srcset="{data_uri(kind, narrow)}">'
+        f'<img src="{data_uri(kind, wide)}" width="{width}" alt="{escape(alt)}">'
         f"</picture>{below}</figure>"
     )
 
@@ -88,9 +84,8 @@ def table(
         return f"<{tag}{kind}>{'–' if value is None else escape(value)}</{tag}>"
 
     def line(tag: str, values: Sequence[Any]) -> str:
-        return (
-            f"<tr>{''.join(cell(tag, i, value) for i, value in enumerate(values))}</tr>"
-        )
+        cells = (cell(tag, column, value) for column, value in enumerate(values))
+        return f"<tr>{''.join(cells)}</tr>"
 
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
@@ -104,10 +99,10 @@ def pairs(title: str, values: Mapping[str, Any]) -> str:
     """Names and values, one below the other, under a small heading.
 
     Args:
-        title: the heading; none where it is empty.
+        title: the heading.
         values: shown as `str`.
     """
-    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    heading = f"<h3>{escape(title)}</h3>"
     return f'<div class="pairs">{heading}<dl>{_terms(values)}</dl></div>'
 
 
@@ -135,6 +130,11 @@ def folded(title: str, html: str) -> str:
         html: what it hides.
     """
     return f"<details><summary>{escape(title)}</summary>{html}</details>"
+
+
+def note(html: str) -> str:
+    """A remark in small type, of HTML."""
+    return f'<p class="note">{html}</p>'
 
 
 def command(text: str) -> str:

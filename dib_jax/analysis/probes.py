@@ -25,6 +25,9 @@ from dib_jax.information.dependence import smoother
 from dib_jax.information.entropy import hadamard
 
 Apply = Callable[[Any], Sequence[Any]]
+# What must be known of a target with labels when a program is compiled: `num_classes`
+# and `class_size`, samples of the largest class; empty for a target without labels.
+Sizes = Mapping[str, int]
 
 # Regularisation of the normalised HSIC. With the 1e-5 of arXiv 1908.01580 it saturates
 # on some hundred samples: of 144 digits a last stage had 8.97 of 9 possible with the
@@ -46,18 +49,6 @@ class Target(NamedTuple):
     gram: jax.Array
     shuffled: jax.Array
     labels: jax.Array | None
-
-
-class Sizes(NamedTuple):
-    """What must be known of a target with labels when a program is compiled.
-
-    Attributes:
-        num_classes: C; None for a target without labels.
-        class_size: samples of the largest class, likewise.
-    """
-
-    num_classes: int | None = None
-    class_size: int | None = None
 
 
 class Grams(NamedTuple):
@@ -183,11 +174,9 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
     Raises:
         ValueError: there is neither, or the sizes differ.
     """
-    labels = batch.get("labels")
-    if batch.get("target_gram") is not None:
-        gram = jnp.asarray(batch["target_gram"])
-        labels = None
-    elif labels is not None:
+    if (given := batch.get("target_gram")) is not None:
+        gram, labels = jnp.asarray(given), None
+    elif (labels := batch.get("labels")) is not None:
         gram = info.label_gram(jnp.asarray(labels))
     else:
         raise ValueError("batch must have 'labels' (n,) or 'target_gram' (n, n)")
@@ -198,10 +187,11 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
         )
     shuffled = gram[order][:, order]
     if labels is None:
-        return Target(gram, shuffled, None), Sizes()
+        return Target(gram, shuffled, None), {}
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     both = jnp.asarray(np.stack([classes, classes[order]]))
-    return Target(gram, shuffled, both), Sizes(len(counts), int(counts.max()))
+    sizes = {"num_classes": len(counts), "class_size": int(counts.max())}
+    return Target(gram, shuffled, both), sizes
 
 
 def make_grams(
@@ -299,7 +289,7 @@ def quantities(
     others = jnp.concatenate([nodes, pairs, grams.stages])
     is_shuffled = jnp.asarray([0] * (2 * count + 1) + [1] * count)
     with_target = jax.lax.map(
-        lambda one: _with_target(one[0], target, one[1], alpha, sizes),
+        lambda one: _with_target(one[0], one[1], target, alpha, sizes),
         (others, is_shuffled),
     )
     stage_joint, pair_joint, shuffled_joint = jnp.split(
@@ -348,30 +338,19 @@ def _normalized_hsic(
     """Of every stage with the input, which is the first node, and with the target."""
     whole = jnp.concatenate([nodes, jnp.stack([target.gram, target.shuffled])])
     smooth = jax.lax.map(functools.partial(smoother, epsilon=epsilon), whole)
+    places = {"nhsic_input": 0, "nhsic_target": -2, "nhsic_target_shuffled": -1}
     return {
         name: jnp.einsum("kij,ji->k", smooth[1:-2], smooth[place])
-        for name, place in (
-            ("nhsic_input", 0),
-            ("nhsic_target", -2),
-            ("nhsic_target_shuffled", -1),
-        )
+        for name, place in places.items()
     }
 
 
 def _with_target(
-    gram: jax.Array,
-    target: Target,
-    shuffled: jax.Array,
-    alpha: float,
-    sizes: Sizes,
+    gram: jax.Array, shuffled: jax.Array, target: Target, alpha: float, sizes: Sizes
 ) -> jax.Array:
     """Joint entropy with the target (0) or the shuffled one (1)."""
     if target.labels is None:
         dealt = jnp.stack([target.gram, target.shuffled])
         return info.renyi_entropy(hadamard(gram, dealt[shuffled]), alpha=alpha)
-    return info.label_joint_entropy(
-        gram,
-        target.labels[shuffled],
-        alpha=alpha,
-        **sizes._asdict(),
-    )
+    labels = target.labels[shuffled]
+    return info.label_joint_entropy(gram, labels, alpha=alpha, **sizes)

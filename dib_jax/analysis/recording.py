@@ -85,12 +85,13 @@ def _measure(
     experiment: "Experiment", settings: Mapping[str, Any]
 ) -> Callable[[Any], dict[str, np.ndarray]]:
     """The network's variables → what a probe's file holds, by split/name."""
-    splits = {name: getattr(experiment.dataset, name) for name in SPLITS}
-    lengths = {
-        name: len(next(iter(split.values()), ())) for name, split in splits.items()
+    splits = {
+        name: split
+        for name in SPLITS
+        if (split := getattr(experiment.dataset, name)) and len(_first(split))
     }
     # The same number of both: what is estimated grows with it.
-    count = min(settings["samples"], *filter(None, lengths.values()))
+    count = min(settings["samples"], *map(len, map(_first, splits.values())))
     if count < 2:
         raise ValueError(
             f"analysis.samples: a split has only {count} sample, and a probe needs 2 "
@@ -99,35 +100,34 @@ def _measure(
     samples: dict[str, Data] = {}
     targets: dict[str, probes.Target] = {}
     every: list[probes.Sizes] = []
-    for name in (name for name in SPLITS if lengths[name]):
-        rows = sample_rows(splits[name], count, seed=_SEED)
-        taken: dict[str, Any] = {
-            key: jnp.asarray(x[rows]) for key, x in splits[name].items()
-        }
+    for name, split in splits.items():
+        rows = sample_rows(split, count, seed=_SEED)
+        taken: dict[str, Any] = {key: jnp.asarray(x[rows]) for key, x in split.items()}
         samples[name] = experiment.data(taken)
-        targets[name], of_split = _target(experiment, samples[name], taken)
-        every.append(of_split)
+        targets[name], sizes = _target(experiment, samples[name], taken)
+        every.append(sizes)
     # One program for both splits: sizes that hold for each.
-    shared = probes.Sizes()
-    if all(sizes.num_classes for sizes in every):
-        largest = (max(filter(None, each)) for each in zip(*every, strict=True))
-        shared = probes.Sizes(*largest)
+    shared: probes.Sizes = {}
+    if all(every):
+        shared = {key: max(sizes[key] for sizes in every) for key in every[0]}
     else:
         targets = {name: t._replace(labels=None) for name, t in targets.items()}
     run = _program(experiment, settings, samples["train"].prepare, shared, count)
 
     def measure(network: Any) -> dict[str, np.ndarray]:
-        found: dict[str, Any] = {}
+        found: dict[str, np.ndarray] = {}
         for name, data in samples.items():
-            values = run(network, data.samples, data.common, targets[name])
-            constant = {
+            values: dict[str, Any] = run(
+                network, data.samples, data.common, targets[name]
+            )
+            values |= {
                 "alpha": settings["alpha"],
                 "epsilon": probes.EPSILON,
                 "samples": count,
                 "target_gram": targets[name].gram[np.triu_indices(count)],
             }
-            found |= {f"{name}/{key}": x for key, x in (values | constant).items()}
-        return {key: np.asarray(value) for key, value in found.items()}
+            found |= {f"{name}/{key}": np.asarray(x) for key, x in values.items()}
+        return found
 
     return measure
 
@@ -176,6 +176,10 @@ def _target(
     return probes.make_target({"target_gram": gram}, order)
 
 
+def _first(split: Mapping[str, Any]) -> Any:
+    return next(iter(split.values()))
+
+
 def _classes(split: Mapping[str, Any]) -> Any:
     """The class of each sample of a split; None where it has not one for each."""
     labels = split.get("labels")
@@ -198,7 +202,7 @@ def sample_rows(
     """
     labels = _classes(split)
     if labels is None:
-        labels = np.zeros(len(next(iter(split.values()))), int)
+        labels = np.zeros(len(_first(split)), int)
     return stratified_rows(labels, count, seed=seed)
 
 
@@ -259,17 +263,13 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 def _joined(files: list[dict[str, np.ndarray]], split: str) -> dict[str, np.ndarray]:
     """The probes of one split, without its name."""
     of_split = [
-        {
-            key.removeprefix(f"{split}/"): value
-            for key, value in probe.items()
-            if key.startswith(f"{split}/") or "/" not in key
-        }
+        {key.removeprefix(f"{split}/"): value for key, value in probe.items()}
         for probe in files
     ]
     joined = {
         key: last if key in _CONSTANT else np.stack([probe[key] for probe in of_split])
         for key, last in of_split[-1].items()
-        if key not in _GRAMS
+        if "/" not in key and key not in _GRAMS  # with a name it is of the other split
     }
     for key, grams in (("cka", "grams"), ("linear_cka", "linear_grams")):
         by_stage = np.stack([probe[grams] for probe in of_split], axis=1)

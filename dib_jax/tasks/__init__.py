@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dib_jax.tasks.exhibits import Answers, Exhibit
@@ -32,6 +33,13 @@ class Objects(NamedTuple):
     scores: jax.Array
     found: jax.Array
     boxes: jax.Array | None
+
+    @classmethod
+    def surest(cls, logits: jax.Array, boxes: jax.Array | None = None) -> "Objects":
+        """One object for each sample, of the class with the highest logit."""
+        labels = jnp.argmax(logits, axis=-1)[:, None]
+        scores = jax.nn.softmax(logits).max(axis=-1)[:, None]
+        return cls(labels, scores, jnp.ones(labels.shape, bool), boxes)
 
 
 class Measure(NamedTuple):
@@ -82,14 +90,6 @@ def measure_of(measures: Mapping[str, Measure], name: str) -> Measure:
     return measures.get(name) or Measure(text[:1].upper() + text[1:])
 
 
-def _nothing_beside(outputs: np.ndarray, test: Split, train: Split) -> dict[str, Any]:
-    return {}
-
-
-def _no_exhibits(answers: Answers) -> tuple[Exhibit, ...]:
-    return ()
-
-
 class Task(NamedTuple):
     """A task as pure functions; n samples each.
 
@@ -126,5 +126,5 @@ class Task(NamedTuple):
     uses_boxes: bool = False
     ensemble: Callable[[Sequence[jax.Array]], jax.Array] | None = None
     shown: tuple[str, ...] = ()
-    beside: Callable[[np.ndarray, Split, Split], dict[str, Any]] = _nothing_beside
-    exhibits: Callable[[Answers], tuple[Exhibit, ...]] = _no_exhibits
+    beside: Callable[[np.ndarray, Split, Split], dict[str, Any]] = lambda *_: {}
+    exhibits: Callable[[Answers], tuple[Exhibit, ...]] = lambda _: ()

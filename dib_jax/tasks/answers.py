@@ -9,129 +9,123 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from dib_jax.tasks import exhibits as show
 from dib_jax.tasks import style
-from dib_jax.tasks.exhibits import (
-    Drawing,
-    Example,
-    Examples,
-    Exhibit,
-    Line,
-    Table,
-    share,
-)
 
 EXAMPLES = 12
 _PAIRS, _NOTHING = 10, "nothing found"
 _MANY = 20  # classes, beyond which a matrix is drawn in pixels
-
-Picture = Callable[[int], np.ndarray | None]
 
 
 class Classes(NamedTuple):
     """True and predicted classes of n samples.
 
     Attributes:
-        true: int (n,).
+        answers: the test split, with `labels` (n,), and what its classes are called.
         predicted: int (n,), −1 where nothing was found.
         confidence: (n,), how sure each prediction is, 0..1.
-        names: of the classes.
-        noun: what the samples are, in the plural.
+        picture: number of a sample → uint8 (h, w, c); None for one that is no picture.
     """
 
-    true: np.ndarray
+    answers: show.Answers
     predicted: np.ndarray
     confidence: np.ndarray
-    names: tuple[str, ...]
-    noun: str
+    picture: Callable[[int], np.ndarray | None]
+
+    @property
+    def true(self) -> np.ndarray:
+        """The true classes, int (n,)."""
+        return self.answers.test["labels"]
 
 
-def confusions(classes: Classes) -> Exhibit:
+def confusions(classes: Classes) -> show.Exhibit:
     """The confusion matrix, and the most frequent confusions in a table."""
-    names = classes.names
+    names, noun = classes.answers.class_names, classes.answers.noun
     if classes.predicted.min() < 0:  # a column of its own; no sample is truly of it
         names = (*names, _NOTHING)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (classes.true, classes.predicted), 1)
-    drawing = Drawing(
+    drawing = show.Drawing(
         "confusion",
         functools.partial(confusion_matrix, counts, names),
         f"Confusion matrix of {len(names)} classes on the test split.",
-        f"Test split: {np.trace(counts):,} of {len(classes.true):,} {classes.noun} are "
-        "on the diagonal.",
+        f"Test split: {np.trace(counts):,} of {len(classes.true):,} {noun} are on the "
+        "diagonal.",
         vector=len(names) <= _MANY,
     )
     wrong = counts * ~np.eye(len(names), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    pairs = [divmod(int(flat), len(names)) for flat in order if wrong.flat[flat] > 0]
-    rows = [
-        (
-            names[true],
-            names[other],
-            f"{wrong[true, other]:,}",
-            share(wrong[true, other] / counts[true].sum(), digits=1),
-        )
-        for true, other in pairs
-    ]
-    header = ("True class", "Predicted as", classes.noun.capitalize(), "Of the class")
-    table = Table("Most frequent confusions", header, rows, words=(0, 1))
-    return Exhibit("confusion", "Confusions", (drawing, table) if pairs else (drawing,))
+    rows = []
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]:
+        true, other = divmod(int(place), len(names))
+        if count := wrong[true, other]:
+            of_class = show.share(count / counts[true].sum(), digits=1)
+            rows.append((names[true], names[other], f"{count:,}", of_class))
+    header = ("True class", "Predicted as", noun.capitalize(), "Of the class")
+    table = show.Table("Most frequent confusions", header, rows, words=(0, 1))
+    parts = (drawing, table) if rows else (drawing,)
+    return show.Exhibit("confusion", "Confusions", parts)
 
 
-def chosen(
+def examples(
     classes: Classes,
-    samples: Sequence[int] | np.ndarray,
     *,
-    picture: Picture,
+    key: tuple[show.Key, ...] = (),
     overlaps: np.ndarray | None = None,
-) -> tuple[Example, ...]:
-    """Some samples with their true class, the predicted one and how sure it is.
+) -> show.Exhibit:
+    """Samples drawn at random, those of best and worst overlap, and mistakes.
 
     Args:
         classes: of all samples.
-        samples: numbers of those to be shown.
-        picture: number of a sample → uint8 (h, w, c); None for one that is no picture.
-        overlaps: (n,), one more number for each sample.
+        key: what stands above them.
+        overlaps: (n,), IoU of the boxes, NaN where there is none; None for a task
+            without boxes.
     """
-    names, found = (*classes.names, _NOTHING), []  # the last one for −1
+    count, seed, noun = len(classes.true), classes.answers.seed, classes.answers.noun
+    random = np.random.default_rng(seed)
+    drawn = np.sort(random.choice(count, min(EXAMPLES, count), replace=False))
+    note = (
+        f"{len(drawn)} {noun}, drawn at random with seed {seed}: the true class, the "
+        "predicted one and its probability."
+    )
+    parts: list[show.Part] = [
+        *key,
+        show.Examples("examples", "", note, _items(classes, drawn)),
+    ]
+    if overlaps is not None:
+        there = np.flatnonzero(~np.isnan(overlaps))
+        order = there[np.argsort(overlaps[there], kind="stable")]
+        for name, samples in (("best", order[::-1]), ("worst", order)):
+            items = _items(classes, samples[:EXAMPLES], overlaps)
+            parts.append(show.Examples(name, f"The {name} boxes", "", items))
+    wrong = np.flatnonzero(classes.predicted != classes.true)
+    surest = np.argsort(-classes.confidence[wrong], kind="stable")[:EXAMPLES]
+    if len(surest):
+        note = f"{len(surest)} of {len(wrong):,} mistakes among {count:,} test {noun}."
+        items = _items(classes, wrong[surest])
+        title = "The most confident mistakes"
+        parts.append(show.Examples("mistakes", title, note, items))
+    return show.Exhibit("examples", f"Test {noun}", tuple(parts))
+
+
+def _items(
+    classes: Classes, samples: np.ndarray, overlaps: np.ndarray | None = None
+) -> tuple[show.Example, ...]:
+    """Samples with their true class, the predicted one and how sure it is."""
+    names, items = (*classes.answers.class_names, _NOTHING), []  # the last one for −1
     for sample in map(int, samples):
         true, predicted = classes.true[sample], classes.predicted[sample]
         confidence = float(classes.confidence[sample])
         # 99.97 % is not certainty, and rounds to 100 %.
-        sure = "> 99.9 %" if 0.999 < confidence < 1 else share(confidence, digits=1)
+        certain = 0.999 < confidence < 1
         lines = [
-            Line("true", names[true]),
-            Line("predicted", names[predicted], wrong=bool(predicted != true)),
-            Line(sure),
+            show.Line("true", names[true]),
+            show.Line("predicted", names[predicted], wrong=bool(predicted != true)),
+            show.Line("> 99.9 %" if certain else show.share(confidence, digits=1)),
         ]
         if overlaps is not None:
-            lines.append(Line(f"IoU {overlaps[sample]:.3f}"))
-        found.append(Example(sample, tuple(lines), picture(sample)))
-    return tuple(found)
-
-
-def drawn_at_random(classes: Classes, *, seed: int, picture: Picture) -> Examples:
-    """A few samples, the same for one seed."""
-    count = len(classes.true)
-    random = np.random.default_rng(seed)
-    samples = np.sort(random.choice(count, min(EXAMPLES, count), replace=False))
-    note = (
-        f"{len(samples)} {classes.noun}, drawn at random with seed {seed}: the true "
-        "class, the predicted one and its probability."
-    )
-    return Examples("examples", "", note, chosen(classes, samples, picture=picture))
-
-
-def mistakes(classes: Classes, *, picture: Picture) -> tuple[Examples, ...]:
-    """The mistakes that are surest of themselves; nothing where there are none."""
-    wrong = np.flatnonzero(classes.predicted != classes.true)
-    order = np.argsort(-classes.confidence[wrong], kind="stable")[:EXAMPLES]
-    note = (
-        f"{len(order)} of {len(wrong):,} mistakes among {len(classes.true):,} test "
-        f"{classes.noun}."
-    )
-    items = chosen(classes, wrong[order], picture=picture)
-    made = Examples("mistakes", "The most confident mistakes", note, items)
-    return (made,) if items else ()
+            lines.append(show.Line(f"IoU {overlaps[sample]:.3f}"))
+        items.append(show.Example(sample, tuple(lines), classes.picture(sample)))
+    return tuple(items)
 
 
 def confusion_matrix(
@@ -172,7 +166,7 @@ def confusion_matrix(
             )  # fmt: skip
     # A name takes about 0.13 inch of the axis.
     step = math.ceil(classes / max(1, int(side * 0.72 / 0.13)))
-    ticks = list(range(0, classes, step))
+    ticks = range(0, classes, step)
     names = [_shortened(class_names[tick], 16) for tick in ticks]
     size = style.TICK if classes <= 12 else 7
     upright = short and classes <= 20

@@ -1,6 +1,8 @@
 """One class for each sample."""
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 
 from dib_jax.information import label_gram
-from dib_jax.tasks import Batch, Measure, Objects, Task
+from dib_jax.tasks import Measure, Objects, Task
 from dib_jax.tasks.exhibits import Answers, Exhibit
 
 _MEASURES = {
@@ -38,18 +40,12 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
 
-    def targets(batch: Batch) -> jax.Array:
-        return batch["labels"]
-
     def accuracy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
 
-    def loss(
-        outputs: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        wanted = optax.smooth_labels(
-            jax.nn.one_hot(labels, num_classes), label_smoothing
-        )
+    def loss(outputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
+        one_hot = jax.nn.one_hot(labels, num_classes)
+        wanted = optax.smooth_labels(one_hot, label_smoothing)
         value = optax.softmax_cross_entropy(outputs, wanted).mean()
         return value, {"accuracy": accuracy(outputs, labels)}
 
@@ -61,21 +57,15 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         num_outputs=num_classes,
         metric="accuracy",
         measures=_MEASURES,
-        targets=targets,
+        targets=operator.itemgetter("labels"),
         loss=loss,
         metrics=metrics,
         target_gram=label_gram,
-        objects=_objects,
+        objects=Objects.surest,
         ensemble=_ensemble,
         shown=("accuracy",),
         exhibits=_exhibits,
     )
-
-
-def _objects(outputs: jax.Array) -> Objects:
-    labels = jnp.argmax(outputs, axis=-1)[:, None]
-    scores = jax.nn.softmax(outputs).max(axis=-1)[:, None]
-    return Objects(labels, scores, jnp.ones(labels.shape, bool), None)
 
 
 def _ensemble(outputs: Sequence[jax.Array]) -> jax.Array:
@@ -87,22 +77,13 @@ def _ensemble(outputs: Sequence[jax.Array]) -> jax.Array:
 
 def _exhibits(answers: Answers) -> tuple[Exhibit, ...]:
     # Late: training needs no figures, and matplotlib takes a while to load.
-    from dib_jax.tasks.answers import Classes, confusions, drawn_at_random, mistakes
+    from dib_jax.tasks.answers import Classes, confusions, examples
 
-    labels, scores = map(np.asarray, jax.jit(_objects)(answers.outputs)[:2])
-    classes = Classes(
-        answers.test["labels"],
-        labels[:, 0],
-        scores[:, 0],
-        answers.class_names,
-        answers.noun,
-    )
+    labels, scores = map(np.asarray, jax.jit(Objects.surest)(answers.outputs)[:2])
     images = answers.test.get("images")
 
     def picture(sample: int) -> np.ndarray | None:
         return None if images is None else images[sample]
 
-    some = drawn_at_random(classes, seed=answers.seed, picture=picture)
-    parts = (some, *mistakes(classes, picture=picture))
-    shown = Exhibit("examples", f"Test {answers.noun}", parts)
-    return confusions(classes), shown
+    classes = Classes(answers, labels[:, 0], scores[:, 0], picture)
+    return confusions(classes), examples(classes)

@@ -1,8 +1,9 @@
 """A class and a box: one object in each picture, or several."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,6 @@ _MEASURES = {
 
 Targets = dict[str, jax.Array]
 BoxLoss = Callable[[jax.Array, jax.Array], jax.Array]
-Loss = Callable[[jax.Array, Targets], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def detection(
@@ -111,213 +111,155 @@ def detection(
         ValueError: an option is out of range or unknown; when called, a batch without
             boxes, or outputs of another head.
     """
-    _check_options(
-        objects, label_smoothing, box_loss, box_weight, candidates, overlap, confidence
-    )
+    for name, value, valid, allowed in (
+        ("objects", objects, objects in ("one", "many"), "one of ['one', 'many']"),
+        ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)"),
+        ("box_loss", box_loss, box_loss in _BOX_LOSSES, f"one of {list(_BOX_LOSSES)}"),
+        ("box_weight", box_weight, 0 <= box_weight < math.inf, "a number ≥ 0"),
+        ("candidates", candidates, 1 <= candidates <= 100, "1 to 100"),
+        ("overlap", overlap, 0 <= overlap <= 1, "0 to 1"),
+        ("confidence", confidence, 0 <= confidence <= 1, "0 to 1"),
+    ):
+        if not valid:
+            raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_bandwidth(bandwidth)
-    box = _BOX_LOSSES[box_loss]
     several = objects == "many"
-    if several:
-        loss, said, targets = _many_objects(
-            num_classes, box, box_weight, candidates, overlap, confidence
-        )
-    else:
-        loss, said, targets = _one_object(num_classes, label_smoothing, box, box_weight)
-
-    def metrics(outputs: jax.Array, truth: Targets) -> dict[str, jax.Array]:
-        values = _metrics(said(outputs), truth, num_classes=num_classes)
-        return {**values, "loss": loss(outputs, truth)[0]}
-
-    gathered = functools.partial(_gathered, said, targets)
-
-    def beside(outputs: np.ndarray, test: Split, train: Split) -> dict[str, Any]:
-        from dib_jax.tasks.worth import mean_box
-
-        boxes = gathered(outputs, test, train)
-        return {"mean_box": mean_box(boxes, num_classes=num_classes, several=several)}
-
-    def exhibits(answers: Answers) -> tuple[Exhibit, ...]:
-        from dib_jax.tasks import worth
-
-        return worth.exhibits(answers, gathered(*answers[:3]))
-
+    detector = _Detector(
+        num_classes, several, label_smoothing, _BOX_LOSSES[box_loss], box_weight,
+        candidates, overlap, confidence,
+    )  # fmt: skip
     return Task(
         num_outputs=num_classes + 4,
         metric="ap50",
         measures=_MEASURES,
-        targets=targets,
-        loss=loss,
-        metrics=metrics,
+        targets=detector.targets,
+        loss=detector.loss,
+        metrics=detector.metrics,
         target_gram=functools.partial(target_gram, bandwidth=bandwidth),
-        objects=said,
+        objects=detector.objects,
         uses_boxes=True,
         shown=("accuracy", "ap50"),
-        beside=beside,
-        exhibits=exhibits,
+        beside=detector.beside,
+        exhibits=detector.exhibits,
     )
 
 
-def _check_options(
-    objects: str,
-    label_smoothing: float,
-    box_loss: str,
-    box_weight: float,
-    candidates: int,
-    overlap: float,
-    confidence: float,
-) -> None:
-    for name, choice, known in (
-        ("objects", objects, ["one", "many"]),
-        ("box_loss", box_loss, list(_BOX_LOSSES)),
-    ):
-        if choice not in known:
-            raise ValueError(f"{name} must be one of {known}, got {choice!r}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
-    if not 0 <= box_weight < float("inf"):
-        raise ValueError(f"box_weight must be a number ≥ 0, got {box_weight!r}")
-    if not 1 <= candidates <= 100:
-        raise ValueError(f"candidates must be 1 to 100, got {candidates!r}")
-    for name, value in (("overlap", overlap), ("confidence", confidence)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be 0 to 1, got {value!r}")
+class _Detector(NamedTuple):
+    """The functions of the task; the options are those of `detection`.
+
+    Outputs are (n, num_classes + 4) for one object, (n, h, w, num_classes + 4) for
+    several.
+    """
+
+    num_classes: int
+    several: bool
+    label_smoothing: float
+    box_loss: BoxLoss
+    box_weight: float
+    candidates: int
+    overlap: float
+    confidence: float
+
+    def targets(self, batch: Batch) -> Targets:
+        return all_objects(batch) if self.several else largest_object(batch)
+
+    def split(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits and boxes."""
+        _check_outputs(outputs, self.num_classes, several=self.several)
+        count = self.num_classes
+        logits, places = outputs[..., :count], outputs[..., count:]
+        if self.several:
+            return logits + _PRIOR, place_boxes(places)
+        return logits, decode(_UNIT * places)
+
+    def loss(
+        self, outputs: jax.Array, targets: Targets
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits, boxes = self.split(outputs)
+        labels, wanted = targets["labels"], targets["boxes"]
+        if self.several:
+            rows, columns = logits.shape[1:3]
+            assigned = functools.partial(assign, rows=rows, columns=columns)
+            labels, wanted = jax.vmap(assigned)(labels, wanted)
+        there = labels >= 0
+        one_hot = jax.nn.one_hot(labels, self.num_classes)
+        iou = _mean(intersection_over_union(boxes, wanted), there)
+        if self.several:
+            focal = optax.sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2.0)
+            class_loss = focal.sum() / jnp.maximum(there.sum(), 1)
+            terms = {"place_iou": iou}
+        else:
+            smooth = optax.smooth_labels(one_hot, self.label_smoothing)
+            class_loss = _mean(optax.softmax_cross_entropy(logits, smooth), there)
+            right = _mean(jnp.argmax(logits, axis=-1) == labels, there)
+            terms = {"accuracy": right, "mean_iou": iou}
+        box_loss = _mean(self.box_loss(boxes, wanted), there)
+        terms |= {"class_loss": class_loss, "box_loss": box_loss}
+        return class_loss + self.box_weight * box_loss, terms
+
+    def objects(self, outputs: jax.Array) -> Objects:
+        logits, boxes = self.split(outputs)
+        if not self.several:
+            return Objects.surest(logits, jnp.clip(boxes, 0, 1)[:, None])
+        detected = functools.partial(
+            detect, candidates=self.candidates, overlap=self.overlap
+        )
+        labels, scores, boxes = jax.vmap(detected)(jax.nn.sigmoid(logits), boxes)
+        found = (labels >= 0) & (scores >= self.confidence)
+        return Objects(labels, scores, found, boxes)
+
+    def metrics(self, outputs: jax.Array, targets: Targets) -> dict[str, jax.Array]:
+        found = self.objects(outputs)
+        assert found.boxes is not None
+        labels, scores, boxes = largest_found(found)
+        truth = largest_of(targets)
+        alone, there = as_lists(truth), truth["labels"] >= 0
+        every = targets if self.several else alone
+        precision = functools.partial(average_precisions, num_classes=self.num_classes)
+        precisions = precision(
+            found.boxes, found.labels, found.scores, every["boxes"], every["labels"]
+        )
+        iou = intersection_over_union(boxes, truth["boxes"])
+        values = {
+            "ap50": mean_precision(precisions[:1]),
+            "map": mean_precision(precisions),
+            "accuracy": _mean(labels == truth["labels"], there),
+            "mean_iou": _mean(jnp.where(labels >= 0, iou, 0.0), there),
+            "loss": self.loss(outputs, targets)[0],
+        }
+        if self.several:
+            ranked = boxes[:, None], labels[:, None], scores[:, None]
+            only_50 = precision(
+                *ranked, alone["boxes"], alone["labels"], overlaps=OVERLAPS[:1]
+            )
+            values["ap50_largest"] = mean_precision(only_50)
+        return values
+
+    def gather(self, outputs: np.ndarray, test: Split, train: Split) -> Any:
+        """True and found objects of the test split, `dib_jax.tasks.worth.Boxes`."""
+        # Late: that module draws, and matplotlib takes a while to load.
+        from dib_jax.tasks.worth import gather
+
+        found = jax.tree.map(np.asarray, jax.jit(self.objects)(outputs))
+        return gather(found, self.targets(without_pictures(test)), train)
+
+    def beside(self, *answers: Any) -> dict[str, Any]:
+        from dib_jax.tasks.worth import mean_box
+
+        boxes, count = self.gather(*answers), self.num_classes
+        return {"mean_box": mean_box(boxes, num_classes=count, several=self.several)}
+
+    def exhibits(self, answers: Answers) -> tuple[Exhibit, ...]:
+        from dib_jax.tasks.worth import exhibits
+
+        return exhibits(answers, self.gather(*answers[:3]))
 
 
-def _gathered(
-    said: Callable[[jax.Array], Objects],
-    targets: Callable[[Batch], Targets],
-    outputs: np.ndarray,
-    test: Split,
-    train: Split,
-) -> Any:
-    """True and found objects of the test split, a `dib_jax.tasks.worth.Boxes`."""
-    # Late: that module draws, and matplotlib takes a while to load.
-    from dib_jax.tasks.worth import gather
-
-    found = jax.tree.map(np.asarray, jax.jit(said)(outputs))
-    return gather(found, targets(_without_pictures(test)), train)
-
-
-def _without_pictures(split: Split) -> Batch:
+def without_pictures(split: Split) -> Batch:
     """Classes and boxes of a split, and one picture, which tells their size."""
     names = [name for name in ("labels", "boxes", "box_labels") if name in split]
     one = {"images": split["images"][:1]}
     return jax.tree.map(jnp.asarray, one | {name: split[name] for name in names})
-
-
-def _metrics(
-    found: Objects, targets: Targets, *, num_classes: int
-) -> dict[str, jax.Array]:
-    """All metrics but the loss; `targets` of one object each, or of several."""
-    truth = largest_of(targets)
-    labels, scores, boxes = largest_found(found)
-    there = truth["labels"] >= 0
-    several = targets["labels"].ndim == 2
-    every = targets if several else as_lists(truth)
-    precision = functools.partial(average_precisions, num_classes=num_classes)
-    precisions = precision(
-        _boxes(found), found.labels, found.scores, every["boxes"], every["labels"]
-    )
-    iou = jnp.where(labels >= 0, intersection_over_union(boxes, truth["boxes"]), 0.0)
-    values = {
-        "ap50": mean_precision(precisions[:1]),
-        "map": mean_precision(precisions),
-        "accuracy": _mean(labels == truth["labels"], there),
-        "mean_iou": _mean(iou, there),
-    }
-    if several:
-        alone = as_lists(truth)
-        largest_alone = precision(
-            boxes[:, None],
-            labels[:, None],
-            scores[:, None],
-            alone["boxes"],
-            alone["labels"],
-            overlaps=OVERLAPS[:1],
-        )
-        values["ap50_largest"] = mean_precision(largest_alone)
-    return values
-
-
-def _one_object(
-    num_classes: int, label_smoothing: float, box_loss: BoxLoss, box_weight: float
-) -> tuple[Loss, Callable[[jax.Array], Objects], Callable[[Batch], Targets]]:
-    """Loss, what outputs say, and targets, for outputs (n, num_classes + 4)."""
-
-    def split(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _check_outputs(outputs, num_classes, dimensions=2)
-        return outputs[:, :num_classes], decode(_UNIT * outputs[:, num_classes:])
-
-    def loss(
-        outputs: jax.Array, targets: Targets
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        logits, boxes = split(outputs)
-        labels, there = targets["labels"], targets["labels"] >= 0
-        wanted = optax.smooth_labels(
-            jax.nn.one_hot(labels, num_classes), label_smoothing
-        )
-        class_loss = _mean(optax.softmax_cross_entropy(logits, wanted), there)
-        measured = _mean(box_loss(boxes, targets["boxes"]), there)
-        terms = {
-            "accuracy": _mean(jnp.argmax(logits, axis=-1) == labels, there),
-            "mean_iou": _mean(intersection_over_union(boxes, targets["boxes"]), there),
-            "class_loss": class_loss,
-            "box_loss": measured,
-        }
-        return class_loss + box_weight * measured, terms
-
-    def objects(outputs: jax.Array) -> Objects:
-        logits, boxes = split(outputs)
-        labels = jnp.argmax(logits, axis=-1)[:, None]
-        scores = jax.nn.softmax(logits).max(axis=-1)[:, None]
-        found = jnp.ones(labels.shape, bool)
-        return Objects(labels, scores, found, jnp.clip(boxes, 0, 1)[:, None])
-
-    return loss, objects, largest_object
-
-
-def _many_objects(
-    num_classes: int,
-    box_loss: BoxLoss,
-    box_weight: float,
-    candidates: int,
-    overlap: float,
-    confidence: float,
-) -> tuple[Loss, Callable[[jax.Array], Objects], Callable[[Batch], Targets]]:
-    """Loss, what outputs say, and targets, for outputs (n, h, w, num_classes + 4)."""
-
-    def split(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _check_outputs(outputs, num_classes, dimensions=4)
-        logits = outputs[..., :num_classes] + _PRIOR
-        return logits, place_boxes(outputs[..., num_classes:])
-
-    def loss(
-        outputs: jax.Array, targets: Targets
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        logits, boxes = split(outputs)
-        rows, columns = logits.shape[1:3]
-        assigned = functools.partial(assign, rows=rows, columns=columns)
-        labels, wanted = jax.vmap(assigned)(targets["labels"], targets["boxes"])
-        there = labels >= 0
-        focal = optax.sigmoid_focal_loss(
-            logits, jax.nn.one_hot(labels, num_classes), alpha=0.25, gamma=2.0
-        )
-        class_loss = focal.sum() / jnp.maximum(there.sum(), 1)
-        measured = _mean(box_loss(boxes, wanted), there)
-        terms = {
-            "class_loss": class_loss,
-            "box_loss": measured,
-            "place_iou": _mean(intersection_over_union(boxes, wanted), there),
-        }
-        return class_loss + box_weight * measured, terms
-
-    def objects(outputs: jax.Array) -> Objects:
-        logits, boxes = split(outputs)
-        detected = functools.partial(detect, candidates=candidates, overlap=overlap)
-        labels, scores, boxes = jax.vmap(detected)(jax.nn.sigmoid(logits), boxes)
-        return Objects(labels, scores, (labels >= 0) & (scores >= confidence), boxes)
-
-    return loss, objects, all_objects
 
 
 def largest_found(objects: Objects) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -332,23 +274,15 @@ def largest_found(objects: Objects) -> tuple[jax.Array, jax.Array, jax.Array]:
     Raises:
         ValueError: the objects have no boxes.
     """
-    every = _boxes(objects)
-    index = largest(every, objects.found)[:, None]
-    found = jnp.take_along_axis(objects.found, index, axis=1)[:, 0]
-    labels = jnp.take_along_axis(objects.labels, index, axis=1)[:, 0]
-    scores = jnp.take_along_axis(objects.scores, index, axis=1)[:, 0]
-    boxes = jnp.take_along_axis(every, index[..., None], axis=1)[:, 0]
+    if objects.boxes is None:
+        raise ValueError("these objects have no boxes; a detection task's have")
+    chosen = jnp.arange(len(objects.boxes)), largest(objects.boxes, objects.found)
+    labels, scores, found, boxes = (jnp.asarray(x)[chosen] for x in objects)
     return (
         jnp.where(found, labels, -1),
         jnp.where(found, scores, 0.0),
         jnp.where(found[:, None], boxes, 0.0),
     )
-
-
-def _boxes(objects: Objects) -> jax.Array:
-    if objects.boxes is None:
-        raise ValueError("these objects have no boxes; a detection task's have")
-    return objects.boxes
 
 
 def largest_object(batch: Batch) -> Targets:
@@ -378,14 +312,11 @@ def largest_of(targets: Targets) -> Targets:
     Returns:
         `labels` (n,), −1 where there is no object, and `boxes` (n, 4).
     """
-    labels, boxes = targets["labels"], targets["boxes"]
+    labels = targets["labels"]
     if labels.ndim == 1:
         return targets
-    index = largest(boxes, labels >= 0)[:, None]
-    return {
-        "labels": jnp.take_along_axis(labels, index, axis=1)[:, 0],
-        "boxes": jnp.take_along_axis(boxes, index[..., None], axis=1)[:, 0],
-    }
+    chosen = jnp.arange(len(labels)), largest(targets["boxes"], labels >= 0)
+    return {name: values[chosen] for name, values in targets.items()}
 
 
 def as_lists(single: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -432,8 +363,8 @@ def target_gram(targets: Targets, *, bandwidth: str) -> jax.Array:
         (n, n), trace 1.
     """
     one = largest_of(targets)
-    boxes = one["boxes"]
-    lying = gaussian_gram(boxes, sigma=named_bandwidth(boxes, bandwidth))
+    sigma = named_bandwidth(one["boxes"], bandwidth)
+    lying = gaussian_gram(one["boxes"], sigma=sigma)
     return normalize_gram(label_gram(one["labels"]) * lying)
 
 
@@ -453,18 +384,16 @@ _BOX_LOSSES: dict[str, BoxLoss] = {
 }
 
 
-def _check_outputs(outputs: jax.Array, num_classes: int, *, dimensions: int) -> None:
-    if outputs.ndim == dimensions and outputs.shape[-1] == num_classes + 4:
-        return
-    if dimensions == 2:
-        form, heads = f"(n, {num_classes + 4})", "head.name=linear, conv or mlp"
-        what = "one object in a picture"
+def _check_outputs(outputs: jax.Array, num_classes: int, *, several: bool) -> None:
+    if several:
+        count, places, heads = "many objects", "n, h, w", "head.name=grid"
     else:
-        form, heads = f"(n, h, w, {num_classes + 4})", "head.name=grid"
-        what = "many objects in a picture"
-    raise ValueError(
-        f"{what}: outputs must be {form}, got {outputs.shape}; use {heads}"
-    )
+        count, places, heads = "one object", "n", "head.name=linear, conv or mlp"
+    if outputs.ndim != (4 if several else 2) or outputs.shape[-1] != num_classes + 4:
+        raise ValueError(
+            f"{count} in a picture: outputs must be ({places}, {num_classes + 4}), got "
+            f"{outputs.shape}; use {heads}"
+        )
 
 
 def _mean(values: jax.Array, there: jax.Array) -> jax.Array:

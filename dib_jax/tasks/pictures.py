@@ -77,10 +77,10 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
         for mark in marks
         if mark.box is not None
     ]
+    thickness = max(2, round(max(size) / 250))
     # The most important one last, above the others.
     for (x1, y1, x2, y2), mark in reversed(boxed):
         corners = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
-        thickness = max(2, round(max(size) / 250))
         canvas.rectangle(corners, outline=mark.color, width=thickness)
     placed: list[Area] = []
     for box, mark in boxed:
@@ -110,14 +110,9 @@ def outlined(
     """
     drawn = _scaled(picture, side / max(picture.size))
     canvas = ImageDraw.Draw(drawn)
-    width, height = drawn.size[0] - 1, drawn.size[1] - 1
+    last = [side - 1 for side in drawn.size]
     for box, color in boxes:
-        x1, y1, x2, y2 = (
-            box[0] * width,
-            box[1] * height,
-            box[2] * width,
-            box[3] * height,
-        )
+        x1, y1, x2, y2 = (x * end for x, end in zip(box, last * 2, strict=True))
         corners = (x1, y1, max(x1, x2), max(y1, y2))
         canvas.rectangle(corners, outline=color, width=max(2, side // 96))
     return drawn
@@ -138,16 +133,13 @@ def _place(
     """Where words of a size go: above the box, else below it, else within."""
     (wide, tall), (width, height) = label, size
     x1, y1, x2, y2 = box
-    places = [
-        (left, top, left + wide, top + tall)
-        for left, top in (
-            (x1, y1 - tall), (x2 - wide, y1 - tall),
-            (x1, y2), (x2 - wide, y2), (x2, y1), (x1 - wide, y1),
-        )
-        if left >= 0 and left + wide <= width and top >= 0 and top + tall <= height
-    ]  # fmt: skip
-    left = max(0.0, min(x1, width - wide))
-    places.append((left, max(0.0, y1), left + wide, max(0.0, y1) + tall))
+    around = [(x1, y1 - tall), (x2 - wide, y1 - tall), (x1, y2), (x2 - wide, y2),
+              (x2, y1), (x1 - wide, y1)]  # fmt: skip
+    corners = [
+        (x, y) for x, y in around if 0 <= x <= width - wide and 0 <= y <= height - tall
+    ]
+    corners.append((max(0.0, min(x1, width - wide)), max(0.0, y1)))
+    places = [(left, top, left + wide, top + tall) for left, top in corners]
     free = [place for place in places if not any(_meet(place, p) for p in taken)]
     return (free or places)[0]
 

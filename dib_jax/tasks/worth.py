@@ -18,14 +18,7 @@ from PIL import Image
 
 from dib_jax.tasks import Objects, Split, style
 from dib_jax.tasks import exhibits as show
-from dib_jax.tasks.answers import (
-    EXAMPLES,
-    Classes,
-    chosen,
-    confusions,
-    drawn_at_random,
-    mistakes,
-)
+from dib_jax.tasks.answers import Classes, confusions, examples
 from dib_jax.tasks.boxes import intersection_over_union
 from dib_jax.tasks.detection import (
     Targets,
@@ -33,6 +26,7 @@ from dib_jax.tasks.detection import (
     largest_found,
     largest_object,
     largest_of,
+    without_pictures,
 )
 from dib_jax.tasks.pictures import outlined, viewable
 from dib_jax.tasks.precision import average_precisions, mean_precision
@@ -95,10 +89,7 @@ def gather(objects: Objects, truth: Targets, train: Split) -> Boxes:
         train: the training split, for the mean box.
     """
     lists = truth if truth["labels"].ndim == 2 else as_lists(truth)
-    names = ("labels", "boxes", "box_labels")
-    batch = {name: jnp.asarray(train[name]) for name in names if name in train}
-    # Of the pictures only the size is asked.
-    largest = largest_object({**batch, "images": jnp.asarray(train["images"][:1])})
+    largest = largest_object(without_pictures(train))
     there = np.asarray(largest["labels"]) >= 0
     return Boxes(
         true_labels=np.asarray(lists["labels"]),
@@ -115,12 +106,8 @@ def measure(boxes: Boxes, *, num_classes: int) -> tuple[Worth, Worth]:
         boxes: of the test split.
         num_classes: number of classes.
     """
-    found = boxes.objects
-    labels, _, answers = (np.asarray(x) for x in largest_found(found))
-    ranked = (found.boxes, found.labels, found.scores)
-    return _worth(boxes, answers, labels, ranked, num_classes), _mean_worth(
-        boxes, num_classes
-    )
+    run = _worth(boxes, boxes.objects, num_classes)
+    return run, _worth(boxes, _at_mean_box(boxes), num_classes)
 
 
 def mean_box(boxes: Boxes, *, num_classes: int, several: bool) -> dict[str, float]:
@@ -135,7 +122,8 @@ def mean_box(boxes: Boxes, *, num_classes: int, several: bool) -> dict[str, floa
         `ap50`, `map` and `mean_iou` as the detection task has them, and for several
         objects of a picture `ap50_largest`; 0..1.
     """
-    worth = _mean_worth(boxes, num_classes)
+    baseline = _at_mean_box(boxes)
+    worth = _worth(boxes, baseline, num_classes)
     found = {"ap50": worth.ap50, "map": worth.mean_ap, "mean_iou": worth.mean_iou}
     if several:
         alone = as_lists(_largest(boxes))
@@ -143,7 +131,7 @@ def mean_box(boxes: Boxes, *, num_classes: int, several: bool) -> dict[str, floa
             true_labels=np.asarray(alone["labels"]),
             true_boxes=np.asarray(alone["boxes"]),
         )
-        found["ap50_largest"] = _mean_worth(only, num_classes).ap50
+        found["ap50_largest"] = _worth(only, baseline, num_classes).ap50
     return found
 
 
@@ -152,28 +140,26 @@ def _largest(boxes: Boxes) -> Targets:
     return largest_of({"labels": labels, "boxes": places})
 
 
-def _mean_worth(boxes: Boxes, num_classes: int) -> Worth:
-    labels, scores, answers = (np.asarray(x) for x in largest_found(boxes.objects))
-    mean = np.broadcast_to(boxes.mean_box, answers.shape).astype(np.float32)
-    ranked = (mean[:, None], labels[:, None], scores[:, None])
-    return _worth(boxes, mean, np.zeros_like(labels), ranked, num_classes)
+def _at_mean_box(boxes: Boxes) -> Objects:
+    """The baseline: the largest found object of each picture, at the mean box."""
+    labels, scores, answers = largest_found(boxes.objects)
+    mean = jnp.broadcast_to(jnp.asarray(boxes.mean_box, jnp.float32), answers.shape)
+    everywhere = jnp.ones((len(labels), 1), bool)
+    return Objects(labels[:, None], scores[:, None], everywhere, mean[:, None])
 
 
-def _worth(
-    boxes: Boxes,
-    answers: np.ndarray,
-    labels: np.ndarray,
-    ranked: tuple[Any, Any, Any],
-    num_classes: int,
-) -> Worth:
-    truth = _largest(boxes)
-    overlap = intersection_over_union(jnp.asarray(answers), truth["boxes"])
-    iou = np.where(labels >= 0, overlap, 0.0)
+def _worth(boxes: Boxes, objects: Objects, num_classes: int) -> Worth:
+    """Of objects that may be others than those of the run."""
+    truth, (_, _, answers) = _largest(boxes), largest_found(objects)
+    overlap = intersection_over_union(answers, truth["boxes"])
+    iou = jnp.where(objects.found.any(axis=1), overlap, 0.0)
     precisions = jax.jit(average_precisions, static_argnames="num_classes")(
-        *ranked, boxes.true_boxes, boxes.true_labels, num_classes=num_classes
+        *(objects.boxes, objects.labels, objects.scores),
+        *(boxes.true_boxes, boxes.true_labels),
+        num_classes=num_classes,
     )
-    there = np.asarray(truth["labels"]) >= 0
-    return Worth(np.where(there, iou, np.nan), np.asarray(precisions))
+    iou = jnp.where(truth["labels"] >= 0, iou, jnp.nan)
+    return Worth(np.asarray(iou), np.asarray(precisions))
 
 
 def exhibits(answers: show.Answers, boxes: Boxes) -> tuple[show.Exhibit, ...]:
@@ -183,37 +169,19 @@ def exhibits(answers: show.Answers, boxes: Boxes) -> tuple[show.Exhibit, ...]:
         answers: the outputs and the test split.
         boxes: what they say, of `gather`.
     """
-    names, noun = answers.class_names, answers.noun
+    names = answers.class_names
     run, mean = measure(boxes, num_classes=len(names))
     labels, scores = map(np.asarray, largest_found(boxes.objects)[:2])
-    classes = Classes(answers.test["labels"], labels, scores, names, noun)
 
     def picture(sample: int) -> np.ndarray:
         return _with_boxes(answers.test["images"][sample], boxes, sample)
 
-    some = drawn_at_random(classes, seed=answers.seed, picture=picture)
-    there = np.flatnonzero(~np.isnan(run.iou))
-    order = there[np.argsort(run.iou[there], kind="stable")]
-    extremes = [
-        show.Examples(
-            name,
-            f"The {name} boxes",
-            "",
-            chosen(classes, samples[:EXAMPLES], picture=picture, overlaps=run.iou),
-        )
-        for name, samples in (("best", order[::-1]), ("worst", order))
-    ]
-    parts: tuple[show.Part, ...] = (
-        _KEY,
-        some,
-        *extremes,
-        *mistakes(classes, picture=picture),
-    )
+    classes = Classes(answers, labels, scores, picture)
     return (
         _overlaps(run, mean),
         _precisions(run, boxes, names),
         confusions(classes),
-        show.Exhibit("examples", f"Test {noun}", parts),
+        examples(classes, key=(_KEY,), overlaps=run.iou),
     )
 
 
@@ -248,18 +216,14 @@ def _overlaps(run: Worth, mean: Worth) -> show.Exhibit:
 
 def _precisions(run: Worth, boxes: Boxes, names: tuple[str, ...]) -> show.Exhibit:
     """Average precision of each class."""
+    counts = [(boxes.true_labels == label).sum() for label in range(len(names))]
     rows = [
         (
             name,
-            f"{int((boxes.true_labels == label).sum()):,}",
-            *(
-                None if np.isnan(x) else show.share(x)
-                for x in (of_class[0], of_class.mean())
-            ),
+            f"{count:,}",
+            *(None if np.isnan(x) else show.share(x) for x in (ap[0], ap.mean())),
         )
-        for label, (name, of_class) in enumerate(
-            zip(names, run.precisions.T, strict=True)
-        )
+        for name, count, ap in zip(names, counts, run.precisions.T, strict=True)
     ]
     header = ("Class", "Test objects", "AP50", "Mean AP")
     note = (
@@ -294,12 +258,11 @@ def overlap_histogram(
     """
     figure, (axes,) = style.panels(1, 1, width=width, height=3.1, margin=0)
     edges = list(np.linspace(0, 1, 41 if width > 5 else 21))
-    filled: dict[str, Any] = dict(histtype="stepfilled", color=style.BLUE, alpha=0.75)
-    outline: dict[str, Any] = dict(histtype="step", color=style.VERMILION, lw=1.6)
-    for number, (name, values) in enumerate(overlaps.items()):
+    look: dict[str, Any] = dict(histtype="stepfilled", color=style.BLUE, alpha=0.75)
+    for name, values in overlaps.items():
         label = f"{name}, mean {np.mean(values):.3f}"
-        look = outline if number else filled
         axes.hist(np.clip(values, 0, 1), bins=edges, label=label, **look)
+        look = dict(histtype="step", color=style.VERMILION, lw=1.6)
     style.finish(axes, "IoU of the found box with the true one", "Test pictures")
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))

@@ -10,9 +10,7 @@ def test_whatever_goes_in_as_text_means_itself():
         + page.pairs(nasty, {nasty: nasty})
         + page.table([nasty], [[nasty]], caption=nasty)
         + page.command(nasty)
-        + page.figure(
-            ("image/png", b""), ("image/png", b""), width=1, alt=nasty, caption=nasty
-        ),
+        + page.figure("image/png", b"", b"", width=1, alt=nasty, caption=nasty),
         sections=[page.Section('a"b', nasty, "")],
         footer="",
     )

@@ -12,7 +12,6 @@ from dib_jax import information as info
 from dib_jax.analysis import layer_outputs, probe
 from dib_jax.analysis.probes import (
     EPSILON,
-    Sizes,
     Target,
     in_a_row,
     make_grams,
@@ -179,7 +178,7 @@ def test_of_a_linear_gaussian_network_the_order_is_that_of_the_closed_form():
     @jax.jit
     def measure(x, stages, target):
         grams = make_grams(x, stages, bandwidth="mean")
-        return quantities(grams, target, alpha=ALPHA, sizes=Sizes())
+        return quantities(grams, target, alpha=ALPHA, sizes={})
 
     for index, noise in enumerate((0.1, 0.25, 0.5, 1.0, 2.0)):
         maps = gaussian_chain(jax.random.key(1), widths, (noise,) * 3)

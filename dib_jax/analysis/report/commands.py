@@ -22,9 +22,7 @@ def _settings(material: Material) -> Section | None:
             groups[name] = {key: wording.setting(item) for key, item in items}
         else:
             groups["run"][name] = wording.setting(value)
-    html = "".join(
-        page.pairs(name, values) for name, values in groups.items() if values
-    )
+    html = "".join(page.pairs(name, items) for name, items in groups.items() if items)
     return Section("settings", "Settings", f'<div class="columns">{html}</div>')
 
 
@@ -40,10 +38,10 @@ def _reproduce(material: Material) -> Section | None:
             value = ", ".join(f"{name} {each}" for name, each in value.items())
         if value:
             html += f"<p>{key.capitalize()}: {escape(value)}.</p>"
-    html += (
-        '<p class="note">The same config, seed and machine give the same bits. The '
-        "training curves are in metrics.jsonl, all numbers in results.json, the full "
-        "config in config.json, the figures as PNG in figures/, beside this page.</p>"
+    html += page.note(
+        "The same config, seed and machine give the same bits. The training curves are "
+        "in metrics.jsonl, all numbers in results.json, the full config in "
+        "config.json, the figures as PNG in figures/, beside this page."
     )
     return Section("reproduce", "To reproduce", html)
 
@@ -92,18 +90,15 @@ def _lines(words: Sequence[str]) -> str:
 def _baseline_words(material: Material) -> list[str]:
     """The words of the run's command, with another algorithm and folder."""
     run = material.run
-    dropped = ["--workdir", "--config.workdir"]
-    added = []
-    if isinstance(epochs := run.config.get("epochs"), list):
+    dropped, epochs = ["--workdir", "--config.workdir"], []
+    if isinstance(each := run.config.get("epochs"), list):
         # One number per stage means nothing to a network that trains as a whole.
         dropped.append("--config.epochs")
-        added.append(f"--config.epochs={sum(epochs)}")
+        epochs = [f"--config.epochs={sum(each)}"]
     folder = run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}")
     shown = os.path.relpath(folder)
     if shown.startswith(".."):  # not as one would type it here
         shown = str(folder)
-    added.append(f"--config.algorithm.name={END_TO_END}")
-    added.append(f"--workdir={_quoted(shown)}")
     others = []
     words = iter(_words(material.command))
     for word in words:
@@ -113,7 +108,8 @@ def _baseline_words(material: Material) -> list[str]:
             others.append(word)
         elif not has_value:
             next(words, None)  # its value is the next word
-    return [*others, *added]
+    algorithm = f"--config.algorithm.name={END_TO_END}"
+    return [*others, *epochs, algorithm, f"--workdir={_quoted(shown)}"]
 
 
 SECTIONS: tuple[Maker, ...] = (_settings, _reproduce)

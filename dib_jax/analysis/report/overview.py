@@ -59,19 +59,15 @@ def _headline(material: Material) -> str:
         difference = f"{measure.scale * (value - against):+.2f}".replace("-", "−")
         unit = "points" if measure.unit == "%" else measure.unit
         minus = "this run minus " + ("the baseline" if other.end_to_end else "it")
-        cards += [
-            _card(shown, measure.unit, name, same, other=True),
-            _card(difference, unit, "Difference", minus, other=True),
-        ]
+        cards.append(_card(shown, measure.unit, name, same, " other"))
+        cards.append(_card(difference, unit, "Difference", minus, " other"))
     return f'<div class="results">{"".join(cards)}</div>'
 
 
-def _card(
-    value: str, unit: str, label: str, detail: str, *, other: bool = False
-) -> str:
+def _card(value: str, unit: str, label: str, detail: str, kind: str = "") -> str:
     unit = f'<span class="unit">{escape(unit)}</span>' if unit else ""
     return (
-        f'<div class="result{" other" * other}">'
+        f'<div class="result{kind}">'
         f'<span class="value">{value}{unit}</span>'
         f'<span class="label">{escape(label)}</span>'
         f'<span class="detail">{escape(detail)}</span></div>'
@@ -92,9 +88,8 @@ def _duplicates(material: Material) -> str:
 
 def _what_was_run(material: Material) -> str:
     run, results, answers = material.run, material.run.results, material.answers
-    description = str(results.get("dataset_description") or "").strip().rstrip(".")
-    data = [description, f"{material.samples:,} test {answers.noun}"]
-    about = "; ".join(part for part in data if part)
+    about = str(results.get("dataset_description") or "").strip().rstrip(".")
+    about += "; " * bool(about) + f"{material.samples:,} test {answers.noun}"
     if answers.class_names:
         about += f", {len(answers.class_names)} classes"
     facts = {
@@ -109,25 +104,24 @@ def _what_was_run(material: Material) -> str:
     html = page.facts({name: value for name, value in facts.items() if value})
     collapsed = [str(e["stage"]) for e in results["stages"] if e.get("collapsed")]
     if collapsed:
-        html += (
-            '<p class="note">Collapsed at the end of their training, with features '
-            "that are the same for all samples or next to 0: stage "
-            f"{escape(', '.join(collapsed))}.</p>"
+        html += page.note(
+            "Collapsed at the end of their training, with features that are the same "
+            f"for all samples or next to 0: stage {escape(', '.join(collapsed))}."
         )
     other = material.baseline
     if other is None and not run.end_to_end:
-        html += (
-            '<p class="note">There is no end-to-end baseline beside this run yet; the '
-            f"same command with <code>--config.algorithm.name={END_TO_END}</code> "
-            'makes one: see <a href="#reproduce">To reproduce</a>.</p>'
+        html += page.note(
+            "There is no end-to-end baseline beside this run yet; the same command "
+            f"with <code>--config.algorithm.name={END_TO_END}</code> makes one: see "
+            '<a href="#reproduce">To reproduce</a>.'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
         how = "" if other.end_to_end else f", objective {_objective(other)}"
-        html += (
-            f'<p class="note">The {name} is {escape(other.workdir.name)} in the folder '
-            "beside this one, with the same settings but for the algorithm: "
-            f"{escape(_training(other) + how)}.</p>"
+        html += page.note(
+            f"The {name} is {escape(other.workdir.name)} in the folder beside this "
+            "one, with the same settings but for the algorithm: "
+            f"{escape(_training(other) + how)}."
         )
     return html
 
@@ -151,9 +145,7 @@ def _training(run: Run) -> str:
 def _described(section: Mapping[str, Any]) -> str:
     """A section of the config as `name (option value, …)`."""
     options = [
-        f"{name} {wording.setting(value)}"
-        for name, value in section.items()
-        if name != "name"
+        f"{key} {wording.setting(x)}" for key, x in section.items() if key != "name"
     ]
     name = str(section.get("name", ""))
     return name + (f" ({', '.join(options)})" if name and options else "")

@@ -40,13 +40,13 @@ def _part(workdir: pathlib.Path, part: exhibits.Part) -> str:
         return table(part)
     if isinstance(part, exhibits.Examples):
         return _examples(workdir, part)
-    if isinstance(part, exhibits.Key):
-        words = ", ".join(
-            f'<b style="color: {escape(color)}">{escape(name)}</b> {escape(meaning)}'
-            for color, name, meaning in part.entries
-        )
-        return f'<p class="note">{words}.</p>'
-    return f'<p class="note">{escape(part)}</p>'
+    if isinstance(part, str):
+        return page.note(escape(part))
+    words = ", ".join(
+        f'<b style="color: {escape(color)}">{escape(name)}</b> {escape(meaning)}'
+        for color, name, meaning in part.entries
+    )
+    return page.note(f"{words}.")
 
 
 def drawing(workdir: pathlib.Path, drawn: exhibits.Drawing) -> str:
@@ -58,14 +58,9 @@ def drawing(workdir: pathlib.Path, drawn: exhibits.Drawing) -> str:
 
 def figure(made: Rendered) -> str:
     """A figure; its animation and its numbers unfold below it."""
-    drawn, (kind, wide, narrow) = made.drawing, made.page
-    html = f"<h3>{escape(drawn.title)}</h3>" if drawn.title else ""
-    html += page.figure(
-        (kind, wide),
-        (kind, narrow),
-        width=round(96 * made.width),
-        alt=drawn.alt,
-        caption=drawn.caption,
+    drawn, width = made.drawing, round(96 * made.width)
+    html = _heading(drawn.title) + page.figure(
+        *made.page, width=width, alt=drawn.alt, caption=drawn.caption
     )
     if made.gif is not None:
         film = page.data_uri("image/gif", made.gif)
@@ -76,14 +71,17 @@ def figure(made: Rendered) -> str:
     return html
 
 
+def _heading(title: str) -> str:
+    return f"<h3>{escape(title)}</h3>" if title else ""
+
+
 def table(shown: exhibits.Table) -> str:
     """A table; its numbers to four digits."""
     rows = [[_cell(value) for value in row] for row in shown.rows]
     words = shown.words
     if words is None:
-        columns = range(len(shown.header))
         words = tuple(
-            i for i in columns if any(isinstance(row[i], str) for row in shown.rows)
+            {i for row in shown.rows for i, x in enumerate(row) if isinstance(x, str)}
         )
     return page.table(shown.header, rows, text=words, caption=shown.title)
 
@@ -95,8 +93,8 @@ def _cell(value: exhibits.Cell) -> str | None:
 def _examples(workdir: pathlib.Path, examples: exhibits.Examples) -> str:
     """Examples as cards; those that are pictures are saved as figures/NAME.png, too."""
     items = examples.items
-    html = f"<h3>{escape(examples.title)}</h3>" if examples.title else ""
-    html += f'<p class="note">{escape(examples.note)}</p>' if examples.note else ""
+    html = _heading(examples.title)
+    html += page.note(escape(examples.note)) if examples.note else ""
     pictures = [item.picture for item in items if item.picture is not None]
     if pictures and len(pictures) == len(items):
         captions = [

@@ -70,8 +70,8 @@ def _costs(material: Material) -> Section | None:
         said.append("Stages are numbered from 0.")
     if results.get("ensemble"):
         said.append("The ensemble averages what all heads say, later ones count more.")
-    note = f'<p class="note">{escape(" ".join(said))}</p>'
-    return Section("table", "Stages in numbers", table + note)
+    html = table + page.note(escape(" ".join(said)))
+    return Section("table", "Stages in numbers", html)
 
 
 def _lines(material: Material) -> list[tuple[str, Entry]]:
@@ -102,11 +102,10 @@ def _columns(material: Material) -> dict[str, Callable[[Entry], str | None]]:
         f"Test {label}": of_split("test", metric),
         "Test loss": of_split("test", "loss"),
     }
-    columns |= {
-        f"Test {measure_of(material.measures, name).inline}": of_split("test", name)
-        for name in material.run.results["test"]
-        if name not in (metric, "loss")
-    }
+    for name in material.run.results["test"]:
+        if name not in (metric, "loss"):
+            heading = f"Test {measure_of(material.measures, name).inline}"
+            columns[heading] = of_split("test", name)
     costs = {
         "Epochs": ("epochs", wording.integer),
         "Time": ("seconds", wording.duration),
