@@ -1,5 +1,6 @@
 """Blocks at once, each on its own store of what the one before has put out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from dib_jax.algorithms import (
     per_phase,
 )
 from dib_jax.algorithms.blocks import (
+    Block,
     StageState,
     States,
     at_once,
@@ -83,33 +85,40 @@ def decoupled(
     def step(
         state: State, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[int, Terms]]:
-        count = len(batch.inputs)
-        if count > buffer:
-            raise ValueError(
-                f"algorithm.buffer: got {buffer}, fewer than the {count} samples of a "
-                "batch; use at least as many"
-            )
-        slots = (state.written + jnp.arange(count)) % buffer
-        filled = jnp.minimum(state.written + count, buffer)
-        states: list[StageState] = []
-        stores: list[Batch] = []
-        terms: dict[int, Terms] = {}
-        for index, one in enumerate(made):
-            draw_key, update_key = jax.random.split(jax.random.fold_in(key, index))
-            if index:
-                stores.append(_written(state.stores[index - 1], batch, slots))
-                rows = jax.random.randint(draw_key, (count,), 0, filled)
-                batch = _drawn(stores[-1], rows, batch.common)
-            before = state.states[index]
-            new, terms[one.stage], x = update(one, before, batch, update_key)
-            states.append(new)
-            batch = batch._replace(given=x)
-        return State(tuple(states), tuple(stores), state.written + count), terms
+        return _updated(made, state, batch, key)
 
     def read(state: State, network: Network) -> Network:
         return phase.read(state.states, network)
 
     return stack([phase._replace(init=init, step=step, read=read)], made)
+
+
+def _updated(
+    blocks: Sequence[Block], state: State, batch: Batch, key: jax.Array
+) -> tuple[State, dict[int, Terms]]:
+    """One update of each block, of all but the first on samples from its store."""
+    count = len(batch.inputs)
+    buffer = len(state.stores[0].inputs) if state.stores else count
+    if count > buffer:
+        raise ValueError(
+            f"algorithm.buffer: got {buffer}, fewer than the {count} samples of a "
+            "batch; use at least as many"
+        )
+    slots = (state.written + jnp.arange(count)) % buffer
+    filled = jnp.minimum(state.written + count, buffer)
+    states: list[StageState] = []
+    stores: list[Batch] = []
+    terms: dict[int, Terms] = {}
+    for index, (one, before) in enumerate(zip(blocks, state.states, strict=True)):
+        draw_key, update_key = jax.random.split(jax.random.fold_in(key, index))
+        if index:
+            stores.append(_written(state.stores[index - 1], batch, slots))
+            rows = jax.random.randint(draw_key, (count,), 0, filled)
+            batch = _drawn(stores[-1], rows, batch.common)
+        new, terms[one.stage], x = update(one, before, batch, update_key)
+        states.append(new)
+        batch = batch._replace(given=x)
+    return State(tuple(states), tuple(stores), state.written + count), terms
 
 
 def _empty(example: Batch, size: int) -> Batch:

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dib_jax import data
+from dib_jax.algorithms import Parts
 from dib_jax.commands import registry
 from dib_jax.commands.config import FACTORIES, complete, parts_of
 from dib_jax.data import Dataset

@@ -213,10 +213,13 @@ def _workdir(
         )
     if flag == "":
         raise ValueError("--workdir is empty; give a folder, or leave the flag out")
-    usual = settings.flatten(file.config.to_dict()).get("algorithm.name", "")
-    default = configs.default_workdir(
-        file.name, file.variant, config, usual_algorithm=usual
-    )
+    there = settings.flatten(file.config.to_dict())
+    usual = {
+        section: there[f"{section}.name"]
+        for section in configs.FACTORIES
+        if f"{section}.name" in there
+    }
+    default = configs.default_workdir(file.name, file.variant, config, usual=usual)
     return pathlib.Path(flag or config.workdir or default).expanduser()
 
 

@@ -72,8 +72,8 @@ class Run(NamedTuple):
     Attributes:
         seed: all random numbers of the run follow from it
         workdir: folder of the run; empty for runs/CONFIG-VARIANT-seedSEED
-        epochs: passes over the training split by each block; a tuple has one per
-            block, or one number where all blocks train at once
+        epochs: passes over the training split in each phase of training; a tuple has one
+            per phase: sequential has a phase for each block, parallel one for all
         batch_size: samples per update
     """
 
@@ -83,7 +83,7 @@ class Run(NamedTuple):
     workdir: str = ""
     epochs: Annotated[
         int | tuple[int, ...],
-        Allowed("an integer from 1, or a tuple of such, one per block", _counts),
+        Allowed("an integer from 1, or a tuple of such, one per phase", _counts),
     ] = 20
     batch_size: _Count = 128
 
@@ -144,7 +144,7 @@ class Optimizer(NamedTuple):
         learning_rate: its highest value
         weight_decay: decay of the weights
         momentum: momentum of the update rule; 0 for none
-        schedule: course of the learning rate within a block: constant, cosine, linear
+        schedule: course of the learning rate within a phase: constant, cosine, linear
         warmup_epochs: epochs in which the learning rate grows from 0
     """
 
@@ -175,7 +175,7 @@ class Analysis(NamedTuple):
 
     Attributes:
         every_epochs: epochs from one probe of the network's information to the next,
-            beside the first and the last of each block; 0 for no probes
+            beside the first and the last of each phase; 0 for no probes
         samples: samples of each split that a probe measures; no more than the smaller
             split has, 0 for no probes
         alpha: order of the Rényi entropy that a probe measures
@@ -419,7 +419,7 @@ def _refused(section: str, full: Mapping[str, Any], message: str) -> str:
     hint = ""
     if isinstance(value, str) and "did you mean" not in message:
         hint = registry.nearest(value, [word for word in quoted if word != value])
-    return f"{fields[0]}: {message}{hint}"
+    return f"{fields[0]}: {message.removeprefix(fields[0]).lstrip(' :')}{hint}"
 
 
 def _check_stages(
@@ -487,7 +487,7 @@ def default_workdir(
     variant: str,
     config: ConfigDict,
     *,
-    usual_algorithm: str = "",
+    usual: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
     """Where a run goes when no workdir is given.
 
@@ -495,17 +495,19 @@ def default_workdir(
         config_name: the config file without folder and ending.
         variant: "full" or "quick".
         config: a complete config.
-        usual_algorithm: what the config file itself trains by. A run by another one,
-            such as its baseline, gets a folder of its own; "" where there is none to
-            compare with.
+        usual: names that the config file itself has, by section: of its algorithm, its
+            objective and so on. A run by others, such as its baseline, gets a folder of
+            its own; None where there are none to compare with.
 
     Returns:
-        runs/CONFIG-VARIANT-seedSEED, and the algorithm where it is not the usual one.
+        runs/CONFIG-VARIANT-seedSEED, and the names that are not the usual ones.
     """
     name = f"{config_name}-{variant}-seed{config.seed}"
-    if usual_algorithm and config.algorithm.name != usual_algorithm:
-        # One of somebody's own has a colon, which a folder must not have.
-        name += f"-{config.algorithm.name.replace(':', '-')}"
+    for section in reversed(FACTORIES):
+        chosen = config[section].name
+        if chosen != (usual or {}).get(section, chosen):
+            # One of somebody's own has a colon, which a folder must not have.
+            name += f"-{chosen.replace(':', '-')}"
     return pathlib.Path("runs") / name
 
 

@@ -103,7 +103,11 @@ def _find_elsewhere(kind: str, name: str) -> Callable[..., Any]:
     factory = getattr(module, attribute, None)
     if callable(factory):
         return factory
-    names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
+    names = [
+        n
+        for n, value in vars(module).items()
+        if callable(value) and n[0] != "_" and value.__module__ == module_name
+    ]
     raise ValueError(
         f"{wrong}the module has {', '.join(sorted(names)) or 'none'}"
         f"{nearest(attribute, names)}"

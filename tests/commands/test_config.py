@@ -308,10 +308,10 @@ def test_what_the_engine_supplies_is_no_field():
         ("optimizer.weight_decay", -1e-4, "a number from 0"),
         ("optimizer.momentum", 1, "a number from 0 to 1, 1 excluded"),
         ("optimizer.warmup_epochs", -1, "a number from 0"),
-        ("epochs", 0, "an integer from 1, or a tuple of such, one per block"),
-        ("epochs", (), "an integer from 1, or a tuple of such, one per block"),
-        ("epochs", (1, 0, 1), "an integer from 1, or a tuple of such, one per block"),
-        ("epochs", 2.0, "an integer from 1, or a tuple of such, one per block"),
+        ("epochs", 0, "an integer from 1, or a tuple of such, one per phase"),
+        ("epochs", (), "an integer from 1, or a tuple of such, one per phase"),
+        ("epochs", (1, 0, 1), "an integer from 1, or a tuple of such, one per phase"),
+        ("epochs", 2.0, "an integer from 1, or a tuple of such, one per phase"),
         ("batch_size", 0, "an integer from 1"),
         ("precision.information", "bfloat16", "'float32'"),
     ],
@@ -514,7 +514,12 @@ def test_the_description_lists_what_else_could_be_named():
 def test_the_default_workdir_tells_runs_apart():
     config = configs.complete(example())
     assert str(configs.default_workdir("x", "full", config)) == "runs/x-full-seed3"
-    usual = configs.default_workdir("x", "quick", config, usual_algorithm="sequential")
+    names = {section: config[section].name for section in configs.FACTORIES}
+    usual = configs.default_workdir("x", "quick", config, usual=names)
     assert str(usual) == "runs/x-quick-seed3"
-    other = configs.default_workdir("x", "quick", config, usual_algorithm="end_to_end")
+    names |= {"algorithm": "end_to_end"}
+    other = configs.default_workdir("x", "quick", config, usual=names)
     assert str(other) == "runs/x-quick-seed3-sequential"
+    config.objective.name = "my_loss:sparse"
+    other = configs.default_workdir("x", "quick", config, usual=names)
+    assert str(other) == "runs/x-quick-seed3-sequential-my_loss-sparse"
