@@ -2,15 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dib_jax.settings import differences
 
 END_TO_END = "end_to_end"
-# Algorithms whose stages pass over the data together, which tells how many passes a
-# fair baseline has.
-_AT_ONCE = ("parallel", "parallel_readout", "momentum")
 # In what a run and its baseline may differ: end to end there is no local loss, and
 # neither probes nor what is kept of a frozen part change a run.
 _MAY_DIFFER = frozenset({"objective", "algorithm", "cache", "epochs", "analysis"})
@@ -40,9 +37,15 @@ class Run(NamedTuple):
         return self.algorithm == END_TO_END
 
     @property
+    def unused(self) -> Sequence[str]:
+        """Sections of the config that the algorithm had no use for."""
+        return self.results.get("unused", ())
+
+    @property
     def at_once(self) -> bool:
-        """Whether its stages trained at once, with no gradient between them."""
-        return self.algorithm in _AT_ONCE
+        """Whether several of its stages trained in one phase."""
+        phases = [entry.get("phase") for entry in self.results["stages"]]
+        return len(set(phases)) < len(phases)
 
     @property
     def stage_count(self) -> int:
@@ -51,11 +54,9 @@ class Run(NamedTuple):
 
     @property
     def passes(self) -> int | None:
-        """Passes over the training split by all stages together."""
-        epochs = [entry.get("epochs") for entry in self.results["stages"]]
-        if None in epochs:
-            return None
-        return epochs[-1] if self.at_once else sum(epochs)
+        """Passes over the training split by all phases together."""
+        epochs = {e.get("phase"): e.get("epochs") for e in self.results["stages"]}
+        return None if None in epochs.values() else sum(epochs.values())
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A section of the config; empty where there is none."""

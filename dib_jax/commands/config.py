@@ -72,8 +72,8 @@ class Run(NamedTuple):
     Attributes:
         seed: all random numbers of the run follow from it
         workdir: folder of the run; empty for runs/CONFIG-VARIANT-seedSEED
-        epochs: passes over the training split in each phase of training; a tuple has one
-            per phase: sequential has a phase for each block, parallel one for all
+        epochs: passes over the training split in each phase; a tuple has one per phase.
+            Blocks in turn are a phase each, blocks at once are one
         batch_size: samples per update
     """
 

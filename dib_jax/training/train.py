@@ -35,8 +35,7 @@ from dib_jax.training.results import results_of
 from dib_jax.training.splits import Sources, Splits, read, renewed, sources
 from dib_jax.training.workdir import claim, write_inputs, write_json
 
-# Checkpoints within a phase are written as often as keeps their cost below this share
-# of the time.
+# Of the time, what checkpoints within a phase may take.
 _CHECKPOINT_SHARE = 0.05
 
 
@@ -232,6 +231,7 @@ def _finished(
     entries = [
         {
             LABEL: number,
+            "phase": position.phase,
             "validation": values,
             "seconds": round(seconds, 3),
             "epochs": phase.epochs,

@@ -103,6 +103,7 @@ def make_workdir(
         entries.append(
             {
                 "stage": stage,
+                "phase": 0 if config["algorithm"]["name"] == "parallel" else number,
                 "validation": held_out if validation else {},
                 "test": {"accuracy": measured, "loss": 0.4321 - 0.1 * depth},
                 "seconds": 8.25 + 61 * number,
@@ -121,6 +122,7 @@ def make_workdir(
         "objective": config["objective"]["name"],
         "head": "linear",
         "algorithm": config["algorithm"]["name"],
+        "unused": [],
         "algorithm_about": "One stage after the other, each frozen before the next.",
         "seed": config["seed"],
         "metric": "accuracy",

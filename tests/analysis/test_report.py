@@ -383,6 +383,22 @@ def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
     assert find_baseline(long) is None
 
 
+def test_what_an_algorithm_had_no_use_for_is_not_reported(workdir):
+    path = workdir / "results.json"
+    results = json.loads(path.read_text())
+    results |= {"algorithm": "mine", "unused": ["model", "head", "objective"]}
+    path.write_text(json.dumps(results))
+    config = json.loads((workdir / "config.json").read_text())
+    config["algorithm"] = {"name": "mine:mine"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    text = write_report(workdir, make_trained()).read_text()
+    assert "<h1>mine:mine on digits</h1>" in text
+    assert "GreedyDIB" not in text
+    for name in ("Head", "Objective", "Network"):
+        assert f"<dt>{name}</dt>" not in text
+    assert "<dt>Training</dt>" in text
+
+
 def test_boxes_are_measured_beside_the_mean_box_and_shown(workdir):
     given = make_trained(count=60, mistakes=6)
     names, test = given.experiment.dataset.class_names, given.experiment.dataset.test

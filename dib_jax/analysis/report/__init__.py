@@ -83,7 +83,7 @@ def write_report(
         subtitle=overview.subtitle(run),
         lead=overview.lead(material),
         sections=[part for part in (*before, *exhibits, *after) if part],
-        footer=overview.FOOTER,
+        footer=overview.footer(run),
     )
     path = workdir / "report.html"
     write_atomically(path, text.encode())

@@ -10,11 +10,17 @@ from dib_jax.analysis.report.material import Material
 from dib_jax.analysis.runs import END_TO_END, Run
 
 _ARXIV = "https://arxiv.org/abs/2510.27651"
-FOOTER = (
+_RECONSTRUCTION = (
     "<p>GreedyDIB here is a reconstruction from the abstract of Lyu, Wu and Du, "
     f'<a href="{_ARXIV}">arXiv 2510.27651</a>, and from the papers it builds on. It is '
     "not the authors’ code, and no number on this page is theirs.</p>"
 )
+
+
+def footer(run: Run) -> str:
+    """HTML of where GreedyDIB here comes from; "" for a run without it."""
+    is_dib = run.section("objective").get("name") == "dib"
+    return _RECONSTRUCTION if is_dib and "objective" not in run.unused else ""
 
 
 def title(run: Run) -> str:
@@ -22,6 +28,8 @@ def title(run: Run) -> str:
     dataset = run.results["dataset"]
     if run.end_to_end:
         return f"End-to-end training on {dataset}"
+    if "objective" in run.unused:
+        return f"{run.algorithm} on {dataset}"
     objective = run.section("objective").get("name", run.results.get("objective"))
     return f"{'GreedyDIB' if objective == 'dib' else objective} on {dataset}"
 
@@ -29,6 +37,7 @@ def title(run: Run) -> str:
 def subtitle(run: Run) -> str:
     """What the network is and how it was trained, in one line."""
     name = run.section("model").get("name", "network")
+    name = "its own network" if "model" in run.unused else name
     # The first line of what the algorithm's factory says of itself.
     about = run.results.get("algorithm_about") or f"trained by {run.algorithm}"
     how = str(about).rstrip(".")
@@ -95,9 +104,11 @@ def _what_was_run(material: Material) -> str:
     facts = {
         "Data": f"{results['dataset']}: {about}",
         "Duplicates": _duplicates(material),
-        "Network": _described(run.section("model")),
-        "Head": _described(run.section("head")),
-        "Objective": "the task’s own loss" if run.end_to_end else _objective(run),
+        "Network": _used(run, "model"),
+        "Head": _used(run, "head"),
+        "Objective": "the task’s own loss"
+        if run.end_to_end
+        else _used(run, "objective"),
         "Training": _training(run),
         "Seed": f"{results.get('seed')}, one run",
     }
@@ -117,7 +128,8 @@ def _what_was_run(material: Material) -> str:
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
-        how = "" if other.end_to_end else f", objective {_objective(other)}"
+        loss = _used(other, "objective")
+        how = "" if other.end_to_end or not loss else f", objective {loss}"
         html += page.note(
             f"The {name} is {escape(other.workdir.name)} in the folder beside this "
             "one, with the same settings but for the algorithm: "
@@ -126,8 +138,9 @@ def _what_was_run(material: Material) -> str:
     return html
 
 
-def _objective(run: Run) -> str:
-    return _described(run.section("objective"))
+def _used(run: Run, section: str) -> str:
+    """A section of the config in words; "" where the algorithm had no use for it."""
+    return "" if section in run.unused else _described(run.section(section))
 
 
 def _training(run: Run) -> str:
