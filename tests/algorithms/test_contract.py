@@ -71,4 +71,4 @@ def test_a_phase_says_nothing_of_its_terms_unless_it_is_told_to():
     functions = [lambda *arguments: None] * 3
     phase = Phase(*functions, epochs=1)
     assert phase.notices({"loss": 0.0}) == {}
-    assert (phase.exits, phase.trains) == ((0,), ())
+    assert (phase.exits, phase.trains, phase.predicts) == ((0,), None, True)

@@ -120,6 +120,9 @@ def test_past_its_pieces_nothing_is_left_of_the_config_but_its_record():
     assert experiment.about == {
         "config_name": "mine", "dataset": "digits", "task": "classification",
         "objective": "dib", "head": "linear", "algorithm": "sequential", "seed": 7,
+        "unused": [],
+        "algorithm_about": "Blocks of stages in turn, each frozen before the next one "
+        "starts.",
     }  # fmt: skip
     assert experiment.config["model"]["widths"] == [4, 6, 8]
     samples = {k: x[:3] for k, x in experiment.dataset.train.items()}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_runs import CLASSES, experiment, layer, vectors
+from tiny_runs import CLASSES, experiment, joined, layer, one_by_one, vectors
 
 from dib_jax.algorithms import Parts
 from dib_jax.algorithms.sequential import sequential
@@ -54,25 +54,27 @@ def epochs_of(made, count=2):
 
 def test_an_epoch_sees_each_sample_at_most_once_and_orders_differ():
     def remember(state, network, batch, key):
-        return state, {0: {"label": batch.targets, "key": jax.random.bits(key)}}
+        terms = one_by_one(label=batch.targets)
+        return state, {0: {**terms, "key": jax.random.bits(key)}}
 
     dataset = vectors(train=35)
     dataset.train["labels"] = np.arange(35, dtype=np.int32)  # a name for each
     made = experiment(layer(0, step=remember), dataset=dataset)
     (first, second), epoch = epochs_of(made)
     assert epoch.steps == 4
-    for terms in (first, second):
-        seen = terms["label"].ravel().tolist()
+    one, other = joined(first, "label"), joined(second, "label")
+    for labels in (one, other):
+        seen = labels.ravel().tolist()
         assert len(seen) == len(set(seen)) == 32
-    assert (first["label"] != second["label"]).any()
+    assert (one != other).any()
     # No two steps have the same key.
     keys = np.concatenate([first["key"], second["key"]])
     assert len(np.unique(keys)) == 8
     # They are what `epoch_rows` says.
     order = keys_of(made, made.phases[0]).order
-    for terms, begun in ((first, 0), (second, 4)):
+    for labels, begun in ((one, 0), (other, 4)):
         rows = epoch_rows(order, begun, samples=35, batch_size=8)
-        np.testing.assert_array_equal(terms["label"], rows)
+        np.testing.assert_array_equal(labels, rows)
 
 
 def test_epochs_take_the_copies_in_turn():

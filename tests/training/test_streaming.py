@@ -7,8 +7,10 @@ import pytest
 from tiny_runs import (
     experiment,
     experiment_of,
+    joined,
     layer,
     lines,
+    one_by_one,
     vectors,
     without_seconds,
 )
@@ -119,7 +121,7 @@ def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     monkeypatch.setattr(compilation, "_CHUNK_BYTES", 4 * 8 * 24)
 
     def remember(state, network, batch, key):
-        return state, {0: {"x": batch.inputs, "label": batch.targets}}
+        return state, {0: one_by_one(x=batch.inputs, label=batch.targets)}
 
     made = experiment(layer(0, step=remember), dataset=vectors(50), streams=True)
     data = made.data(made.dataset.train)
@@ -133,9 +135,11 @@ def test_a_stream_takes_the_samples_in_the_order_of_the_epoch(monkeypatch):
     _, seen = epoch.run(state, (), stored, 12)
     keys = keys_of(made, made.phases[0])
     rows = epoch_rows(keys.order, 12, samples=50, batch_size=8)
-    np.testing.assert_array_equal(seen[0]["label"], made.dataset.train["labels"][rows])
+    labels = joined(seen[0], "label")
+    np.testing.assert_array_equal(labels, made.dataset.train["labels"][rows])
     whole = made.dataset.kind.prepare(made.dataset.train, made.common)
-    np.testing.assert_allclose(seen[0]["x"], whole[rows], rtol=1e-5, atol=1e-6)
+    inputs = joined(seen[0], "x").reshape(whole[rows].shape)
+    np.testing.assert_allclose(inputs, whole[rows], rtol=1e-5, atol=1e-6)
 
 
 class Device:

@@ -33,8 +33,8 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
     assert results == json.loads(json.dumps(trained.results))
     assert set(results) == {
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
-        "algorithm", "algorithm_about", "seed", "metric", "measures", "duplicates",
-        "test", "validation", "stages", "temp_bytes", "peak_bytes", "seconds",
+        "algorithm", "algorithm_about", "unused", "seed", "metric", "measures",
+        "duplicates", "test", "validation", "stages", "temp_bytes", "peak_bytes", "seconds",
         "compile_seconds", "hardware", "versions", "ensemble",
     }  # fmt: skip
     assert next(iter(results)) == "config_name"

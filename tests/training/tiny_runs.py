@@ -129,6 +129,21 @@ def layer(number, epochs=2, **changes):
     return Phase(**{**usual, **functions})
 
 
+def one_by_one(**arrays):
+    """Terms of each sample, for terms are scalars: "label[3]" for the fourth label."""
+    return {
+        f"{name}[{index}]": x
+        for name, array in arrays.items()
+        for index, x in enumerate(array.reshape(-1))
+    }
+
+
+def joined(terms, name):
+    """Arrays (steps, …) of what `one_by_one` took apart."""
+    count = sum(key.startswith(f"{name}[") for key in terms)
+    return np.stack([terms[f"{name}[{index}]"] for index in range(count)], axis=1)
+
+
 def layers(*phases):
     """The algorithm of such phases, one on top of the other."""
 
