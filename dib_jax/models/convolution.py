@@ -46,11 +46,10 @@ _DIRECT = contextvars.ContextVar("direct", default=False)
 
 @contextlib.contextmanager
 def direct_convolutions() -> Iterator[None]:
-    """What is traced within it has plain convolutions on a CPU as well.
+    """What is traced within it has the gradients that JAX derives on a CPU as well.
 
-    For figures of memory that are compiled on a CPU and meant for accelerators: patches
-    take nine times the memory of what they are cut from. What `jax.jit` has traced
-    before keeps its form.
+    For figures of memory that are compiled on a CPU and meant for accelerators, which
+    cut no patches. What `jax.jit` has traced before keeps its form.
     """
     token = _DIRECT.set(True)
     try:
@@ -95,30 +94,33 @@ def _forward(
 def _backward(
     stride: int, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def derived(
-        x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        plain = functools.partial(_direct, stride)
-        return jax.vjp(plain, x, kernel)[1](cotangent)
-
-    def by_hand(
-        x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return (
-            _input_gradient(x, kernel, cotangent, stride=stride),
-            _kernel_gradient(x, kernel, cotangent, stride=stride),
-        )
-
+    derived = functools.partial(_derived, stride)
     if _DIRECT.get():
         return derived(*residuals, cotangent)
     # Decided when the program is lowered, so that one compiled for another platform
     # than this machine's gets that platform's form.
+    by_hand = functools.partial(_by_hand, stride)
     return jax.lax.platform_dependent(
         *residuals, cotangent, cpu=by_hand, default=derived
     )
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _derived(
+    stride: int, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(functools.partial(_direct, stride), x, kernel)[1](cotangent)
+
+
+def _by_hand(
+    stride: int, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return (
+        _input_gradient(x, kernel, cotangent, stride=stride),
+        _kernel_gradient(x, kernel, cotangent, stride=stride),
+    )
 
 
 def _input_gradient(
