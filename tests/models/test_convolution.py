@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,9 +52,7 @@ def test_all_forms_of_a_convolution_agree_with_their_gradients(size, stride, sid
 
 # One picture; no group left over; one, and more than one, picture left over; a picture
 # of one pixel, of which a group holds eight.
-@pytest.mark.parametrize(
-    ("count", "side"), [(1, 6), (4, 6), (37, 1), (9, 1), (16, 1), (7, 2)]
-)
+@pytest.mark.parametrize(("count", "side"), [(1, 6), (4, 6), (37, 1), (9, 1), (7, 2)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_hold_every_picture_once_to_the_last_digits(count, side, stride):
     with jax.enable_x64(True):
@@ -91,6 +91,7 @@ def test_gradients_in_bfloat16_add_up_in_float32():
 def test_gradients_pass_through_loops_maps_recomputation_and_another_gradient():
     x, kernel = drawn(5, 6, 3)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def results(form):
         def loss(kernel, x):
             return jnp.sum(form(x, kernel, 2) ** 2)
@@ -100,7 +101,7 @@ def test_gradients_pass_through_loops_maps_recomputation_and_another_gradient():
 
         kernels = jnp.stack([kernel, -kernel])
         return (
-            jax.jit(lambda: jax.lax.scan(step, kernel, jnp.stack([x, 2 * x]))[0])(),
+            jax.lax.scan(step, kernel, jnp.stack([x, 2 * x]))[0],
             jax.vmap(jax.grad(loss), in_axes=(0, None))(kernels, x),
             jax.vmap(jax.grad(loss), in_axes=(None, 0))(kernel, x[:, None]),
             jax.grad(jax.checkpoint(loss), argnums=1)(kernel, x),
