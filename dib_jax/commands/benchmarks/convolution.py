@@ -153,4 +153,4 @@ def plot_forms(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         for row in rows
         if row["batch"] == largest and row["dtype"] == rows[0]["dtype"]
     ]
-    table.plot_bars(path, bars, {"GFLOP/s": "GFLOP/s, forward and both gradients"})
+    table.plot_bars(path, bars, {"GFLOP/s": "GFLOP/s"})
