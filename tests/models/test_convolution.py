@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from dib_jax.models.convolution import (
 pytestmark = pytest.mark.once
 
 
-def drawn(*shape):
+def noise(*shape):
     return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
 
 
@@ -28,11 +30,17 @@ def direct(x, kernel, stride):
     )
 
 
+def drawn(count, side, size, dtype=jnp.float32):
+    """Pictures of 3 channels and a kernel to 4."""
+    shapes = (count, side, side, 3), (size, size, 3, 4)
+    return tuple(jnp.asarray(noise(*shape), dtype) for shape in shapes)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("side", [1, 7, 8])
-def test_both_forms_of_a_convolution_agree_with_their_gradients(size, stride, side):
-    x, kernel = drawn(2, side, side, 3), drawn(size, size, 3, 4)
+def test_all_forms_of_a_convolution_agree_with_their_gradients(size, stride, side):
+    x, kernel = drawn(2, side, size)
 
     def by_patches(x, kernel):
         return patches(x, size=size, stride=stride) @ kernel.reshape(-1, 4)
@@ -40,7 +48,7 @@ def test_both_forms_of_a_convolution_agree_with_their_gradients(size, stride, si
     def with_gradients(form):
         def both(x, kernel):
             y, pull = jax.vjp(form, x, kernel)
-            return y, pull(drawn(*y.shape))
+            return y, pull(noise(*y.shape))
 
         return jax.jit(both)(x, kernel)
 
@@ -52,31 +60,104 @@ def test_both_forms_of_a_convolution_agree_with_their_gradients(size, stride, si
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_the_form_follows_the_platform_that_is_compiled_for():
-    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
-    traced = jax.jit(jax.grad(lambda k: convolve(x, k).sum())).trace(kernel)
-    assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+# One picture; no group left over; one, and more than one, picture left over; a picture
+# of one pixel, of which a group holds eight.
+@pytest.mark.parametrize(("count", "side"), [(1, 6), (4, 6), (37, 1), (9, 1), (7, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_hold_every_picture_once_to_the_last_digits(count, side, stride):
+    with jax.enable_x64(True):
+        x, kernel = drawn(count, side, 3, jnp.float64)
+
+        def gradients(form):
+            def loss(x, kernel):
+                return jnp.sum(jnp.sin(form(x, kernel, stride)))
+
+            return jax.jit(jax.grad(loss, argnums=(0, 1)))(x, kernel)
+
+        for ours, theirs in zip(gradients(convolve), gradients(direct), strict=True):
+            assert ours.dtype == jnp.float64
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_in_bfloat16_add_up_in_float32():
+    x, kernel = drawn(64, 4, 3, jnp.bfloat16)
+
+    def gradients(dtype):
+        def loss(x, kernel):
+            return jnp.sum(convolve(x, kernel).astype(jnp.float32))
+
+        return jax.grad(loss, argnums=(0, 1))(x.astype(dtype), kernel.astype(dtype))
+
+    wide = gradients(jnp.float32)
+    for ours, theirs in zip(gradients(jnp.bfloat16), wide, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        # Rounded once, at the end, to eight binary digits.
+        largest = float(jnp.max(jnp.abs(theirs)))
+        np.testing.assert_allclose(
+            ours.astype(jnp.float32), theirs, rtol=2**-8, atol=1e-5 * largest
+        )
+
+
+def test_gradients_pass_through_loops_maps_recomputation_and_another_gradient():
+    x, kernel = drawn(5, 6, 3)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def results(form):
+        def loss(kernel, x):
+            return jnp.sum(form(x, kernel, 2) ** 2)
+
+        def step(kernel, x):
+            return kernel - 1e-3 * jax.grad(loss)(kernel, x), None
+
+        kernels = jnp.stack([kernel, -kernel])
+        return (
+            jax.lax.scan(step, kernel, jnp.stack([x, 2 * x]))[0],
+            jax.vmap(jax.grad(loss), in_axes=(0, None))(kernels, x),
+            jax.vmap(jax.grad(loss), in_axes=(None, 0))(kernel, x[:, None]),
+            jax.grad(jax.checkpoint(loss), argnums=1)(kernel, x),
+            jax.grad(lambda k: jnp.sum(jax.grad(loss)(k, x) ** 2))(kernel),
+        )
+
+    for ours, theirs in zip(results(convolve), results(direct), strict=True):
+        scale = float(jnp.max(jnp.abs(theirs)))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
+
+
+def gradient_of_kernel(x):
+    return jax.jit(jax.grad(lambda kernel: convolve(x, kernel).sum()))
+
+
+def test_the_form_of_the_gradients_follows_the_platform_that_is_compiled_for():
+    x, kernel = drawn(2, 8, 3)
+    traced = gradient_of_kernel(x).trace(kernel)
+    # Products of matrices here; there, none and nine copies of no input.
+    assert "dot_general" in traced.lower(lowering_platforms=("cpu",)).as_text()
     tpu = traced.lower(lowering_platforms=("tpu",)).as_text()
     assert "stablehlo.convolution" in tpu
-    # Nine copies of the input would be the patches.
+    assert "dot_general" not in tpu
     assert "x27x" not in tpu
 
 
 def test_where_figures_for_accelerators_are_wanted_a_cpu_has_the_plain_form_too():
-    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
-
-    def lowered():
-        jitted = jax.jit(jax.grad(lambda k: convolve(x, k).sum()))
-        return jitted.lower(kernel).as_text()
-
+    x, kernel = drawn(2, 8, 3)
     with direct_convolutions():
-        assert "stablehlo.convolution" in lowered()
-    assert "stablehlo.convolution" not in lowered()
+        assert "dot_general" not in gradient_of_kernel(x).lower(kernel).as_text()
+    assert "dot_general" in gradient_of_kernel(x).lower(kernel).as_text()
+
+
+def test_no_gradient_holds_the_patches_of_all_pictures():
+    x, kernel = drawn(256, 8, 3)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *both: convolve(*both).sum(), argnums=(0, 1))(x, kernel)
+
+    memory = jax.jit(gradients).lower(x, kernel).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 9 * x.nbytes / 2
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 2), (7, 2), (5, 3), (4, 4), (1, 2)])
 def test_average_pooling_takes_the_means_of_adaptive_cells(side, size):
-    x = drawn(2, side, side, 3)
+    x = noise(2, side, side, 3)
     pool = jax.jit(lambda x: average_pool_to(x, size))
     got = pool(x)
     count = min(size, side)
