@@ -383,6 +383,17 @@ def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
     assert find_baseline(long) is None
 
 
+def test_a_peak_below_the_temporaries_is_no_peak(workdir):
+    path = workdir / "results.json"
+    results = json.loads(path.read_text())
+    for times, shown in ((2.0, True), (0.5, False)):
+        for entry in results["stages"]:
+            entry["peak_bytes"] = int(times * entry["temp_bytes"])
+        path.write_text(json.dumps(results))
+        text = write_report(workdir, make_trained()).read_text()
+        assert ("Peak memory" in text) is shown
+
+
 def test_what_an_algorithm_had_no_use_for_is_not_reported(workdir):
     path = workdir / "results.json"
     results = json.loads(path.read_text())

@@ -113,6 +113,10 @@ def _columns(material: Material) -> dict[str, Callable[[Entry], str | None]]:
         "Peak memory": ("peak_bytes", wording.size),
         "Work per step": ("flops", wording.work),
     }
+    entries = material.run.results["stages"]
+    # On a CPU what XLA calls the peak leaves the temporaries out, and misleads.
+    if any((e.get("peak_bytes") or 0) < (e.get("temp_bytes") or 0) for e in entries):
+        del costs["Peak memory"]
     return columns | {
         name: lambda entry, key=key, words=words: words(entry.get(key))
         for name, (key, words) in costs.items()
