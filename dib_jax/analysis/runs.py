@@ -29,7 +29,7 @@ class Run(NamedTuple):
     @property
     def algorithm(self) -> str:
         """Name of the algorithm by which it was trained."""
-        return str(self.section("algorithm").get("name") or self.results["algorithm"])
+        return str(self.results["algorithm"])
 
     @property
     def end_to_end(self) -> bool:
@@ -76,7 +76,8 @@ def read_run(workdir: pathlib.Path) -> Run:
     config, results = (
         read_json(workdir / name) for name in ("config.json", "results.json")
     )
-    for key in ("metric", "test", "stages"):
+    # Runs of version 0.1 lack the algorithm.
+    for key in ("metric", "test", "stages", "algorithm"):
         if not results.get(key):
             raise ValueError(f"{workdir / 'results.json'}: {key!r} is missing or empty")
     return Run(workdir, config, results)

@@ -383,6 +383,18 @@ def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
     assert find_baseline(long) is None
 
 
+def test_a_run_of_an_older_version_beside_it_is_no_baseline(tmp_path):
+    run = make_workdir(tmp_path / "run", epochs=2)
+    older = make_workdir(tmp_path / "a", stages=(2,), epochs=6, algorithm=END_TO_END)
+    assert find_baseline(run).workdir == older
+    for name in ("config.json", "results.json"):
+        content = json.loads((older / name).read_text())
+        content["schedule"] = content.pop("algorithm")
+        (older / name).write_text(json.dumps(content))
+    assert find_baseline(run) is None
+    assert write_report(run, make_trained()).is_file()
+
+
 def test_a_peak_below_the_temporaries_is_no_peak(workdir):
     path = workdir / "results.json"
     results = json.loads(path.read_text())
@@ -397,7 +409,7 @@ def test_a_peak_below_the_temporaries_is_no_peak(workdir):
 def test_what_an_algorithm_had_no_use_for_is_not_reported(workdir):
     path = workdir / "results.json"
     results = json.loads(path.read_text())
-    results |= {"algorithm": "mine", "unused": ["model", "head", "objective"]}
+    results |= {"algorithm": "mine:mine", "unused": ["model", "head", "objective"]}
     path.write_text(json.dumps(results))
     config = json.loads((workdir / "config.json").read_text())
     config["algorithm"] = {"name": "mine:mine"}
