@@ -125,6 +125,8 @@ def _experiment(
             "config_name": name,
             "dataset": config.dataset.name,
             **{key: sections[key]["name"] for key in ("task", "objective", "head")},
+            # As end to end, where nothing else trains a stage than the task's own loss.
+            **({} if "objective" in asked else {"objective": "task_loss"}),
             "algorithm": config.algorithm.name,
             # The first line of what it says of itself, for the report.
             "algorithm_about": (algorithm.__doc__ or "").strip().partition("\n")[0],

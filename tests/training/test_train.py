@@ -155,6 +155,8 @@ def test_end_to_end_trains_all_stages_as_one_block_on_the_task_loss(end_to_end):
     workdir, trained = end_to_end
     assert [entry["stage"] for entry in trained.results["stages"]] == [2]
     assert "ensemble" not in trained.results
+    assert trained.results["objective"] == "task_loss"
+    assert trained.results["unused"] == ["objective"]
     for entry in lines(workdir):
         if entry["split"] == "train":
             assert entry["loss"] == entry["task_loss"]
