@@ -16,7 +16,7 @@ from typing import Any
 from dib_jax.data.arrays import read_arrays
 from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
 from dib_jax.data.kind import Kind, Split, size, take
-from dib_jax.data.pictures import PICTURES, check_boxes
+from dib_jax.data.pictures import PICTURES, check_boxes, whitened
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
@@ -46,6 +46,7 @@ def load(
     skip_bad_boxes: bool = False,
     skip_groups: Sequence[int] = (),
     samples: int = 0,
+    whiten: int = 0,
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
@@ -69,6 +70,8 @@ def load(
         samples: how many of the training split are used, the same ones whatever the
             seed, of each class its share, groups kept together; 0: all. A validation
             split that is made is part of them.
+        whiten: side of the patches of pictures that are whitened, see
+            `dib_jax.data.pictures.whitened`; 0 for none.
 
     Raises:
         FileNotFoundError: there is no such set, at once and saying where it was looked
@@ -107,6 +110,8 @@ def load(
         splits["train"] = _part(splits["train"], samples, name=name)
         used = size(splits["train"])
         notes.append(f"{used} of {whole} training samples used")
+    if whiten:
+        dataset = dataset._replace(kind=whitened(dataset.kind, whiten))
     dataset = check_dataset(
         dataset._replace(
             name=name,

@@ -29,7 +29,7 @@ class ConvolutionStage(nn.Module):
         for index in range(self.convolutions):
             x = Convolution(self.width)(x)
             pool = self.pool and index == pooled
-            x = BatchNorm(relu=True, pool=pool)(x, train=train)
+            x = BatchNorm(activation=nn.relu, pool=pool)(x, train=train)
         return x
 
 

@@ -184,20 +184,37 @@ class Convolution(nn.Module):
         features: number of output channels.
         size: side of the kernel, odd.
         stride: step between two outputs, in pixels.
+        kernel_init: of the kernel (size, size, c_in, features).
     """
 
     features: int
     size: int = 3
     stride: int = 1
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param(
             "kernel",
-            nn.initializers.he_normal(),
+            self.kernel_init,
             (self.size, self.size, x.shape[-1], self.features),
         )
         return convolve(x, kernel, self.stride)
+
+
+def max_pool_to(x: jax.Array, size: int) -> jax.Array:
+    """Maximum over a size × size grid of cells, (n, h, w, c) → (n, size, size, c).
+
+    Rows and columns that do not fill the last cell belong to it. A side shorter than
+    `size` stays as it is.
+    """
+    for axis in (1, 2):
+        side = x.shape[axis]
+        ends = [i * (side // size) for i in range(1, size)] if side > size else None
+        if ends is not None:
+            parts = jnp.split(x, ends, axis=axis)
+            x = jnp.stack([part.max(axis=axis) for part in parts], axis=axis)
+    return x
 
 
 def average_pool_to(x: jax.Array, size: int | tuple[int, ...]) -> jax.Array:

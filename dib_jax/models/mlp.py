@@ -39,7 +39,7 @@ class DenseStage(nn.Module):
         else:
             x = self._side_by_side(x.reshape(x.shape[0], self.parts, -1))
         if self.batch_norm:
-            return BatchNorm(relu=True)(x, train=train)
+            return BatchNorm(activation=nn.relu)(x, train=train)
         return nn.relu(x)
 
     def _initializer(self, **axes: int) -> nn.initializers.Initializer:

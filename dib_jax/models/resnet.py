@@ -26,7 +26,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = Convolution(self.width)(x)
-        return BatchNorm(relu=True)(x, train=train)
+        return BatchNorm(activation=nn.relu)(x, train=train)
 
 
 class ResidualStage(nn.Module):
@@ -45,7 +45,7 @@ class ResidualStage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = Convolution(self.width, stride=self.stride, name="conv1")(x)
-        y = BatchNorm(relu=True, name="norm1")(y, train=train)
+        y = BatchNorm(activation=nn.relu, name="norm1")(y, train=train)
         y = Convolution(self.width, name="conv2")(y)
         y = BatchNorm(name="norm2")(y, train=train)
         if x.shape != y.shape:
