@@ -20,7 +20,7 @@ from dib_jax.commands.benchmarks import (
     timing,
     training,
 )
-from dib_jax.commands.benchmarks.steps import lower_step
+from dib_jax.commands.benchmarks.steps import compile_step, lower_step, run_steps
 
 pytestmark = pytest.mark.once
 
@@ -169,6 +169,18 @@ def test_stages_that_are_alike_are_one_program(small):
     steps = training.algorithm_steps("sequential", "mlp", 2, **widths)
     first, *others = [lower_step(step).as_text() for step in steps]
     assert others[0] == others[1] != first
+
+
+def test_stages_that_share_a_program_are_each_run(small):
+    steps = training.algorithm_steps(
+        "sequential", "mlp", 2, **{"model.widths": "4,4,4"}
+    )
+    seen = {}
+    programs = [compile_step(step, seen)[0] for step in steps]
+    assert len(seen) == 2
+    run = run_steps(programs, steps)
+    run()
+    run()
 
 
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
