@@ -20,16 +20,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dib_jax.commands import command_line
+from dib_jax.data.folders import walk
+from dib_jax.data.picture_files import (
+    UnreadablePictureError,
+    fit,
+    fitted_size,
+    is_picture,
+    read_picture,
+)
 
-_CLEAR = ("rgba", "la", "pa")  # modes with transparency
 _BATCH = 32  # pictures that are held at once
-
-
-class UnreadablePictureError(Exception):
-    """A file that is no picture, or a damaged one; the message says why."""
 
 
 def predict(
@@ -109,7 +112,7 @@ def _found(
     listed = []
     for row, picture in enumerate(pictures):
         # Pixels of the picture to the whole width and height of the network's input.
-        size, fitted = picture.size, _fitted_size(picture.size, shape, pad=pad)
+        size, fitted = picture.size, fitted_size(picture.size, shape, pad=pad)
         unit = size[0] * shape[1] / fitted[0], size[1] * shape[0] / fitted[1]
         places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
         names = dataset.class_names
@@ -147,87 +150,6 @@ def _read(
     return pictures
 
 
-def read_picture(path: pathlib.Path) -> Image.Image:
-    """A picture, upright, as RGB or grey of 8 bits.
-
-    The orientation that a camera has noted is applied, as every viewer does. Palettes
-    are resolved, what is transparent is white, 16 bits become 8, and of several frames
-    the first is taken.
-
-    Args:
-        path: a file that Pillow reads.
-
-    Raises:
-        UnreadablePictureError: it does not.
-    """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            return _eight_bits(picture)
-    except Exception as error:  # Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadablePictureError(reason) from error
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        levels = np.nan_to_num(np.asarray(picture, np.float64))
-        if picture.mode.startswith("I;") or levels.max() > 255:  # 65535 is white
-            levels = levels / 257
-        elif picture.mode == "F" and levels.max() <= 1:
-            levels = levels * 255
-        levels = np.clip(np.round(levels), 0, 255)
-        return Image.fromarray(levels.astype(np.uint8))
-    if "transparency" in picture.info or picture.mode.lower() in _CLEAR:
-        clear = picture.convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return Image.alpha_composite(white, clear).convert("RGB")
-    if picture.mode in ("L", "1"):
-        return picture.convert("L")
-    return picture.convert("RGB")
-
-
-def fit(picture: Image.Image, shape: tuple[int, ...], *, pad: bool) -> np.ndarray:
-    """A picture in the shape of a data set's.
-
-    Args:
-        picture: RGB or grey.
-        shape: (h, w, c), c of 1 (grey) or 3.
-        pad: keep the proportion of the sides, and fill up with black at the right and
-            below; else stretch.
-
-    Returns:
-        uint8 (h, w, c).
-
-    Raises:
-        ValueError: the data set's pictures are neither grey nor RGB.
-    """
-    channels = shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(
-            f"the run's pictures have {channels} channels; only grey (1) and RGB (3) "
-            "ones can be made of files"
-        )
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    size = _fitted_size(picture.size, shape, pad=pad)
-    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
-    result = np.zeros(shape, np.uint8)
-    result[: size[1], : size[0]] = resized.reshape(size[1], size[0], channels)
-    return result
-
-
-def _fitted_size(
-    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
-) -> tuple[int, int]:
-    """Width and height that a picture has within the network's input."""
-    height, width = shape[:2]
-    if not pad:
-        return width, height
-    scale = min(width / size[0], height / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
 def _write_drawing(
     out: pathlib.Path, file: pathlib.Path, picture: Image.Image, objects: list[Any]
 ) -> None:
@@ -252,16 +174,12 @@ def _write_drawing(
 
 def _files(images: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     """The files meant, folders replaced by the pictures in them, each once."""
-    Image.init()
-    endings = set(Image.registered_extensions())
     files: list[pathlib.Path] = []
     for path in images:
         if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.glob("[!.]*")
-                if file.suffix.lower() in endings and file.is_file()
-            )
+            inside = [
+                file for file in walk(path) if is_picture(file) and not file.is_dir()
+            ]
             if not inside:
                 raise ValueError(
                     f"{path} holds no picture; give a folder of pictures, or files"

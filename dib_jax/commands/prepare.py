@@ -26,9 +26,10 @@ from typing import Any
 
 from dib_jax.commands import command_line
 
+_SHEET = "contact_sheet.png"
 _OPTIONS = {
     "size": int,
-    "classes": tuple[str, ...],
+    "classes": str,
     "test_fraction": float,
     "skip_bad_boxes": bool,
 }
@@ -68,19 +69,27 @@ def prepare(
 
     root = data.data_root(data_dir)
     folder = root / data.check_name(name)
+    shown = []
+
+    def show(written: pathlib.Path) -> None:
+        """Check a set and draw its sheet, which one's own must pass to appear."""
+        shown.append(data.load(name, data_dir=str(written.parent), val_fraction=0))
+        write_contact_sheet(shown[0], written / _SHEET)
+
     if source:
         if name in (*data.known_names(), *preparation.downloadable()):
             raise ValueError(f"{name!r} is the name of another set; choose your own")
-        write_annotated(pathlib.Path(source).expanduser(), folder, **options)
+        place = pathlib.Path(source).expanduser()
+        write_annotated(place, folder, complete=show, **options)
     elif name in data.known_names():
         raise ValueError(f"{name!r} is embedded: there is nothing to prepare")
     elif preparation.is_prepared(name, root):
         print(f"{name} is already in {folder}")
     else:
         preparation.prepare(name, root, archives=archives)
-    dataset = data.load(name, data_dir=str(root), val_fraction=0)
-    sheet = folder / "contact_sheet.png"
-    write_contact_sheet(dataset, sheet)
+    if not source:
+        show(folder)
+    (dataset,) = shown
     counts = ", ".join(
         f"{split} {len(arrays['labels'])}"
         for split, arrays in (("train", dataset.train), ("test", dataset.test))
@@ -88,7 +97,7 @@ def prepare(
     shape = "x".join(map(str, dataset.train["images"].shape[1:]))
     print(f"{counts} pictures of {shape}, {len(dataset.class_names)} classes")
     print(describe_duplicates(dataset))
-    return sheet
+    return folder / _SHEET
 
 
 def main(arguments: list[str]) -> None:
