@@ -260,7 +260,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with archive:
         for member in archive.infolist():
             is_link = stat.S_ISLNK(member.external_attr >> 16)
-            _check_member(path, member.filename, "a link" if is_link else "")
+            kind = "encrypted" if member.flag_bits & 1 else ""
+            _check_member(path, member.filename, "a link" if is_link else kind)
         yield archive
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dib_jax.data.dataset import Dataset
+from dib_jax.data.dataset import SPLITS, Dataset
 from dib_jax.data.kind import Split
-from dib_jax.data.messages import one_line
+from dib_jax.data.messages import blaming, one_line
+from dib_jax.data.picture_folder import split_named
 
 _ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
 _NOTES = ("class_names", "description")
@@ -55,12 +56,33 @@ def read_arrays(files: dict[str, Path], name: str) -> Dataset:
     )
 
 
+def check_file_names(folder: Path) -> None:
+    """Refuse array files whose names are nearly those of a split.
+
+    Args:
+        folder: of the data set.
+
+    Raises:
+        ValueError: there is one, which would be left out without a word.
+    """
+    for path in sorted(folder.glob("*.npz")):
+        split = split_named(path.stem)
+        if split and path.stem not in SPLITS:
+            raise ValueError(
+                f"{path}: a file of this name is not read; rename it to {split}.npz, "
+                "or move it away"
+            )
+
+
 def _read(path: Path) -> Split:
+    arrays = {}
+    # Opened here, since NumPy leaves a damaged file open.
     with open(path, "rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as file:
+        with blaming(f"{path}: damaged", remedy="; write the file again"):
+            opened.seek(0)
+            file = np.load(opened, allow_pickle=False)
         for key in file.files:
             if key in _ARRAYS or key in _NOTES:
                 arrays[key] = _read_array(file, key, path)

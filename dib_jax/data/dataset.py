@@ -4,7 +4,7 @@ Every message names the file (or set and split), the first bad row counted from 
 value there and how many rows are bad.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,30 @@ def check_dataset(dataset: Dataset) -> Dataset:
                     "file apart"
                 )
     return dataset
+
+
+def labels_in(split: Split) -> set[int]:
+    """The classes of a split's samples and boxes.
+
+    Args:
+        split: as the kind's `check` makes it, or empty.
+    """
+    found = [split[key] for key in ("labels", "box_labels") if key in split]
+    return {int(label) for array in found for label in np.unique(array) if label >= 0}
+
+
+def lacking_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> str:
+    """A line on the classes that other splits have and train lacks; "" for none.
+
+    Args:
+        splits: as the kind's `check` makes them.
+        class_names: by number.
+    """
+    others = set().union(*(labels_in(splits.get(key, {})) for key in SPLITS[1:]))
+    lacking = sorted(others - labels_in(splits["train"]))
+    names = ", ".join(class_names[label] for label in lacking[:5])
+    more = ", …" if len(lacking) > 5 else ""
+    return f"train lacks {len(lacking)} classes ({names}{more})" if lacking else ""
 
 
 def without_groups(
