@@ -61,7 +61,7 @@ def read_picture(file: Path | IO[bytes], *, upright: bool = True) -> Image.Image
             # Of notes that are damaged, and of pictures of 90 million pixels and more.
             warnings.simplefilter("ignore")
             opened.load()
-            return _eight_bits(ImageOps.exif_transpose(opened) if upright else opened)
+            return eight_bits(ImageOps.exif_transpose(opened) if upright else opened)
     except Exception as error:  # Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadablePictureError(reason) from error
@@ -78,7 +78,15 @@ def is_turned(path: Path) -> bool:
         return opened.getexif().get(0x0112, 1) not in (0, 1)
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture as RGB or grey of 8 bits, as `read_picture` gives it.
+
+    Args:
+        picture: of any mode.
+
+    Raises:
+        ValueError: its values are neither 0..1 nor 0..255 nor 0..65535.
+    """
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         levels = np.asarray(picture, np.float64)
         levels = np.where(np.isfinite(levels), levels, 0)
