@@ -57,9 +57,8 @@ def read_picture(file: Path | IO[bytes], *, upright: bool = True) -> Image.Image
             nor 0..255 nor 0..65535.
     """
     try:
-        with warnings.catch_warnings(), Image.open(file) as opened:
-            # Of notes that are damaged, and of pictures of 90 million pixels and more.
-            warnings.simplefilter("ignore")
+        # Pillow warns of damaged notes, and of 90 million pixels and more.
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as opened:
             opened.load()
             return eight_bits(ImageOps.exif_transpose(opened) if upright else opened)
     except Exception as error:  # Pillow's decoders raise nearly anything
@@ -73,8 +72,7 @@ def is_turned(path: Path) -> bool:
     Args:
         path: a file that `read_picture` reads.
     """
-    with warnings.catch_warnings(), Image.open(path) as opened:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
         return opened.getexif().get(0x0112, 1) not in (0, 1)
 
 
