@@ -5,6 +5,7 @@ at its right and bottom to a square; its boxes go with it, and the class of the 
 one is its label. A picture that is of a class as a whole is stretched to a square.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dib_jax.data.annotations import Annotated
 from dib_jax.data.brought import read_brought
+from dib_jax.data.dataset import lacking_classes
 from dib_jax.data.kind import Split, take
 from dib_jax.data.messages import Report, blaming
 from dib_jax.data.picture_files import fit, fitted_size, is_turned, read_picture
@@ -89,6 +91,8 @@ def write_annotated(
     if "test" not in splits:
         splits |= _held_out(splits["train"], test_fraction)
         notes.append(f"no test split in it: {test_fraction:g} of train is held out")
+    if lacking := lacking_classes(splits, names):
+        notes.append(lacking)
     has_boxes = "boxes" in splits["train"]
     made = f"longer side {size}, padded" if has_boxes else f"side {size}, stretched"
     _write(
@@ -99,10 +103,9 @@ def write_annotated(
         description=f"pictures of {source.name}, {made} to a square",
     )
     counts = ", ".join(f"{split} {len(v['labels'])}" for split, v in splits.items())
-    for line in (f"{folder}: {counts}; classes {', '.join(names)}", brought.summary):
-        report(line)
-    for note in notes:
-        report(note)
+    first = f"{folder}: {counts}; classes {', '.join(names)}"
+    for line in (first, brought.summary, *notes):
+        report(" ".join(line.split()))  # names of files may have line ends
 
 
 def _check(source: Path, folder: Path, size: int) -> None:
@@ -242,7 +245,14 @@ def _held_out(train: Split, fraction: float) -> dict[str, Split]:
     first: dict[bytes, int] = {}
     digests = (hashlib.blake2b(image.data).digest() for image in train["images"])
     groups = np.array([first.setdefault(c, row) for row, c in enumerate(digests)])
-    rows, held = split_rows(train["labels"], groups, fraction=fraction, seed=0)
+    rows = held = groups[:0]
+    with contextlib.suppress(ValueError):
+        rows, held = split_rows(train["labels"], groups, fraction=fraction, seed=0)
+    if not len(held):
+        raise ValueError(
+            f"--test_fraction: got {fraction}, which holds out none of {len(groups)} "
+            "pictures; must be above 0 and below 1, with two pictures in a class"
+        )
     train = {**train, "groups": groups}
     return {"train": take(train, rows), "test": take(train, held)}
 

@@ -147,7 +147,7 @@ def _yolo_file(path: Path, picture: Path) -> Annotated:
         except ValueError:
             raise ValueError(
                 f"{path}: row {row} must be a class number and x, y, width, height in "
-                f"units of the sides, got {line.strip()!r}"
+                f"units of the sides, got {line.strip()[:80]!r}"
             ) from None
         numbers.append(number)
         boxes.append(box)
@@ -206,8 +206,8 @@ def _voc_file(path: Path, hits: list[Path]) -> Annotated:
 def _stated(path: Path, width: object, height: object) -> tuple[int, int] | None:
     """The sides that an annotation states; many programs write 0 for none."""
     try:
-        sides = int(str(width or 0)), int(str(height or 0))
-    except ValueError:
+        sides = int(float(str(width or 0))), int(float(str(height or 0)))
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{path}: states a size of {width} by {height}, which are no numbers"
         ) from None
@@ -253,7 +253,7 @@ def _coco_file(
             missing.append(file_name)
             continue
         mine = objects.get(image["id"], [])
-        boxes = np.reshape([one["bbox"] for one in mine], (-1, 4)).astype(float)
+        boxes = np.array([one["bbox"] for one in mine], float).reshape(len(mine), 4)
         boxes[:, 2:] += boxes[:, :2]
         yield Annotated(
             _only(hits, f"{path}: {file_name}"),
@@ -400,6 +400,10 @@ def _class_folders(folder: Folder, report: Report) -> list[Annotated]:
     ]
     if other:
         report(f"left out: {counted('file', other)} of no known picture format")
+    for path in folder.folders:
+        names = [w for w in path.relative_to(folder.root).parts if not split_named(w)]
+        if len(names) == shared + 1 and names[shared] not in classes:
+            report(f"{path}: no picture in it, so no class")
     if deep := sum(len(some) > shared + 1 for some in inside):
         report(f"{deep} pictures in folders within a class's are taken as of the class")
     return entries

@@ -64,8 +64,10 @@ def _tile(split: Split, row: int, class_names: tuple[str, ...]) -> Image.Image:
             draw.rectangle(
                 (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=_COLOUR, width=2
             )
-    name = class_names[split["labels"][row]]
-    name = name.encode("latin-1", "replace").decode("latin-1")  # what any font has
+    label = split["labels"][row]
+    name = class_names[label]
+    if any(ord(letter) > 255 for letter in name):  # not every font has it
+        name = f"class {label}"
     font = ImageFont.load_default()
     while name and draw.textlength(name, font=font) > _TILE:
         name = name[:-1]

@@ -35,7 +35,8 @@ def walk(folder: Path, *, above: tuple[tuple[int, int], ...] = ()) -> Iterator[P
             continue
         if path.is_symlink() and not path.exists():
             raise ValueError(f"{path}: this link leads nowhere; mend or delete it")
-        yield path
+        if path.is_dir() or path.is_file() or path.is_symlink():  # no pipes
+            yield path
         if path.is_dir():
             yield from walk(path, above=(*above, place))
 
@@ -68,6 +69,12 @@ class _AsWritten(yaml.BaseLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has aliases (*name), which are not read")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        made = super().construct_mapping(node, deep=deep)
+        if len(made) < len(node.value):
+            raise yaml.YAMLError("a key stands in it twice")
+        return made
 
 
 def read_yaml(path: Path) -> Any:

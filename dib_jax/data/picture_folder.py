@@ -189,7 +189,7 @@ def given_splits(folder: Folder, report: Report) -> dict[Path, str]:
                     continue
                 place = _resolved(folder.root, table, content.get("path"), text)
                 if place is None:
-                    report(f"{table}: its {word}, {text}, is not there")
+                    report(f"{table}: its {word}, {text}, is not in this folder")
                 elif place.is_dir():
                     inside = [p for p in folder.pictures if p.is_relative_to(place)]
                     _give(given, inside, split, table)

@@ -159,7 +159,7 @@ def test_a_split_without_pictures_is_said(tmp_path):
     )
     _, counts, said = written(folder)
     assert counts == {"train": 3, "test": 1}
-    assert "data.yaml: its val, ../valid/images, is not there" in said
+    assert "data.yaml: its val, ../valid/images, is not in this folder" in said
     assert f"{folder / 'test'}: no picture of test in it" in said
     assert "no test split in it: 0.2 of train is held out" in said
 
@@ -286,6 +286,7 @@ def test_texts_with_a_byte_order_mark_are_read(tmp_path):
         ("data.yaml", "names: [停车]".encode("gb2312"), "data.yaml: not UTF-8"),
         ("data.yaml", b"names: " + b"[" * 5000, "data.yaml: not a YAML file"),
         ("data.yaml", b"a: &a [stop]\nnames: *a", "data.yaml: .*it has aliases"),
+        ("data.yaml", b"names: {0: a, 1: b, 0: c}", "a key stands in it twice"),
         ("data.yaml", b"names: " + b" " * 2**20, "data.yaml: larger than 1048576"),
     ],
 )
@@ -443,6 +444,7 @@ def test_folders_are_classes(tmp_path):
     shades(folder, ("10", "9", "stop ü"))
     picture(folder / "9" / "session" / "0.png", 77)
     picture(folder / "cover.png", 5)
+    (folder / "empty").mkdir()
     (folder / "9" / "x.heic").write_text("no picture that is known")
     dataset, counts, said = written(folder)
     assert dataset.class_names == ("10", "9", "stop ü")
@@ -451,6 +453,7 @@ def test_folders_are_classes(tmp_path):
     assert dataset.train["images"][:, -1].any()  # to the edge: not padded
     assert "13 pictures read as classes by folder" in said
     assert "cover.png) without annotation or class" in said
+    assert f"{folder / 'empty'}: no picture in it, so no class" in said
     assert "x.heic) of no known picture format" in said
     assert "1 pictures in folders within a class's are taken as of the class" in said
 
@@ -464,6 +467,13 @@ def test_folders_of_splits_hold_folders_of_classes(tmp_path, around):
     assert dataset.class_names == ("2", "10")
     assert counts == {"train": 8, "validation": 4, "test": 4}
     assert set(dataset.test["labels"]) == {1}
+
+
+@pytest.mark.parametrize("fraction", [-1, 0, 0.001, 1, float("nan")])
+def test_a_part_that_holds_nothing_out_is_refused_by_its_own_name(tmp_path, fraction):
+    folder = tmp_path / "signs"
+    shades(folder)
+    refused(folder, "--test_fraction: got .* none of 8", test_fraction=fraction)
 
 
 def test_folders_that_are_no_classes_are_refused(tmp_path):
@@ -562,6 +572,7 @@ def test_coco_files_are_read(tmp_path, beside):
         ({"categories": [{"id": 3, "name": "x"}]}, "not as COCO has it"),
         ({"categories": [{"id": 3, "name": "x"}, {"id": 4, "name": "x"}]}, "one name"),
         ({"images": [{"id": 0}]}, "not as COCO has it"),
+        ({"annotations": [{"image_id": 0, "category_id": 3, "bbox": []}]}, "not as CO"),
         ({"images": 7}, "not as COCO has it"),
     ],
 )
