@@ -257,7 +257,7 @@ def main(arguments: list[str]) -> int:
         _say(f"{wanted} has predictions already; these go to {out}")
     images = [pathlib.Path(word).expanduser() for word in given.rest]
     count = len(predict(workdir, images, out))
-    print(f"predictions in {out / _WRITTEN}")
+    print(f"predictions in {out / _WRITTEN}, and to look at in {out / 'index.html'}")
     if count:
         files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")
         _say(f"{files} could not be read and {were} skipped")

@@ -74,14 +74,12 @@ def index_page(predicted: Sequence[Predicted], workdir: pathlib.Path) -> str:
         predicted: all pictures, whose drawings lie beside the page.
         workdir: of the run.
     """
+    known = [one for one in predicted if one.truth]
+    rest = [one for one in predicted if not one.truth]
     groups = [
-        (
-            "wrong",
-            "Wrong",
-            [one for one in predicted if one.truth and not one.is_right],
-        ),
-        ("right", "Right", [one for one in predicted if one.truth and one.is_right]),
-        ("pictures", "Pictures", [one for one in predicted if not one.truth]),
+        ("wrong", "Wrong", [one for one in known if not one.is_right]),
+        ("right", "Right", [one for one in known if one.is_right]),
+        ("others", "Others" if known else "Pictures", rest),
     ]
     sections = [
         page.Section(

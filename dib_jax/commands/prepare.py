@@ -2,9 +2,8 @@
 
 python -m experiments.prepare NAME [--FLAG=VALUE …]
 
-Downloads a data set, or takes a folder of annotated pictures, writes it into
-the folder of data sets, and draws a contact sheet of pictures with labels and
-boxes.
+Downloads a data set, or takes a folder of pictures, writes it into the folder
+of data sets, and draws a contact sheet of pictures with labels and boxes.
 
   NAME                    cifar10, cifar100, fashion_mnist, gtsrb, mnist,
                           svhn_cropped; gtsrb48 is gtsrb with pictures of 48x48;
@@ -12,8 +11,9 @@ boxes.
   --data_dir=VALUE        folder of data sets (TFDS_DATA_DIR,
                           ~/tensorflow_datasets)
   --archives=VALUE        folder of archives that need not be downloaded
-  --source=VALUE          folder of pictures with Pascal VOC or YOLO
-                          annotations; then:
+  --source=VALUE          folder of pictures with YOLO, Pascal VOC or COCO
+                          annotations, a table (CSV) of names and labels, or
+                          a folder for each class; then:
   --size=VALUE            side of the stored pictures, in pixels (256)
   --classes=VALUE         names of the classes, in order (those found)
   --test_fraction=VALUE   part held out where there is no test folder (0.2)
@@ -50,7 +50,7 @@ def prepare(
         name: of the data set; with `source` any that is a plain folder name.
         data_dir: folder of data sets; empty for the usual places.
         archives: folder of archives that need not be downloaded.
-        source: folder of annotated pictures.
+        source: folder of pictures, with annotations or in folders of classes.
         options: those of `dib_jax.data.annotated.write_annotated`, with `source`.
 
     Returns:
