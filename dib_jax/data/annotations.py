@@ -18,6 +18,7 @@ from dib_jax.data.picture_folder import (
     ROLES,
     Folder,
     counted,
+    normal,
     pictures_named,
     split_named,
     split_of,
@@ -94,7 +95,12 @@ def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotate
                 f"{entry.path}: has two annotations, {first[entry.path]} and "
                 f"{entry.source}; move one away"
             )
-    return name, entries
+    return name, [
+        entry._replace(
+            names=[normal(one) if isinstance(one, str) else one for one in entry.names]
+        )
+        for entry in entries
+    ]
 
 
 def _only(hits: list[Path], by: Path | str) -> Path:

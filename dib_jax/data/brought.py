@@ -4,6 +4,7 @@ Where two things in it should go together and do not, it is refused; what is lef
 counted and said.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from dib_jax.data.picture_folder import (
     counted,
     given_splits,
     look_into,
+    normal,
     split_named,
     split_of,
 )
@@ -62,7 +64,7 @@ def read_brought(source: Path, classes: str | Sequence[str], report: Report) -> 
     if len({entry.boxes is None for entry in entries}) > 1:
         raise ValueError(f"{source}: some pictures have boxes, and others only a class")
     splits = _by_split(folder, entries, notes.append)
-    class_names, origin = _class_names(folder, entries, classes)
+    class_names, origin = _class_names(folder, entries, classes, notes.append)
     for note in notes:
         report(note)
     summary = f"{len(entries)} pictures read as {form}; the class names {origin}"
@@ -122,7 +124,10 @@ def _own_split(root: Path, entry: Annotated) -> str:
 
 
 def _class_names(
-    folder: Folder, entries: list[Annotated], classes: str | Sequence[str]
+    folder: Folder,
+    entries: list[Annotated],
+    classes: str | Sequence[str],
+    report: Report,
 ) -> tuple[tuple[str, ...], str]:
     """The names of the classes, and where they are from."""
     if isinstance(classes, str):
@@ -155,13 +160,16 @@ def _class_names(
             "--classes=A,B,…"
         )
     texts = list(map(str, names))
+    alike = Counter(text.casefold() for text in texts)
+    if twice := sorted(text for text in texts if alike[text.casefold()] > 1):
+        report(f"classes that differ in capitals alone: {', '.join(twice)}")
     key = int if all(text.isdecimal() for text in texts) else str
     return tuple(sorted(texts, key=key)), "are those found"
 
 
 def _checked(names: list[str], source: str) -> tuple[str, ...]:
     """Names of classes that are different and not empty."""
-    names = [name.strip() for name in names]
+    names = [normal(name.strip()) for name in names]
     for number, name in enumerate(names):
         if not name or name in names[:number]:
             problem = "is empty" if not name else f"is {name!r} again"

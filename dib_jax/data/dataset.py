@@ -4,6 +4,7 @@ Every message names the file (or set and split), the first bad row counted from 
 value there and how many rows are bad.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,9 +41,12 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
     Raises:
         ValueError: a needed split is empty, the samples' shapes differ, there are
-            fewer than two classes, or a group lies in two splits.
+            fewer than two classes or two of one name, or a group lies in two splits.
     """
     name = dataset.name
+    if len(set(dataset.class_names)) < len(dataset.class_names):
+        twice = sorted(n for n, k in Counter(dataset.class_names).items() if k > 1)
+        raise ValueError(f"data set {name!r}: several classes are named {twice[0]!r}")
     if len(set(dataset.class_names)) < 2:
         raise ValueError(
             f"data set {name!r} must have at least two classes, got class_names "

@@ -67,7 +67,7 @@ def look_into(root: Path) -> Folder:
         (found.folders if path.is_dir() else kinds).append(path)
     for path in found.pictures:
         for name in {path.name, path.stem}:
-            for key in {_normal(name), _folded(name)}:
+            for key in {normal(name), _folded(name)}:
                 found.named.setdefault(key, []).append(path)
     for path in found.files(".yaml", ".yml"):
         is_of_the_set = path.stem.lower() in ("data", "dataset")
@@ -82,13 +82,19 @@ def look_into(root: Path) -> Folder:
     return found
 
 
-def _normal(name: str) -> str:
-    # A Mac writes é as two characters, others as one.
+def normal(name: str) -> str:
+    """A name in the form that does not depend on who wrote it.
+
+    A Mac writes é as two characters, others as one.
+
+    Args:
+        name: of a file or a class.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def _folded(name: str) -> str:
-    return "/" + _normal(name).casefold()  # no file has this name
+    return "/" + normal(name).casefold()  # no file has this name
 
 
 def split_named(word: str) -> str:
@@ -123,7 +129,7 @@ def split_of(root: Path, path: Path, *, by_name: bool = False) -> str:
 
 def _place(root: Path, path: Path) -> tuple[str, ...]:
     """The folders of a file, without those that only say what it is."""
-    folders = [_normal(word).casefold() for word in path.relative_to(root).parts[:-1]]
+    folders = [normal(word).casefold() for word in path.relative_to(root).parts[:-1]]
     return tuple(split_named(word) or word for word in folders if word not in ROLES)
 
 
@@ -139,7 +145,7 @@ def pictures_named(
         nearby: only those in folders that go with those of `by`.
         split: that it is of, where the name alone is not clear.
     """
-    words = [w for w in re.split(r"[/\\]", _normal(name)) if w not in ("", ".", "..")]
+    words = [w for w in re.split(r"[/\\]", normal(name)) if w not in ("", ".", "..")]
     if not words:
         return []
     found = folder.named.get(words[-1]) or folder.named.get(_folded(words[-1]), [])
@@ -161,7 +167,7 @@ def pictures_named(
 
 def _shared_end(words: list[str], root: Path, path: Path) -> int:
     mine, theirs = words[-2::-1], path.relative_to(root).parts[-2::-1]
-    same = (a == _normal(b) for a, b in zip(mine, theirs, strict=False))
+    same = (a == normal(b) for a, b in zip(mine, theirs, strict=False))
     return len(list(itertools.takewhile(bool, same)))
 
 

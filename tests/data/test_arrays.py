@@ -170,6 +170,12 @@ def test_one_class_name_is_not_enough(tmp_path):
     assert "at least two classes, got class_names ['0']" in error_of(tmp_path)
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    split = arrays(class_names=np.array(["a", "b", "a"]))
+    write(tmp_path, split, split)
+    assert "several classes are named 'a'" in error_of(tmp_path)
+
+
 def test_an_empty_split_is_refused(tmp_path):
     empty = arrays(0, labels=np.zeros(0, int))
     write(tmp_path, test=empty)

@@ -458,6 +458,16 @@ def test_folders_are_classes(tmp_path):
     assert "1 pictures in folders within a class's are taken as of the class" in said
 
 
+def test_classes_are_the_same_whoever_wrote_their_names(tmp_path):
+    folder = tmp_path / "signs"
+    shades(folder / "train", (unicodedata.normalize("NFD", "é"), "Stop"))
+    shades(folder / "test", (unicodedata.normalize("NFC", "é"), "stop"))
+    dataset, _, said = written(folder)
+    assert dataset.class_names == ("Stop", "stop", "é")
+    assert "classes that differ in capitals alone: Stop, stop" in said
+    assert "train lacks 1 classes (stop)" in said
+
+
 @pytest.mark.parametrize("around", ["", "set/images"])
 def test_folders_of_splits_hold_folders_of_classes(tmp_path, around):
     folder = tmp_path / "signs"
