@@ -63,18 +63,18 @@ def read_brought(source: Path, classes: str | Sequence[str], report: Report) -> 
         )
     if len({entry.boxes is None for entry in entries}) > 1:
         raise ValueError(f"{source}: some pictures have boxes, and others only a class")
-    splits = _by_split(folder, entries, notes.append)
+    splits, how = _by_split(folder, entries, notes.append)
     class_names, origin = _class_names(folder, entries, classes, notes.append)
     for note in notes:
         report(note)
-    summary = f"{len(entries)} pictures read as {form}; the class names {origin}"
+    summary = f"{len(entries)} pictures read as {form}; {how}; the class names {origin}"
     return Brought(splits, class_names, summary)
 
 
 def _by_split(
     folder: Folder, entries: list[Annotated], report: Report
-) -> dict[str, list[Annotated]]:
-    given = given_splits(folder, report)
+) -> tuple[dict[str, list[Annotated]], str]:
+    given, files = given_splits(folder, report)
     found: dict[str, list[Annotated]] = {split: [] for split in ("", *SPLITS)}
     for entry in entries:
         found[given.get(entry.path) or _own_split(folder.root, entry)].append(entry)
@@ -107,7 +107,12 @@ def _by_split(
         split = split_named(path.name)
         if split and not found[split]:
             report(f"{path}: no picture of {split} in it")
-    return {split: some for split, some in found.items() if some}
+    how = "no splits in it"
+    if files:
+        how = f"splits from {', '.join(str(f.relative_to(folder.root)) for f in files)}"
+    elif named:
+        how = "splits from names of folders or annotations"
+    return {split: some for split, some in found.items() if some}, how
 
 
 def _own_split(root: Path, entry: Annotated) -> str:

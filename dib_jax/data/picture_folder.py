@@ -171,7 +171,7 @@ def _shared_end(words: list[str], root: Path, path: Path) -> int:
     return len(list(itertools.takewhile(bool, same)))
 
 
-def given_splits(folder: Folder, report: Report) -> dict[Path, str]:
+def given_splits(folder: Folder, report: Report) -> tuple[dict[Path, str], list[Path]]:
     """The split of each picture that data.yaml or a list of pictures names.
 
     Lists are text files such as Pascal VOC's `ImageSets/Main/train.txt`, with a name a
@@ -181,11 +181,14 @@ def given_splits(folder: Folder, report: Report) -> dict[Path, str]:
         folder: what was brought.
         report: is called with each line for the user.
 
+    Returns:
+        The splits, and the files that say so.
+
     Raises:
         ValueError: a picture is named for two splits, or a name means several.
     """
     given: dict[Path, str] = {}
-    read = set()
+    read: list[Path] = []  # files that name splits
     for table, content in folder.tables.items():
         for word, value in content.items():
             split = split_named(word)
@@ -196,11 +199,14 @@ def given_splits(folder: Folder, report: Report) -> dict[Path, str]:
                 place = _resolved(folder.root, table, content.get("path"), text)
                 if place is None:
                     report(f"{table}: its {word}, {text}, is not in this folder")
-                elif place.is_dir():
+                    continue
+                read.append(place if place.is_file() else table)
+                if place.is_dir():
                     inside = [p for p in folder.pictures if p.is_relative_to(place)]
                     _give(given, inside, split, table)
+                    if not inside:
+                        report(f"{table}: its {word}, {text}, holds no picture")
                 else:
-                    read.add(place)
                     _give(given, _listed(folder, place, report), split, place)
     lists = [
         path
@@ -216,7 +222,7 @@ def given_splits(folder: Folder, report: Report) -> dict[Path, str]:
         if "trainval" in path.stem.lower():
             pictures = [picture for picture in pictures if picture not in given]
         _give(given, pictures, split_named(path.stem), path)
-    return given
+    return given, list(dict.fromkeys([*read, *lists]))
 
 
 def _give(

@@ -73,7 +73,8 @@ def test_voc_pictures_become_a_set_with_boxes(signs):
     assert said == [
         f"{signs.parent / 'data' / 'mine'}: train 9, test 3; classes crosswalk, "
         "speedlimit, stop",
-        "12 pictures read as Pascal VOC; the class names are those found",
+        "12 pictures read as Pascal VOC; no splits in it; the class names are those "
+        "found",
         "no test split in it: 0.25 of train is held out",
     ]
 

@@ -137,6 +137,12 @@ def test_a_split_that_comes_with_a_folder_is_used(tmp_path, make):
     assert counts == SPLITS
     assert "held out" not in said
     assert "left out" not in said
+    origins = {
+        by_lists: "ImageSets/Main/test.txt, ImageSets/Main/train.txt, ",
+        by_data_yaml: "data.yaml;",
+        by_data_yaml_and_lists: "one.txt, two.txt, test.txt;",
+    }
+    assert f"splits from {origins.get(make, 'names of folders')}" in said
 
 
 def test_test_pictures_without_annotations_are_not_replaced_by_a_part_of_train(
