@@ -1,13 +1,12 @@
 """The index page of a folder of predictions, and how many of them are right."""
 
+import html
 import os
 import pathlib
 import unicodedata
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-from dib_jax.analysis import page
 
 
 class Predicted(NamedTuple):
@@ -74,6 +73,8 @@ def index_page(predicted: Sequence[Predicted], workdir: pathlib.Path) -> str:
         predicted: all pictures, whose drawings lie beside the page.
         workdir: of the run.
     """
+    from dib_jax.analysis import page  # a slow import
+
     known = [one for one in predicted if one.truth]
     rest = [one for one in predicted if not one.truth]
     groups = [
@@ -106,9 +107,9 @@ def _card(one: Predicted) -> str:
     file = pathlib.Path(one.entry["file"])
     found = sorted(one.entry["objects"], key=lambda found: -found["score"])
     words = ", ".join(f"{x['class_name']} {100 * x['score']:.0f} %" for x in found)
-    truth = f"<br>is {page.escape(one.truth)}" if one.truth else ""
+    truth = f"<br>is {html.escape(one.truth)}" if one.truth else ""
     return (
         f'<div class="card"><a href="{address}"><img src="{address}" loading="lazy" '
-        f'alt="{page.escape(file.name)}"></a><b>{page.escape(words or "nothing found")}'
-        f"</b>{truth}<br>{page.escape(file.name)}</div>"
+        f'alt="{html.escape(file.name)}"></a><b>{html.escape(words or "nothing found")}'
+        f"</b>{truth}<br>{html.escape(file.name)}</div>"
     )
