@@ -4,8 +4,8 @@ A form is read by one function, which returns the annotations that belong to a p
 of the folder, and reports what it leaves out.
 """
 
+import contextlib
 import csv
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +55,10 @@ class Annotated(NamedTuple):
     split: str = ""
 
 
+# Pictures, and why a file that goes with them is not read.
+_Strays = list[tuple[list[Path], ValueError]]
+
+
 def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotated]]:
     """The form of the annotations in a folder, in words, and the annotations.
 
@@ -65,15 +69,15 @@ def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotate
     Raises:
         ValueError: they are of several forms, one is damaged, or a picture has two.
     """
-    found: dict[str, list[Annotated]] = {}
-    notes: dict[str, list[str]] = {}
-    covered: set[Path] = set()
-    for name, read in _FORMS.items():
-        lines: list[str] = []
-        if entries := read(folder, covered, lines.append):
-            found[name] = entries
-            covered |= {entry.path for entry in entries}
-        notes[name] = lines
+    strays: _Strays = []
+    found = {name: read(folder, strays, report) for name, read in _FORMS.items()}
+    found = {name: entries for name, entries in found.items() if entries}
+    covered = {entry.path for entries in found.values() for entry in entries}
+    for pictures, error in strays:
+        if not covered.intersection(pictures):
+            raise error
+    if strays:
+        report(f"left out: {counted('other file', [error for _, error in strays])}")
     if len(found) > 1:
         kinds = " and ".join(
             f"{len(entries)} of {name}, e.g. {entries[0].source}"
@@ -84,23 +88,31 @@ def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotate
             "away"
         )
     ((name, entries),) = found.items() or [("classes by folder", [])]
-    for line in notes.get(name) or itertools.chain(*notes.values()):
-        report(line)
     if not entries:
         entries = _class_folders(folder, report)
     first: dict[Path, Path] = {}
     for entry in entries:
-        if first.setdefault(entry.path, entry.source) != entry.source:
+        if entry.path in first:
             raise ValueError(
                 f"{entry.path}: has two annotations, {first[entry.path]} and "
                 f"{entry.source}; move one away"
             )
+        first[entry.path] = entry.source
     return name, [
         entry._replace(
             names=[normal(one) if isinstance(one, str) else one for one in entry.names]
         )
         for entry in entries
     ]
+
+
+@contextlib.contextmanager
+def _noted(strays: _Strays, pictures: list[Path]) -> Iterator[None]:
+    """What cannot be read may be something else beside a picture of another form."""
+    try:
+        yield
+    except ValueError as error:
+        strays.append((pictures, error))
 
 
 def _only(hits: list[Path], by: Path | str) -> Path:
@@ -113,13 +125,14 @@ def _only(hits: list[Path], by: Path | str) -> Path:
     return hits[0]
 
 
-def _yolo(folder: Folder, covered: set[Path], report: Report) -> list[Annotated]:
+def _yolo(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
     entries, alone = [], []
     for path in folder.files(".txt"):
         if path.name.lower() in CLASS_FILES:
             continue
         if hits := pictures_named(folder, path.stem, path, nearby=True):
-            entries.append(_yolo_file(path, _only(hits, path)))
+            with _noted(strays, hits):
+                entries.append(_yolo_file(path, _only(hits, path)))
         elif _is_row_of_numbers(path):
             alone.append(path)
     if alone:
@@ -160,23 +173,16 @@ def _yolo_file(path: Path, picture: Path) -> Annotated:
     return Annotated(picture, path, numbers, np.reshape(boxes, (-1, 4)), relative=True)
 
 
-def _voc(folder: Folder, covered: set[Path], report: Report) -> list[Annotated]:
-    entries, alone, stray = [], [], []
+def _voc(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
+    entries, alone = [], []
     for path in folder.files(".xml"):
-        hits = pictures_named(folder, path.stem, path, nearby=True)
-        if not hits:
+        if hits := pictures_named(folder, path.stem, path, nearby=True):
+            with _noted(strays, hits):
+                entries.append(_voc_file(path, hits))
+        else:
             alone.append(path)
-            continue
-        try:
-            entries.append(_voc_file(path, hits))
-        except ValueError:
-            if not covered.intersection(hits):
-                raise
-            stray.append(path)
     if alone:
         report(f"left out: {counted('XML file', alone)} without a picture")
-    if stray:
-        report(f"left out: {counted('XML file', stray)} that is no annotation")
     return entries
 
 
@@ -220,7 +226,7 @@ def _stated(path: Path, width: object, height: object) -> tuple[int, int] | None
     return sides if all(sides) else None
 
 
-def _coco(folder: Folder, covered: set[Path], report: Report) -> list[Annotated]:
+def _coco(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
     entries: list[Annotated] = []
     for path in folder.files(".json"):
         try:
@@ -273,7 +279,7 @@ def _coco_file(
         report(f"{path}: left out: {counted('name', missing)} without a picture")
 
 
-def _tables(folder: Folder, covered: set[Path], report: Report) -> list[Annotated]:
+def _tables(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
     entries: list[Annotated] = []
     for path in folder.files(".csv", ".tsv"):
         lines = read_text(path).splitlines()

@@ -239,7 +239,12 @@ def test_a_picture_with_two_annotations_is_refused(tmp_path):
         (folder / f"p{number}.xml").write_text("<meta/>" if number else "broken")
     dataset, _, said = written(folder)
     assert len(dataset.train["labels"]) == 3
-    assert "left out: 4 XML files" in said
+    assert "left out: 4 other files (" in said
+    assert "p0.xml: not an XML file in UTF-8" in said
+    captions = tmp_path / "voc" / "signs"
+    voc(captions, captions)
+    (captions / "p1.txt").write_text("a stop sign in the rain")
+    assert "p1.txt: row 0 must be a class number" in written(captions)[2]
 
 
 def test_names_go_together_whatever_program_has_written_them(tmp_path):
@@ -589,6 +594,7 @@ def test_coco_files_are_read(tmp_path, beside):
         ({"categories": [{"id": 3, "name": "x"}, {"id": 4, "name": "x"}]}, "one name"),
         ({"images": [{"id": 0}]}, "not as COCO has it"),
         ({"annotations": [{"image_id": 0, "category_id": 3, "bbox": []}]}, "not as CO"),
+        ({"images": 2 * [{"id": 0, "file_name": "p0.png"}]}, "two annotations"),
         ({"images": 7}, "not as COCO has it"),
     ],
 )
