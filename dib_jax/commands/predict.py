@@ -17,7 +17,7 @@ read is named and skipped, and the exit status is 1.
 import io
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from dib_jax.data.picture_files import (
 
 _WRITTEN = "predictions.json"
 _BATCH = 32  # pictures that are held at once
+_PIXELS = 1 << 26  # and about how many pixels, 200 MB of them
 
 
 def predict(
@@ -87,8 +88,7 @@ def predict(
     taken = {path.name.lower() for path in out.iterdir()}
     predicted: list[Predicted] = []
     unreadable: list[pathlib.Path] = []
-    for start in range(0, len(files), _BATCH):
-        pictures = _read(files[start : start + _BATCH], unreadable)
+    for pictures in _groups(files, unreadable):
         found = _found(experiment, network, list(pictures.values()))
         for (file, picture), objects in zip(pictures.items(), found, strict=True):
             drawing = _free_name(taken, file.stem)
@@ -154,18 +154,25 @@ def _object(
     return entry
 
 
-def _read(
+def _groups(
     files: Iterable[pathlib.Path], unreadable: list[pathlib.Path]
-) -> dict[pathlib.Path, Image.Image]:
-    """The pictures in some files; a file that cannot be read is named and noted."""
-    pictures = {}
+) -> Iterator[dict[pathlib.Path, Image.Image]]:
+    """Some pictures at a time; a file that cannot be read is named and noted."""
+    group: dict[pathlib.Path, Image.Image] = {}
+    pixels = 0
     for file in files:
         try:
-            pictures[file] = read_picture(file)
+            group[file] = read_picture(file)
         except UnreadablePictureError as error:
             _say(f"skipped {file}: {error}")
             unreadable.append(file)
-    return pictures
+            continue
+        pixels += group[file].width * group[file].height
+        if len(group) == _BATCH or pixels > _PIXELS:
+            yield group
+            group, pixels = {}, 0
+    if group:
+        yield group
 
 
 def _write_drawing(

@@ -16,15 +16,13 @@ _MOST_YAML = 1 << 20  # bytes; class lists are far below, and its parser is slow
 def walk(folder: Path, *, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
     """All files and folders in a folder, sorted; links are followed.
 
-    What is hidden is left out, and what a Mac puts into archives for itself.
+    What is hidden is left out, and what a Mac puts into archives for itself. A link
+    that leads nowhere is there too.
 
     Args:
         folder: where to look.
         above: device and number of the folders that it lies in, so that a link to one
             of them is not followed for ever.
-
-    Raises:
-        ValueError: a link leads nowhere.
     """
     number = folder.stat()
     place = (number.st_dev, number.st_ino)
@@ -33,8 +31,6 @@ def walk(folder: Path, *, above: tuple[tuple[int, int], ...] = ()) -> Iterator[P
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == "__MACOSX":
             continue
-        if path.is_symlink() and not path.exists():
-            raise ValueError(f"{path}: this link leads nowhere; mend or delete it")
         if path.is_dir() or path.is_file() or path.is_symlink():  # no pipes
             yield path
         if path.is_dir():

@@ -1,5 +1,6 @@
 """Pictures in, boxes in their own pixels out."""
 
+import importlib
 import json
 import os
 import types
@@ -221,6 +222,25 @@ def test_more_pictures_than_are_held_at_once_and_one_without_an_object(tmp_path,
     entries = read(tmp_path / "out")
     assert [entry["objects"] for entry in entries] == [[]] * 40
     assert entries == sorted(entries, key=lambda entry: entry["file"])
+
+
+def test_few_large_pictures_are_held_at_once(tmp_path, use, monkeypatch):
+    finder = Finder()
+    use(finder)
+    monkeypatch.setattr(
+        importlib.import_module("dib_jax.commands.predict"), "_PIXELS", 99
+    )
+    seen = []
+    monkeypatch.setattr(
+        evaluation,
+        "outputs_of",
+        lambda *given: seen.append(1) or finder.outputs(*given),
+    )
+    for number in range(5):
+        rectangle((8, 8), (2, 2, 6, 6)).save(tmp_path / f"{number}.png")
+    predict(tmp_path, [tmp_path], tmp_path / "out")
+    assert len(read(tmp_path / "out")) == 5
+    assert len(seen) == 3  # of 64 pixels each, two at a time
 
 
 def test_fitting_keeps_proportion_by_padding_right_and_below():
