@@ -6,6 +6,7 @@ of the folder, and reports what it leaves out.
 
 import contextlib
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 from dib_jax.data.folders import read_json, read_text, read_xml
 from dib_jax.data.messages import Report, blaming
+from dib_jax.data.picture_files import is_picture
 from dib_jax.data.picture_folder import (
     ROLES,
     Folder,
@@ -301,12 +303,17 @@ def _table(
     def hits(name: str) -> list[Path]:
         return pictures_named(folder, name.strip(), path, split=split)
 
-    places = [[i for i, name in enumerate(row) if hits(name)] for row in rows]
-    place = next((found[0] for found in places if found), None)
-    if place is None:
-        return []
     head = [name.strip().casefold() for name in rows[0]]
-    if places[0]:  # no headings
+    named = Counter(
+        i for row in rows for i, name in enumerate(row[: len(head)]) if hits(name)
+    )
+    if not named:
+        return []
+    # Numbers can be names of pictures and labels.
+    place = max(
+        named, key=lambda i: (head[i] not in _LABELS, _endings(rows, i), named[i])
+    )
+    if hits(rows[0][place]):  # no headings
         head = [f"column {i}" for i in range(len(head))]
     else:
         rows = rows[1:]
@@ -328,13 +335,13 @@ def _table(
         if len(row) != len(head):
             raise ValueError(f"{where}: has {len(row)} cells of {len(head)}: {row}")
         row = [cell.strip() for cell in row]
-        if not (named := hits(row[place])):
+        if not (pictures := hits(row[place])):
             missing.append(row[place])
             continue
         if not row[labels[0]]:
             raise ValueError(f"{where}: {row[place]} has no label")
         entry = Annotated(
-            _only(named, f"{where}, {row[place]}"),
+            _only(pictures, f"{where}, {row[place]}"),
             path,
             [row[labels[0]]],
             None,
@@ -349,6 +356,11 @@ def _table(
     if missing:
         report(f"{path}: left out: {counted('row', missing)} without a picture")
     return list(found.values())
+
+
+def _endings(rows: list[list[str]], column: int) -> int:
+    """How many cells of a column have the ending of a picture."""
+    return sum(is_picture(Path(row[column])) for row in rows if column < len(row))
 
 
 def _split_in(row: list[str], column: dict[str, int], where: str) -> str:
@@ -390,10 +402,9 @@ def _class_folders(folder: Folder, report: Report) -> list[Annotated]:
     }
     inside = [words[path] for path in folder.pictures if words[path]]
     shared = 0  # folders around all the classes
-    while inside and len({tuple(some[: shared + 1]) for some in inside}) == 1:
-        if min(map(len, inside)) <= shared + 1:
-            return []
+    while len({some[shared] for some in inside}) == 1:
         shared += 1
+        inside = [some for some in inside if len(some) > shared]
     classes = {some[shared] for some in inside}
     if parts := sorted(name for name in classes if name.casefold() in _PARTS):
         raise ValueError(

@@ -484,6 +484,7 @@ def test_folders_of_splits_hold_folders_of_classes(tmp_path, around):
     folder = tmp_path / "signs"
     for split, names in (("train", ("2", "10")), ("val", ("2",)), ("test", ("10",))):
         shades(folder / around / split, names)
+    picture(folder / around / "cover.png", 5)
     dataset, counts, _ = written(folder)
     assert dataset.class_names == ("2", "10")
     assert counts == {"train": 8, "validation": 4, "test": 4}
@@ -536,6 +537,21 @@ def test_a_table_may_name_splits_and_boxes(tmp_path):
     assert counts == {"train": 4, "test": 2}
     assert dataset.train["boxes"][0].tolist() == [[1, 2, 8, 9], [0, 0, 3, 3]]
     assert dataset.train["box_labels"].tolist()[0] == [0, 1]
+
+
+@pytest.mark.parametrize("heading", ["label,file", "", "set,label,file"])
+def test_a_table_may_have_numbers_for_names_and_labels(tmp_path, heading):
+    folder = tmp_path / "signs"
+    for number in range(4):
+        picture(folder / f"{number}.png", number)
+    rows = [f"{n % 2},{n}.png" for n in range(4)]
+    if heading.startswith("set"):
+        rows = [f"train,{n % 2},{n}" for n in range(4)]
+    table(folder / "labels.csv", heading or rows[0], rows if heading else rows[1:])
+    dataset, counts, said = written(folder)
+    assert counts == {"train": 3, "test": 1}
+    assert dataset.class_names == ("0", "1")
+    assert "left out" not in said
 
 
 @pytest.mark.parametrize(
