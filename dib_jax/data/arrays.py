@@ -2,6 +2,7 @@
 
 import difflib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def read_arrays(files: dict[str, Path], name: str) -> Dataset:
     splits = {}
     for split, path in files.items():
         if path.exists():
-            splits[split] = _read(path)
+            splits[split] = read_file(path, _ARRAYS + _NOTES)
         elif split != "validation":
             raise FileNotFoundError(
                 f"data set {name!r} has no {split} split: {path} is missing; it holds "
@@ -74,7 +75,17 @@ def check_file_names(folder: Path) -> None:
             )
 
 
-def _read(path: Path) -> Split:
+def read_file(path: Path, names: Sequence[str]) -> Split:
+    """The arrays of an .npz file, without executing what may be pickled in it.
+
+    Args:
+        path: of the file.
+        names: those that are read; others are ignored, unless they look like one of
+            these that is not there.
+
+    Raises:
+        ValueError: it is not a sound .npz file, or an array is pickled or misspelt.
+    """
     arrays = {}
     # Opened here, since NumPy leaves a damaged file open.
     with open(path, "rb") as opened:
@@ -84,10 +95,10 @@ def _read(path: Path) -> Split:
             opened.seek(0)
             file = np.load(opened, allow_pickle=False)
         for key in file.files:
-            if key in _ARRAYS or key in _NOTES:
+            if key in names:
                 arrays[key] = _read_array(file, key, path)
             else:
-                _check_spelling(key, file.files, path)
+                _check_spelling(key, file.files, names, path)
     return arrays
 
 
@@ -107,9 +118,11 @@ def _read_array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     return array
 
 
-def _check_spelling(key: str, keys: list[str], path: Path) -> None:
+def _check_spelling(
+    key: str, keys: list[str], names: Sequence[str], path: Path
+) -> None:
     # A misspelt optional array would be left out without a word.
-    near = difflib.get_close_matches(key, _ARRAYS + _NOTES, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
     if near and near[0] not in keys:
         raise ValueError(f"{path}: unknown array {key!r}; did you mean {near[0]!r}?")
 
