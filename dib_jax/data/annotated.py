@@ -44,7 +44,7 @@ def write_annotated(
     *,
     size: int = 256,
     classes: str | Sequence[str] = (),
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     skip_bad_boxes: bool = False,
     report: Report = print,
     complete: Callable[[Path], None] = lambda folder: None,
@@ -65,7 +65,8 @@ def write_annotated(
         classes: names in the order of their numbers, or a text of them with commas
             between; empty: those of classes.txt or data.yaml (one of which YOLO
             needs), or those found, sorted.
-        test_fraction: the part that becomes the test split where there is none.
+        test_fraction: the part that becomes the test split where there is none; None
+            for 0.2.
         skip_bad_boxes: leave pictures with a bad box out instead of raising.
         report: is called with each line for the user.
         complete: is called with a folder of the same name that holds the set, before it
@@ -89,8 +90,11 @@ def write_annotated(
     most = max(len(one) for split in pictures.values() for one in split.numbers)
     splits = {split: _stacked(found, most) for split, found in pictures.items()}
     if "test" not in splits:
-        splits |= _held_out(splits["train"], test_fraction)
-        notes.append(f"no test split in it: {test_fraction:g} of train is held out")
+        part = 0.2 if test_fraction is None else test_fraction
+        splits |= _held_out(splits["train"], part)
+        notes.append(f"no test split in it: {part:g} of train is held out")
+    elif test_fraction is not None:
+        notes.append("--test_fraction is not used, for there is a test split")
     if lacking := lacking_classes(splits, names):
         notes.append(lacking)
     has_boxes = "boxes" in splits["train"]

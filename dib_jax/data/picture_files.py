@@ -88,6 +88,9 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         levels = np.asarray(picture, np.float64)
         levels = np.where(np.isfinite(levels), levels, 0)
+        clear = picture.info.get("transparency")
+        if isinstance(clear, int) and picture.mode.startswith("I;"):
+            levels = np.where(levels == clear, _WHITE, levels)
         low, high = levels.min(), levels.max()
         if low < 0 or high > _WHITE:
             raise ValueError(

@@ -485,7 +485,8 @@ def test_folders_of_splits_hold_folders_of_classes(tmp_path, around):
     for split, names in (("train", ("2", "10")), ("val", ("2",)), ("test", ("10",))):
         shades(folder / around / split, names)
     picture(folder / around / "cover.png", 5)
-    dataset, counts, _ = written(folder)
+    dataset, counts, said = written(folder, test_fraction=0.5)
+    assert "--test_fraction is not used, for there is a test split" in said
     assert dataset.class_names == ("2", "10")
     assert counts == {"train": 8, "validation": 4, "test": 4}
     assert set(dataset.test["labels"]) == {1}

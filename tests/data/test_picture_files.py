@@ -89,6 +89,14 @@ def test_a_large_picture_is_read_without_a_warning(tmp_path, monkeypatch):
         read_picture(tmp_path / "larger.png")
 
 
+def test_a_grey_that_a_file_calls_transparent_is_white(tmp_path):
+    levels = np.array([[0, 257 * 99]], np.uint16)
+    for pixels, clear in ((levels, 0), ((levels // 257).astype(np.uint8), 0)):
+        Image.fromarray(pixels).save(tmp_path / "x.png", transparency=clear)
+        grey = read_picture(tmp_path / "x.png").convert("L")
+        assert np.asarray(grey).tolist() == [[255, 99]]
+
+
 def test_bytes_are_read_as_files_are():
     file = io.BytesIO()
     pillow("16 bits").save(file, "PNG")
