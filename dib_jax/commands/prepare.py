@@ -14,7 +14,8 @@ of data sets, and draws a contact sheet of pictures with labels and boxes.
   --source=VALUE          folder of pictures with YOLO, Pascal VOC or COCO
                           annotations, a table (CSV) of names and labels, or
                           a folder for each class; then:
-  --size=VALUE            side of the stored pictures, in pixels (256)
+  --size=VALUE            side of the stored pictures, in pixels (256, or
+                          less where all pictures are smaller)
   --classes=VALUE         names of the classes, in order (those found)
   --test_fraction=VALUE   part held out where there is no test folder (0.2)
   --skip_bad_boxes=VALUE  leave pictures with a bad box out (False)

@@ -27,6 +27,7 @@ from dib_jax.data.picture_files import fit, fitted_size, is_turned, read_picture
 from dib_jax.data.pictures import inside
 from dib_jax.data.split import split_rows
 
+_SIDE = 256  # of the stored pictures, where nothing is said
 _SLACK = 1e-4  # of a side; boxes are written with a few digits
 
 
@@ -42,7 +43,7 @@ def write_annotated(
     source: Path,
     folder: Path,
     *,
-    size: int = 256,
+    size: int | None = None,
     classes: str | Sequence[str] = (),
     test_fraction: float | None = None,
     skip_bad_boxes: bool = False,
@@ -61,7 +62,8 @@ def write_annotated(
         source: the folder of pictures and annotations.
         folder: where `train.npz` and `test.npz` go; it must not exist, and appears only
             when it is whole.
-        size: side of the stored pictures, in pixels.
+        size: side of the stored pictures, in pixels; None for 256, or for the longest
+            side of all pictures where that is less.
         classes: names in the order of their numbers, or a text of them with commas
             between; empty: those of classes.txt or data.yaml (one of which YOLO
             needs), or those found, sorted.
@@ -83,6 +85,8 @@ def write_annotated(
     notes: list[str] = []
     brought = read_brought(source, classes, notes.append)
     names = brought.class_names
+    if size is None:
+        size = _longest_side([e.path for some in brought.splits.values() for e in some])
     pictures = {
         split: _pictures(entries, names, size, skip_bad_boxes, notes.append)
         for split, entries in brought.splits.items()
@@ -112,7 +116,7 @@ def write_annotated(
         report(" ".join(line.split()))  # names of files may have line ends
 
 
-def _check(source: Path, folder: Path, size: int) -> None:
+def _check(source: Path, folder: Path, size: int | None) -> None:
     if not source.is_dir():
         hint = "; unpack it, and give the folder" if source.is_file() else ""
         raise FileNotFoundError(f"--source: there is no folder {source}{hint}")
@@ -120,8 +124,19 @@ def _check(source: Path, folder: Path, size: int) -> None:
         raise FileExistsError(
             f"{folder} is there already; move it away, or choose another name"
         )
-    if not 8 <= size <= 4096:
+    if size is not None and not 8 <= size <= 4096:
         raise ValueError(f"--size: got {size}; must be 8 to 4096 pixels")
+
+
+def _longest_side(paths: list[Path]) -> int:
+    """That of all pictures, 8 to 256."""
+    longest = 8
+    for path in paths:
+        with contextlib.suppress(Exception), Image.open(path) as opened:
+            longest = max(longest, *opened.size)
+        if longest >= _SIDE:
+            return _SIDE
+    return longest
 
 
 def _pictures(

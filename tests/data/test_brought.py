@@ -499,6 +499,12 @@ def test_a_part_that_holds_nothing_out_is_refused_by_its_own_name(tmp_path, frac
     refused(folder, "--test_fraction: got .* none of 8", test_fraction=fraction)
 
 
+def test_small_pictures_are_not_enlarged_if_nothing_is_said(tmp_path):
+    folder = tmp_path / "signs"
+    shades(folder)
+    assert written(folder, size=None)[0].train["images"].shape == (6, 12, 12, 3)
+
+
 def test_folders_that_are_no_classes_are_refused(tmp_path):
     folder = tmp_path / "signs"
     shades(folder, ("images", "masks"))
