@@ -326,9 +326,11 @@ def test_what_a_mac_or_a_notebook_leaves_is_no_part_of_the_set(tmp_path):
         (folder / place).mkdir(exist_ok=True)
         for ending in ("txt", "png", "xml"):
             (folder / place / f"._p1.{ending}").write_bytes(b"\0\5Mac OS X \xb0\xff")
+    (folder / "__MACOSX" / "test").mkdir()
     _, counts, said = written(folder)
     assert sum(counts.values()) == 4
     assert "left out" not in said
+    assert "MACOSX" not in said
 
 
 @pytest.mark.parametrize(
