@@ -104,12 +104,12 @@ def index_page(predicted: Sequence[Predicted], workdir: pathlib.Path) -> str:
 
 def _card(one: Predicted) -> str:
     address = urllib.parse.quote(os.fsencode(one.drawing))
-    file = pathlib.Path(one.entry["file"])
+    file = html.escape("/".join(pathlib.Path(one.entry["file"]).parts[-2:]))
     found = sorted(one.entry["objects"], key=lambda found: -found["score"])
     words = ", ".join(f"{x['class_name']} {100 * x['score']:.0f} %" for x in found)
     truth = f"<br>is {html.escape(one.truth)}" if one.truth else ""
     return (
         f'<div class="card"><a href="{address}"><img src="{address}" loading="lazy" '
-        f'alt="{html.escape(file.name)}"></a><b>{html.escape(words or "nothing found")}'
-        f"</b>{truth}<br>{html.escape(file.name)}</div>"
+        f'alt="{file}"></a><b>{html.escape(words or "nothing found")}'
+        f"</b>{truth}<br>{file}</div>"
     )
