@@ -82,6 +82,7 @@ def write_annotated(
             or what the folder says of splits or classes does not go together.
     """
     _check(source, folder, size)
+    source = Path(os.path.abspath(source))  # links in it stay
     notes: list[str] = []
     brought = read_brought(source, classes, notes.append)
     names = brought.class_names

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_pictures_outside_the_splits_are_refused_or_counted(tmp_path):
     assert counts == {"train": 3, "test": 1}  # p3 lies in train
     assert "left out: 2 pictures" in said
     assert "train.txt: 1 name (p9.png) of no picture" in said
+
+
+def test_the_folder_may_be_where_one_stands(tmp_path, monkeypatch):
+    folder = tmp_path / "signs"
+    by_data_yaml(folder)
+    by_data_yaml(tmp_path)  # what lies above has nothing to do with it
+    monkeypatch.chdir(folder)
+    write_annotated(Path(), tmp_path / "data" / "mine", size=16, report=len)
+    dataset = data.load("mine", data_dir=str(tmp_path / "data"), val_fraction=0)
+    assert len(dataset.test["labels"]) == SPLITS["test"]
+    assert dataset.description.startswith("pictures of signs, ")
 
 
 def test_splits_that_contradict_one_another_are_refused(tmp_path):
