@@ -150,14 +150,17 @@ def pictures_named(
         return []
     found = folder.named.get(words[-1]) or folder.named.get(_folded(words[-1]), [])
     place = _place(folder.root, by)
+    near = set(place)
+    places = [(path, set(_place(folder.root, path))) for path in found]
+    close = [path for path, other in places if near <= other or other <= near]
     if nearby:
-        near = set(place)
-        places = [(path, set(_place(folder.root, path))) for path in found]
-        found = [path for path, other in places if near <= other or other <= near]
+        found = close
     if len(found) > 1 and len(words) > 1:
         shared = [_shared_end(words, folder.root, path) for path in found]
         most = max(shared)
         found = [p for p, n in zip(found, shared, strict=True) if n == most]
+    if len(found) > 1:
+        found = [path for path in found if path in close] or found
     if len(found) > 1 and split:
         found = [p for p in found if split_of(folder.root, p) == split] or found
     if len(found) > 1:
@@ -222,7 +225,8 @@ def given_splits(folder: Folder, report: Report) -> tuple[dict[Path, str], list[
         if "trainval" in path.stem.lower():
             pictures = [picture for picture in pictures if picture not in given]
         _give(given, pictures, split_named(path.stem), path)
-    return given, list(dict.fromkeys([*read, *lists]))
+        read += [path] if pictures else []
+    return given, list(dict.fromkeys(read))
 
 
 def _give(

@@ -107,6 +107,21 @@ def by_lists(folder):
     (folder / "ImageSets" / "Layout" / "train.txt").write_text("p6\np7\n")
 
 
+def by_lists_of_two_years(folder):
+    for year, train, val, test in (("VOC2007", 2, 1, 2), ("VOC2012", 2, 1, 1)):
+        place = folder / "VOCdevkit" / year
+        voc(place / "JPEGImages", place / "Annotations", train + val + test)
+        names = [f"p{number}" for number in range(train + val + test)]
+        (place / "ImageSets" / "Main").mkdir(parents=True)
+        for name, some in (
+            ("train", names[:train]),
+            ("val", names[train : train + val]),
+            ("test", names[train + val :]),
+        ):
+            path = place / "ImageSets" / "Main" / f"{name}.txt"
+            path.write_text("\n".join(some))
+
+
 def by_data_yaml(folder):
     for name, count, first in (("a", 4, 0), ("b", 2, 10), ("c", 3, 20)):
         yolo(folder / name / "images", folder / name / "labels", count, first=first)
@@ -128,7 +143,7 @@ def by_data_yaml_and_lists(folder):
 @pytest.mark.parametrize(
     "make",
     [by_images_and_labels, by_capitals, by_years_and_annotations_beside, by_links,
-     by_lists, by_data_yaml, by_data_yaml_and_lists],
+     by_lists, by_lists_of_two_years, by_data_yaml, by_data_yaml_and_lists],
 )  # fmt: skip
 def test_a_split_that_comes_with_a_folder_is_used(tmp_path, make):
     folder = tmp_path / "signs"
@@ -140,6 +155,7 @@ def test_a_split_that_comes_with_a_folder_is_used(tmp_path, make):
     assert "left out" not in said
     origins = {
         by_lists: "ImageSets/Main/test.txt, ImageSets/Main/train.txt, ",
+        by_lists_of_two_years: "VOCdevkit/VOC2007/ImageSets/Main/test.txt, ",
         by_data_yaml: "data.yaml;",
         by_data_yaml_and_lists: "one.txt, two.txt, test.txt;",
     }
