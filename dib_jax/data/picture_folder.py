@@ -113,18 +113,18 @@ def split_of(root: Path, path: Path, *, by_name: bool = False) -> str:
     Args:
         root: folders above it do not count.
         path: of the file.
-        by_name: a word of its name may name the split too.
+        by_name: where no folder names a split, a word of its name may.
 
     Raises:
         ValueError: it lies in folders of two splits.
     """
-    words = list(path.relative_to(root).parts[:-1])
-    if by_name:
-        words += re.split(r"[^A-Za-z0-9]+", path.stem)
-    found = sorted({split_named(word) for word in words} - {""})
+    found = {split_named(word) for word in path.relative_to(root).parts[:-1]} - {""}
     if len(found) > 1:
-        raise ValueError(f"{path}: its names are those of {' and of '.join(found)}")
-    return found[0] if found else ""
+        raise ValueError(f"{path}: in folders of {' and of '.join(sorted(found))}")
+    if by_name and not found:
+        words = re.split(r"[^A-Za-z0-9]+", path.stem)
+        found = {split_named(word) for word in words} - {""}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _place(root: Path, path: Path) -> tuple[str, ...]:

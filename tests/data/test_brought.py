@@ -222,6 +222,9 @@ def test_splits_that_contradict_one_another_are_refused(tmp_path):
     (lists / "train.txt").write_text("p0\np1\np2")
     (lists / "test.txt").write_text("p2\np3")
     refused(lists, "puts .*p2.png into t.*, but it is in t.* too")
+    yolo(tmp_path / "both" / "val" / "test", tmp_path / "both" / "val" / "test")
+    classes(tmp_path / "both")
+    refused(tmp_path / "both", "p0.png: in folders of test and of validation")
     yolo(tmp_path / "only" / "test", tmp_path / "only" / "test")
     classes(tmp_path / "only")
     refused(tmp_path / "only", "has pictures of test and none of train")
@@ -569,7 +572,9 @@ def test_a_table_may_name_splits_and_boxes(tmp_path):
     head = "filename,width,height,class,xmin,ymin,xmax,ymax,split"
     rows = [f"p{n}.png,12,10,{NAMES[n % 2]},1,2,8,9,{'train' if n < 4 else 'Test'}"
             for n in range(6)]  # fmt: skip
-    table(folder / "boxes.csv", head, [*rows, "p0.png,12,10,yield,0,0,3,3,train"])
+    table(
+        folder / "train_and_test.csv", head, [*rows, "p0.png,12,10,yield,0,0,3,3,train"]
+    )
     dataset, counts, _ = written(folder, size=12)
     assert counts == {"train": 4, "test": 2}
     assert dataset.train["boxes"][0].tolist() == [[1, 2, 8, 9], [0, 0, 3, 3]]
