@@ -88,7 +88,7 @@ def _by_split(
         if lost:
             raise ValueError(
                 f"{folder.root}: {counted('picture', lost)} of {split} and no "
-                "annotation of one; add them, or move these pictures away"
+                "annotation for any; add annotations, or move these pictures away"
             )
     if rest and "train" in given.values():
         report(f"left out: {counted('picture', [e.path for e in rest])} in no list")

@@ -170,7 +170,7 @@ def test_test_pictures_without_annotations_are_not_replaced_by_a_part_of_train(
     classes(folder)
     for path in (folder / "labels" / "test").iterdir():
         path.unlink()
-    refused(folder, r"3 pictures \(.*p20.png, …\) of test and no annotation of one")
+    refused(folder, r"3 pictures \(.*p20.png, …\) of test and no annotation for any")
 
 
 def test_a_split_without_pictures_is_said(tmp_path):
