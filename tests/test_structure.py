@@ -38,7 +38,7 @@ ALLOWED = {
 }  # fmt: skip
 ALLOWED["commands"] = {*ALLOWED}
 # Packages of others that a room may import, where the room promises to be light.
-LIGHT = {"information": {"jax"}, "linear": {"jax"}, "models": {"jax", "flax"}}
+LIGHT = {"information": {"jax", "numpy"}, "linear": {"jax"}, "models": {"jax", "flax"}}
 # What an algorithm knows and the loop does not, beside the names of whatever a config
 # chooses. In files and messages an exit is called by `records.LABEL`.
 UNKNOWN_TO_THE_LOOP = {
