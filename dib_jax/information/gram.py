@@ -332,16 +332,14 @@ def unit_scale(x: jax.Array) -> jax.Array:
         x: (n, …).
 
     Returns:
-        (n, …), at least float32; 0 with gradient 0 where all samples are the same, NaN
-        where a feature is NaN or infinite.
+        (n, …), at least float32; 0 with gradient 0 where all samples are the same; NaN
+        where a feature is NaN or infinite, or their sum is beyond the type's range.
 
     Raises:
         ValueError: `x` has no sample axis.
     """
     x = _flat(x).reshape(jnp.shape(x))
     size = jnp.max(jnp.abs(x), initial=0)
-    unit = _unit(size)  # the sum of large ones would overflow
-    x, size = x / unit, size / unit
     x = x - jnp.mean(x, axis=0)
     largest = jnp.max(jnp.abs(x), initial=0)
     # Deviations below the rounding of the mean are none. Asked so that NaN stays NaN.

@@ -74,7 +74,7 @@ OF_GRAMS = {
     "label_mutual_information": at_orders(
         functools.partial(info.label_mutual_information, labels=LABELS)
     ),
-    "estimated": at_orders(estimates),
+    "estimated": lambda gram: [estimates(gram, alpha=a) for a in (1.01, 5.0)],
     "hsic": lambda gram: [
         info.hsic(gram, GRAM),
         info.hsic(gram, GRAM, unbiased=True),
@@ -148,6 +148,8 @@ def test_features_at_the_ends_of_the_range_have_the_values_of_their_signs(scale)
     got = measures_of_features()(np.float32(scale) * SIGNS, np.float32(scale))
     want = measures_of_features()(SIGNS, np.float32(1))
     for name in want:
+        if name == "unit scale" and scale > 1e38:
+            continue  # it adds up the features, which overflows and says so
         np.testing.assert_allclose(got[name], want[name], atol=2e-6, err_msg=name)
 
 
