@@ -579,7 +579,8 @@ def check_trace(*grams: jax.Array) -> None:
     for gram in grams:
         if isinstance(gram, jax.core.Tracer) or not gram.is_fully_addressable:
             continue
-        total = float(jnp.trace(gram))
+        with jax.ensure_compile_time_eval():  # one that a traced function closes over
+            total = float(jnp.trace(gram))
         if math.isfinite(total) and abs(total - 1) > 0.01:
             raise ValueError(
                 f"a Gram must have trace 1, got {total:.6g}; normalize_gram makes one "

@@ -205,6 +205,14 @@ def test_a_kernel_matrix_in_place_of_a_gram_is_refused(measure):
         measure(jnp.asarray(GRAM * N))
 
 
+def test_a_gram_that_a_traced_function_closes_over_is_asked_too():
+    good, bad = jnp.asarray(GRAM), jnp.asarray(GRAM * N)
+    bits = jax.jit(lambda: info.hsic(good, good))()
+    assert bits > 0
+    with pytest.raises(ValueError, match="must have trace 1, got 8"):
+        jax.lax.map(lambda x: info.hsic(bad, x), good[None])
+
+
 @functools.cache
 def all_measures():
     def of(x, labels, key):

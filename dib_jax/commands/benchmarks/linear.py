@@ -32,8 +32,8 @@ _INPUTS, _CONDITION = 32, 30.0
 _POWERS = (-2.0, -1.0, 0.0, 1.0)
 _SEEDS = 3
 _DEPTHS = (2, 5, 10)
-_OUTPUTS = (1, 2, 4, 8, 16, 32)
-_MOST = 4000
+_OUTPUTS = (1, 4, 16, 32)
+_MOST = 3000
 # Of plain gradient descent, which is shown with the best of them.
 _RATES = (1.9, 1.0, 0.5, 0.25)
 
