@@ -289,7 +289,8 @@ def _beside_the_first(rows: list[table.Row]) -> list[table.Row]:
     made = []
     for row in rows:
         price = row["flops"] / one["flops"]
-        ratios = row["needed"] / one["needed"]
+        with np.errstate(invalid="ignore"):  # neither is there in time
+            ratios = row["needed"] / one["needed"]
         # After as many updates as cost what the first's did; none: as at the start.
         counts = np.minimum(one["needed"] / price, row["curves"].shape[1])
         there = [
@@ -304,9 +305,9 @@ def _beside_the_first(rows: list[table.Row]) -> list[table.Row]:
                 "updates": _shown(row["needed"]),
                 "× updates": _shown(ratios),
                 "× FLOPs": _shown(ratios * price),
-                "least × FLOPs": float(min(ratios) * price),
-                "most × FLOPs": float(max(ratios) * price),
-                "excess at equal FLOPs": float(np.median(there)),
+                "least × FLOPs": _shown(ratios.min() * price),
+                "most × FLOPs": _shown(ratios.max() * price),
+                "excess at equal FLOPs": _shown(np.asarray(there)),
             }
         )
     return made
