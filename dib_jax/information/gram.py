@@ -241,7 +241,7 @@ def knn_bandwidth(x: jax.Array, *, k: int = 10) -> jax.Array:
         return jnp.ones((), distances.dtype)
     others = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, distances)
     nearest = -jax.lax.top_k(-others, min(int(k), n - 1))[0]
-    return _or_one(jnp.mean(nearest))
+    return _or_one(jnp.sum(nearest / nearest.size))  # large ones do not overflow
 
 
 def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
