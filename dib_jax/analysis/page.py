@@ -143,7 +143,14 @@ def command(text: str) -> str:
 
 
 def page(
-    title: str, *, subtitle: str, lead: str, sections: Sequence[Section], footer: str
+    title: str,
+    *,
+    subtitle: str,
+    lead: str,
+    sections: Sequence[Section],
+    footer: str,
+    wide: bool = False,
+    refresh: int = 0,
 ) -> str:
     """The whole page.
 
@@ -153,6 +160,8 @@ def page(
         lead: HTML between the title and the first section.
         sections: in order; a page of several gets a line of links to them.
         footer: HTML.
+        wide: whether tables may be as wide as the screen.
+        refresh: seconds after which a reader's copy is loaded again; 0 for never.
 
     Returns:
         A complete HTML 5 document.
@@ -165,12 +174,16 @@ def page(
         f"{part.html}</section>\n"
         for part in sections
     )
+    kind = ' class="broad"' if wide else ""
+    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
     style = importlib.resources.files("dib_jax.analysis").joinpath("page.css")
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        "<!DOCTYPE html>\n"
+        f'<html lang="en"{kind}>\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{again}"
         f"<title>{escape(title)}</title>\n<style>\n{style.read_text()}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>"
         f'<p class="subtitle">{escape(subtitle)}</p></header>\n'

@@ -66,7 +66,7 @@ def restore(
     """
     results = from_first(lambda: read_results(workdir))
     with Progress(0, shown=is_first()) as progress:
-        position, network, _ = resume(workdir, experiment, progress)
+        position, network, _ = resume(workdir, experiment, progress, goes_on=False)
     if position.phase < len(experiment.phases):
         raise checkpoints.CheckpointError(
             f"{workdir / 'checkpoints'}: the checkpoint of the finished network is "

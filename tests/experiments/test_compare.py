@@ -138,7 +138,7 @@ def test_a_mistake_in_one_run_is_told_before_any_starts(tmp_path, capsys):
 def in_this_process(monkeypatch):
     """Runs without processes of their own, and without what their reports show."""
 
-    def execute(base, of, logs, shares):
+    def execute(base, of, logs, shares, started):
         words = [f"--config.{name}={value}" for name, value in of.overrides.items()]
         run.main([f"--config={base}", *words, f"--workdir={of.workdir}"])
         return ""

@@ -35,7 +35,7 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
         "algorithm", "algorithm_about", "unused", "seed", "metric", "measures",
         "duplicates", "test", "validation", "stages", "temp_bytes", "peak_bytes",
-        "seconds", "compile_seconds", "hardware", "versions", "ensemble",
+        "seconds", "compile_seconds", "hardware", "versions", "ensemble", "jax",
     }  # fmt: skip
     assert next(iter(results)) == "config_name"
     assert results["config_name"] == "digits_cnn"
