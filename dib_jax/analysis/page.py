@@ -28,7 +28,9 @@ class Section(NamedTuple):
 
 def escape(value: Any) -> str:
     """Text that means itself in HTML, in attributes too."""
-    return _html.escape(str(value), quote=True)
+    # The name of a file need not be text: what is none of it is spelt out.
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _html.escape(text, quote=True)
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -184,7 +186,7 @@ def page(
         "img-src data:; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"{again}"
-        f"<title>{escape(title)}</title>\n<style>\n{style.read_text()}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style.read_text('utf-8')}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>"
         f'<p class="subtitle">{escape(subtitle)}</p></header>\n'
         f"<main>\n{lead}\n"

@@ -491,6 +491,13 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
             holds files that are not a run's.
     """
     try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--workdir: {str(workdir)!a} is no UTF-8, which checkpoints need in the "
+            "names of their folders; give another, or set PYTHONUTF8=1 if it is"
+        ) from None
+    try:
         place = next(each for each in (workdir, *workdir.parents) if each.exists())
     except OSError as error:
         raise ValueError(f"--workdir: {_one_line(error)}") from None

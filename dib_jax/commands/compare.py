@@ -494,7 +494,7 @@ def _compare(
     if not any(map(_is_done, everything)):
         raise RunsFailedError(f"no run finished; the first: {failures[0]}")
     finished, path = report()
-    print((workdir / "table.md").read_text().partition("```")[0].strip())
+    print((workdir / "table.md").read_text("utf-8").partition("```")[0].strip())
     print(f"{len(finished)} of {len(everything)} runs, report {path}")
     if failures:
         raise RunsFailedError(f"{len(failures)} runs failed: {'; '.join(failures)}")

@@ -62,7 +62,7 @@ def write_report(
     cells = _cells(table, plan.reference, chosen)
     header, lines = list(cells[0]), [list(row.values()) for row in cells]
     text = _markdown([header, ["---"] * len(header), *lines], said, command)
-    write_atomically(workdir / "table.md", text.encode())
+    write_atomically(workdir / "table.md", text.encode(errors="backslashreplace"))
     rows = [
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
         for row in table

@@ -220,6 +220,7 @@ def main(arguments: list[str]) -> None:
     help = command_line.documented("run", __doc__, summary=False)
     request = command_line.read_request(arguments, help=help)
     keep_programs()
+    from dib_jax.training import digests
     from dib_jax.training.devices import from_first, initialize, is_first
     from dib_jax.training.workdir import finished, read_results
 
@@ -232,6 +233,8 @@ def main(arguments: list[str]) -> None:
     workdir = request.workdir
     report = workdir / "report.html"
     already = from_first(lambda: finished(workdir) and report.is_file())
+    if already:
+        from_first(lambda: digests.check(workdir, ""))
     if not already:
         report = run(
             request.config,

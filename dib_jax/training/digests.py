@@ -9,7 +9,7 @@ import json
 import pathlib
 from collections.abc import Iterable, Mapping
 
-_FILE = "digests.json"
+FILE = "digests.json"
 
 
 def digest(path: pathlib.Path, size: int | None = None) -> str:
@@ -48,19 +48,15 @@ def damaged(
     return found
 
 
-def write(workdir: pathlib.Path, names: Iterable[str]) -> None:
-    """Write digests.json of a run that is finished.
+def of(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What digests.json of a finished run holds.
 
     Args:
         workdir: its folder.
         names: of its files, as paths within it; those that are not there are left out.
     """
-    files = {
-        name: digest(workdir / name) for name in names if (workdir / name).is_file()
-    }
-    text = json.dumps({"files": files}, indent=1) + "\n"
-    (workdir / f".{_FILE}").write_text(text, encoding="utf-8")
-    (workdir / f".{_FILE}").replace(workdir / _FILE)
+    there = [name for name in names if (workdir / name).is_file()]
+    return {"files": {name: digest(workdir / name) for name in there}}
 
 
 def forget(workdir: pathlib.Path) -> None:
@@ -69,7 +65,7 @@ def forget(workdir: pathlib.Path) -> None:
     Args:
         workdir: its folder.
     """
-    (workdir / _FILE).unlink(missing_ok=True)
+    (workdir / FILE).unlink(missing_ok=True)
 
 
 def check(workdir: pathlib.Path, name: str) -> None:
@@ -79,27 +75,24 @@ def check(workdir: pathlib.Path, name: str) -> None:
 
     Args:
         workdir: the folder of a run.
-        name: of the file, as a path within it; "a/" for all in a folder of it.
+        name: of the file, as a path within it; "a/" for all in a folder of it, "" for
+            all.
 
     Raises:
         ValueError: it was changed, or it is missing.
     """
     try:
-        files = json.loads((workdir / _FILE).read_text(encoding="utf-8"))["files"]
+        files = json.loads((workdir / FILE).read_text(encoding="utf-8"))["files"]
         wanted = {str(each): str(text) for each, text in files.items()}
     except FileNotFoundError:
         return
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        wanted, bad = {}, {_FILE: "is not as it was written"}
+        wanted, bad = {}, {FILE: "is not as it was written"}
     else:
-        chosen = {
-            each: text
-            for each, text in wanted.items()
-            if each == name or (name.endswith("/") and each.startswith(name))
-        }
+        chosen = {each: x for each, x in wanted.items() if each.startswith(name)}
         bad = damaged(workdir, chosen, {})
     for each, how in bad.items():
         raise ValueError(
             f"workdir: {workdir / each} {how}; put back a copy of it, or remove "
-            f"{workdir / _FILE} to take the run as it is now"
+            f"{workdir / FILE} to take the run as it is now"
         )

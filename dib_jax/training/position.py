@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -203,20 +203,19 @@ def _newest(
             bad = {name: how for name, how in bad.items() if (workdir / name).exists()}
         return "; ".join(f"{workdir / name} {how}" for name, how in bad.items())
 
-    def newest(refuse: Callable[[dict[str, Any]], str]) -> tuple[str, Any] | None:
-        folder = workdir / "checkpoints"
-        found = checkpoints.newest_sound(folder, report=progress.say, refuse=refuse)
-        return found and (str(found[0]), found[1])
-
-    if not goes_on:
-        return newest(lambda metadata: "")
+    folder = workdir / "checkpoints"
+    newest = functools.partial(checkpoints.newest_sound, folder)
     try:
-        return newest(wrong)
+        refuse = wrong if goes_on else (lambda metadata: "")
+        found = newest(report=progress.say, refuse=refuse)
     except checkpoints.CheckpointError:
-        # What is gone is said above; a run need not be lost for it.
-        found = newest(functools.partial(wrong, may_miss=True))
+        if not goes_on:
+            raise
+        # What is damaged or gone is said by now; for what is gone no run need be lost.
+        may_miss = functools.partial(wrong, may_miss=True)
+        found = newest(report=lambda line: None, refuse=may_miss)
         progress.say("the run goes on without what is missing")
-        return found
+    return found and (str(found[0]), found[1])
 
 
 def _check_numerics(saved: dict[str, Any]) -> None:

@@ -158,7 +158,8 @@ def write_results(
     """
     digests.forget(workdir)
     write_json(workdir / "results.json", results)
-    digests.write(workdir, ["config.json", "inputs.json", "results.json", *written])
+    names = ["config.json", "inputs.json", "results.json", *written]
+    write_json(workdir / digests.FILE, digests.of(workdir, names))
 
 
 _INPUTS = ("kind", "class_names", "samples", "common")

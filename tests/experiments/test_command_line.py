@@ -394,6 +394,11 @@ def test_a_workdir_that_cannot_be_written_is_refused(capsys, folder, monkeypatch
     assert f"--workdir: {name} cannot be used, for locked cannot be written" in line
 
 
+def test_a_workdir_whose_name_is_no_text_is_refused(capsys):
+    said = refusal(capsys, "--config=configs/example.py", "--workdir=x\udcff")
+    assert "is no UTF-8" in said
+
+
 def test_a_workdir_with_an_impossible_name_is_refused(capsys):
     assert "File name too long" in refusal(capsys, EXAMPLE, f"--workdir={'x' * 999}")
 
