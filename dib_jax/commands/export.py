@@ -12,7 +12,10 @@ Leaves in OUT
                        first, the last one being the network's. For CPU, CUDA,
                        ROCm and TPU; n may be any number
 
-Both are read back and compared with the run. In Python:
+  network.onnx         the same for programs that read ONNX, where the packages
+                       jax2onnx and onnxruntime are installed
+
+Each is read back and compared with the run. In Python:
 
   function = jax.export.deserialize(open("network.stablehlo", "rb").read()).call
   *_, outputs = function({"images": images})  # uint8 (n, h, w, c), for pictures
@@ -27,6 +30,7 @@ It needs the packages safetensors and flatbuffers: pip install 'dib_jax[export]'
 import importlib.util
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dib_jax.commands import command_line
@@ -36,7 +40,8 @@ if TYPE_CHECKING:
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _SAMPLES = 5  # that the files are tried with
-WEIGHTS, FUNCTION = "weights.safetensors", "network.stablehlo"
+WEIGHTS, FUNCTION, ONNX = "weights.safetensors", "network.stablehlo", "network.onnx"
+_ONNX = ("jax2onnx", "onnxruntime")
 
 
 class ExportError(Exception):
@@ -87,12 +92,15 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> dict[str, float]:
         write_atomically(out / FUNCTION, _function(model, samples))
         program = jax.jit(lambda network: _outputs(model, network, samples))
         wanted = program(model.network)
-        found = {
+        found: dict[str, Sequence[Any]] = {
             WEIGHTS: program(_read_weights(out / WEIGHTS, model.network)),
             FUNCTION: jax.export.deserialize(
                 bytearray((out / FUNCTION).read_bytes())
             ).call(samples),
         }
+        if all(map(importlib.util.find_spec, _ONNX)):
+            write_atomically(out / ONNX, _onnx(model, samples))
+            found[ONNX] = _run_onnx(out / ONNX, samples)
     differences = {
         name: max(
             float(np.max(np.abs(np.asarray(a) - np.asarray(b))))
@@ -109,6 +117,34 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> dict[str, float]:
                 "run's; do not use it"
             )
     return differences
+
+
+def _onnx(model: "Model", samples: Any) -> bytes:
+    """The function of samples with its weights, for programs that read ONNX."""
+    import jax
+    import jax2onnx
+
+    network = jax.device_get(model.network)
+    made = jax2onnx.to_onnx(
+        lambda *arrays: _outputs(
+            model, network, dict(zip(samples, arrays, strict=True))
+        ),
+        inputs=[
+            jax.ShapeDtypeStruct(("n", *array.shape[1:]), array.dtype)
+            for array in samples.values()
+        ],
+    )
+    return bytes(made.SerializeToString())
+
+
+def _run_onnx(path: pathlib.Path, samples: Any) -> list[Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+    names = [given.name for given in session.get_inputs()]
+    return list(session.run(None, dict(zip(names, samples.values(), strict=True))))
 
 
 def _outputs(model: "Model", network: Any, samples: Any) -> tuple[Any, ...]:

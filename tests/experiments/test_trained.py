@@ -105,4 +105,4 @@ def test_curves_go_to_tensorboard(tmp_path):
     assert not (tmp_path / "run").exists()
     watch({"stage": 1, "epoch": 1, "step": 9, "split": "train", "loss": 0.5})
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
-    assert b"stage 1/train loss" in events.read_bytes()
+    assert b"stage_1/train_loss" in events.read_bytes()

@@ -38,7 +38,7 @@ def tensorboard(workdir: pathlib.Path) -> Callable[[dict[str, Any]], None]:
 
     def watch(line: dict[str, Any]) -> None:
         for name in line.keys() - {*_NOT_MEASURED}:
-            tag = f"{LABEL} {line[LABEL]}/{line['split']} {name}"
+            tag = f"{LABEL}_{line[LABEL]}/{line['split']}_{name}"
             writer().add_scalar(tag, line[name], line["step"])
         writer().flush()
 
