@@ -24,7 +24,7 @@ compile      that train steps and measures compile for a TPU, on one chip and on
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
 faults       what becomes of runs that are killed, damaged, given bad input, short of a
              disk, or two in one folder; --kills=200 --damages=200 --inputs=300
-             --disks=20 --pairs=50 --seed=0
+             --disks=20 --pairs=50 --seed=0, --minutes=8 for each of them at most
 """
 
 import importlib
@@ -49,9 +49,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
-    "faults": dict.fromkeys(
-        ("kills", "damages", "inputs", "disks", "pairs", "seed"), int
-    ),
+    "faults": {
+        **dict.fromkeys(("kills", "damages", "inputs", "disks", "pairs", "seed"), int),
+        "minutes": float,
+    },
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
 _ONE_THREAD = ("information", "estimation", "convolution")

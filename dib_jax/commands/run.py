@@ -74,17 +74,22 @@ def run(
     with contextlib.ExitStack() as stack:
 
         def own() -> None:
+            # What is not there is made when the config and the data are known to do.
             if is_first() and (workdir / "config.json").exists():
                 stack.enter_context(owned(workdir))
 
-        together(own)  # before the data are read, if it is there
+        together(own)  # before the data are read
         if from_first(lambda: finished(workdir)):
             trained = load_run(workdir)
         else:
             trained = train_run(
-                config, workdir, config_name=config_name, devices=devices, watch=watch
+                config,
+                workdir,
+                config_name=config_name,
+                devices=devices,
+                watch=watch,
+                held=stack,
             )
-        together(own)
         report = from_first(
             lambda: str(write_report(workdir, trained, command=command))
         )
@@ -119,6 +124,7 @@ def train_run(
     config_name: str,
     devices: int | None = None,
     watch: "Watch | None" = None,
+    held: contextlib.ExitStack | None = None,
 ) -> "Trained":
     """Train the experiment of a config with its probes, and write no report.
 
@@ -128,6 +134,7 @@ def train_run(
         config_name: as for `run`.
         devices: as for `run`.
         watch: as for `run`.
+        held: until it is closed no other process gets the workdir; None: until the end.
 
     Returns:
         The finished run.
@@ -145,7 +152,7 @@ def train_run(
     if saved := from_first(lambda: _saved(workdir, config)):
         experiment = experiment._replace(config=saved)
     observer = recorder(workdir, config.to_dict())
-    return train(experiment, workdir, observer=observer, watch=watch)
+    return train(experiment, workdir, observer=observer, watch=watch, held=held)
 
 
 def _saved(

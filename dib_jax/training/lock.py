@@ -50,7 +50,7 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         # A full disk keeps a run from saying who it is, not from being alone.
         with contextlib.suppress(OSError):
-            os.pwrite(handle, name.encode(), 0)
+            os.write(handle, name.encode())
         yield
     finally:
         _taken.pop(place, None)

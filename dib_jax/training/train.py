@@ -73,6 +73,7 @@ def train(
     *,
     observer: Callable[[Experiment], Observer] | None = None,
     watch: Watch | None = None,
+    held: contextlib.ExitStack | None = None,
 ) -> Trained:
     """Train an experiment in a workdir, or go on where it stopped.
 
@@ -87,6 +88,7 @@ def train(
             there when the run goes on from one. Its time is not the training's.
         watch: called with every line of metrics.jsonl as soon as it is written. Where a
             run goes on, the lines since the last checkpoint come once more.
+        held: until it is closed no other process gets the workdir; None: until the end.
 
     Returns:
         The finished run, results.json written.
@@ -101,7 +103,7 @@ def train(
         stack.enter_context(usual_arithmetic())
         check(experiment)
         show = showing(experiment, workdir, observer)
-        stack.enter_context(claimed(workdir, experiment))
+        (held or stack).enter_context(claimed(workdir, experiment))
         # LAPACK's threads only get in the way of XLA's own: small eigendecompositions
         # on a CPU are faster on one thread.
         stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import pathlib
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -41,11 +40,10 @@ _MODULES = (
     "dib_jax.commands.run", "dib_jax.commands.trained", "dib_jax.analysis.report",
     "dib_jax.analysis.recording", "dib_jax.training.train", "dib_jax.analysis.findings",
 )  # fmt: skip
-# A run of two phases of five epochs, probed after each.
+# A run of five epochs in each phase, probed after each.
 _FIELDS = {
     "dataset.samples": "200",
     "model.name": "mlp",
-    "model.widths": "8,8",
     "objective.name": "cross_entropy",
     "analysis.samples": "16",
     "analysis.every_epochs": "1",
@@ -61,6 +59,7 @@ def measure(
     disks: int = 20,
     pairs: int = 50,
     seed: int = 0,
+    minutes: float = math.inf,
 ) -> Iterator[list[table.Row]]:
     """Try runs of digits in all these ways, so many times each.
 
@@ -73,21 +72,24 @@ def measure(
         disks: that are full after a random size.
         pairs: of processes on one workdir, some time apart.
         seed: of what is random.
+        minutes: after which a kind of fault ends, if it has not so often been tried.
     """
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         bench = _Bench(pathlib.Path(name), random.Random(seed))
         for fault, count, attempt in (
-            ("kill −9", kills, bench.kill),
             ("damaged file", damages, bench.damage),
             ("bad input", inputs, bench.bad_input),
             ("full disk", disks, bench.full_disk),
             ("two processes", pairs, bench.pair),
+            ("kill −9", kills, bench.kill),
         ):
             if not count:
                 continue
+            if attempt == bench.kill:
+                bench.of_stages(2)
             begun, found = time.monotonic(), collections.Counter[str]()
             told: dict[str, str] = {}
-            while found.total() < count:
+            while found.total() < count and time.monotonic() < begun + 60 * minutes:
                 for outcome, why in attempt():
                     found[outcome] += 1
                     told.setdefault(outcome, why)
@@ -185,6 +187,8 @@ def _command(
     warnings.simplefilter("ignore")
     surroundings.settle()
     if limit is not None:
+        import resource  # of Unix
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     command = importlib.import_module(f"dib_jax.commands.{name}")
     if name == "run" and not drawn:
@@ -215,9 +219,14 @@ class _Bench:
         self.folder, self.dice, self.count = folder, dice, 0
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        os.environ["OPENBLAS_NUM_THREADS"] = os.environ["PJRT_NPROC"] = "1"
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([*_MODULES])
+        self.of_stages(1)
+
+    def of_stages(self, count: int) -> None:
+        """Let the runs have so many phases from now on."""
+        self.stages = count
         # The first fills the cache, the last says how long one takes.
         for drawn in (True, False):
             self.whole = self.new()
@@ -235,7 +244,8 @@ class _Bench:
 
     def run(self, workdir: pathlib.Path, *more: str, **options: Any) -> _Command:
         """Start the run, or let it go on."""
-        fields = [f"--config.{field}={value}" for field, value in _FIELDS.items()]
+        widths = {"model.widths": ",".join(["8"] * self.stages)}
+        fields = [f"--config.{field}={x}" for field, x in (_FIELDS | widths).items()]
         config = "--config=configs/digits_cnn.py:quick"
         words = [config, *fields, f"--workdir={workdir}", *more]
         options.setdefault("drawn", self.dice.random() < _DRAWN)
