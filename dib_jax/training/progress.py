@@ -88,8 +88,9 @@ class Progress:
             shown = shown + found if self._bar.disable else found + shown
         text = f"{LABEL} {number} epoch {epoch}/{epochs}: {', '.join(shown)}"
         if not self._bar.disable:
+            self._bar.set_description_str(text, refresh=False)
             self._bar.update()
-            self._bar.set_description_str(text)
+            self._bar.refresh()
         elif epoch == epochs or time.monotonic() - self._said >= _PAUSE:
             self.say(text)
             self._said = time.monotonic()
