@@ -89,6 +89,8 @@ def main(arguments: list[str]) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     benchmark = importlib.import_module(f"dib_jax.commands.benchmarks.{name}")
     table = importlib.import_module("dib_jax.commands.benchmarks.table")
+    if name != "faults":  # whose processes are forked before JAX starts a device
+        importlib.import_module("dib_jax.training.devices").own_devices()
     called = command_line.called("benchmark")
     command = shlex.join(["python", "-m", called, *arguments])
     rows: list[dict[str, Any]] = []

@@ -615,7 +615,7 @@ def main(
         is_bad_value = isinstance(error, ValueError) and (
             is_ours or _is_raised_by_us(error)
         )
-        is_bad_input = is_bad_value or isinstance(error, OSError)
+        is_bad_input = is_bad_value or isinstance(error, OSError) or _is_start(error)
         if not (is_bad_input or is_ours):
             raise
         say(command, _one_line(error))
@@ -631,6 +631,20 @@ def _call(function: Callable[[list[str]], int | None], given: Sequence[str]) -> 
         raise
     sys.stdout.flush()
     return status or 0
+
+
+# How JAX says that it has not what it was told to start with.
+_STARTING = ("jax._src.xla_bridge", "jax._src.config")
+_NO_START = ("Unable to initialize backend", "Unknown backend")
+
+
+def _is_start(error: Exception) -> bool:
+    """Whether JAX does not start in this environment: no defect of ours."""
+    if not isinstance(error, RuntimeError | ValueError | AssertionError):
+        return False
+    frames = (frame.f_globals for frame, _ in traceback.walk_tb(error.__traceback__))
+    starts = any(each.get("__name__") in _STARTING for each in frames)
+    return starts or str(error).startswith(_NO_START)
 
 
 def _is_raised_by_us(error: Exception) -> bool:

@@ -71,11 +71,13 @@ def own_devices() -> list[jax.Device]:
         DeviceError: it cannot.
     """
     try:
+        jax.device_put(0)  # to the default one, which may not be there
         return jax.local_devices()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         line = " ".join(str(error).split())[:300].rstrip(".") or "none was found"
-        asked = os.environ.get("JAX_PLATFORMS")
-        told = f"with JAX_PLATFORMS={asked} " if asked else ""
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
+        asked = [f"{n}={os.environ[n]}" for n in names if os.environ.get(n)]
+        told = f"with {', '.join(asked)} " if asked else ""
         raise DeviceError(
             f"{told}JAX starts no device: {line}; JAX_PLATFORMS=cpu is always there"
         ) from None

@@ -124,6 +124,7 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", fail)
     monkeypatch.setenv("JAX_PLATFORMS", "x")
+    monkeypatch.delenv("JAX_PLATFORM_NAME", raising=False)
     with pytest.raises(devices.DeviceError) as caught:
         devices.own_devices()
     assert str(caught.value) == (
