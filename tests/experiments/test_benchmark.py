@@ -324,6 +324,7 @@ def test_what_a_run_has_left_is_the_same_but_for_seconds(finished_run, tmp_path)
         ("a line\n", 0, True, "same"),
         ("a line\n", 0, False, "unnoticed"),
         ("a line\nexperiments.run: no\n", 2, False, "refused"),
+        ("experiments.predict: skipped x: no\npredictions in y\n", 1, True, "refused"),
         ("", 2, False, "other"),
         ("Traceback (most recent call last):\n  x\nE: y\n", 1, False, "traceback"),
         ("a line\n", -11, False, "other"),

@@ -152,7 +152,7 @@ class _Command:
             return "hung", last
         if any(line.startswith("Traceback") for line in lines):
             return "traceback", last
-        if status in (1, 2) and lines and ": " in lines[-1]:
+        if status in (1, 2) and any(x.startswith("experiments.") for x in lines):
             return "refused", last
         if status:
             return "other", last

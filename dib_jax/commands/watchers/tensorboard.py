@@ -1,5 +1,6 @@
 """Curves in TensorBoard."""
 
+import atexit
 import functools
 import importlib.util
 import pathlib
@@ -34,12 +35,13 @@ def tensorboard(workdir: pathlib.Path) -> Callable[[dict[str, Any]], None]:
     def writer() -> Any:
         import tensorboardX
 
-        return tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
+        made = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), flush_secs=5)
+        atexit.register(made.close)
+        return made
 
     def watch(line: dict[str, Any]) -> None:
         for name in line.keys() - {*_NOT_MEASURED}:
             tag = f"{LABEL}_{line[LABEL]}/{line['split']}_{name}"
             writer().add_scalar(tag, line[name], line["step"])
-        writer().flush()
 
     return watch
