@@ -76,7 +76,7 @@ def predict(
     unreadable: list[pathlib.Path] = []
     for start in range(0, len(files), _BATCH):
         pictures = _read(files[start : start + _BATCH], unreadable)
-        found = found_in(experiment, network, list(pictures.values()))
+        found = _found(experiment, network, list(pictures.values()))
         for (file, picture), objects in zip(pictures.items(), found, strict=True):
             _write_drawing(out, file, picture, objects)
             size = list(picture.size)
@@ -85,19 +85,10 @@ def predict(
     return unreadable
 
 
-def found_in(
+def _found(
     experiment: Any, network: Any, pictures: list[Image.Image]
 ) -> list[list[dict[str, Any]]]:
-    """What a network finds in each of some pictures.
-
-    Args:
-        experiment: of the run.
-        network: of the run.
-        pictures: at most 32, as `read_picture` gives them.
-
-    Returns:
-        For each picture its objects, as in predictions.json.
-    """
+    """What a network finds in each of some pictures, at most `_BATCH`."""
     import jax
 
     from dib_jax.training.evaluation import outputs_of
@@ -122,26 +113,18 @@ def found_in(
         unit = size[0] * shape[1] / fitted[0], size[1] * shape[0] / fitted[1]
         places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
         names = dataset.class_names
-        listed.append([described(found, place, names, size, unit) for place in places])
+        listed.append([_object(found, place, names, size, unit) for place in places])
     return listed
 
 
-def described(
+def _object(
     found: Any,
     place: tuple[int, int],
     class_names: Sequence[str],
     size: tuple[int, int],
     unit: tuple[float, float],
 ) -> dict[str, Any]:
-    """One of the objects that were found, its box in pixels of its picture.
-
-    Args:
-        found: `dib_jax.tasks.Objects`.
-        place: (sample, place) of the object.
-        class_names: of the data set.
-        size: of the picture, width and height in pixels.
-        unit: pixels of the picture to the whole width and height of the input.
-    """
+    """One of the objects that were found, its box in pixels of its picture."""
     label, score = int(found.labels[place]), round(float(found.scores[place]), 6)
     entry = {"label": label, "class_name": class_names[label], "score": score}
     if found.boxes is not None:
@@ -181,14 +164,13 @@ def read_picture(path: pathlib.Path) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
-            return eight_bits(picture)
+            return _eight_bits(picture)
     except Exception as error:  # Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadablePictureError(reason) from error
 
 
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture as RGB or grey of 8 bits, as `read_picture` gives it."""
+def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         levels = np.nan_to_num(np.asarray(picture, np.float64))
         if picture.mode.startswith("I;") or levels.max() > 255:  # 65535 is white
