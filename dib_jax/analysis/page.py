@@ -153,6 +153,7 @@ def page(
     footer: str,
     wide: bool = False,
     refresh: int = 0,
+    images: str = "data:",
 ) -> str:
     """The whole page.
 
@@ -164,6 +165,7 @@ def page(
         footer: HTML.
         wide: whether tables may be as wide as the screen.
         refresh: seconds after which a reader's copy is loaded again; 0 for never.
+        images: where they may be from, in the words of a content security policy.
 
     Returns:
         A complete HTML 5 document.
@@ -183,7 +185,7 @@ def page(
         "<!DOCTYPE html>\n"
         f'<html lang="en"{kind}>\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f"img-src {images}; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"{again}"
         f"<title>{escape(title)}</title>\n<style>\n{style.read_text('utf-8')}</style>\n</head>\n<body>\n"

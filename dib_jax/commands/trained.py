@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
+from dib_jax import tasks
 from dib_jax.algorithms import Batch, Network
 from dib_jax.commands.assemble import assemble_from
-from dib_jax.commands.predict import described, eight_bits, fit, found_in, read_picture
+from dib_jax.data.picture_files import eight_bits, fit, fitted_size, read_picture
 from dib_jax.training.devices import usual_arithmetic
 from dib_jax.training.evaluation import predictor
 from dib_jax.training.experiment import Experiment
@@ -71,27 +72,49 @@ class Model:
                 f"a run of {experiment.about['task']} tells no classes; take "
                 "model.outputs(samples)"
             )
-        if self._sees_pictures():
-            pictures, alone = _pictures(samples)
-            with usual_arithmetic():
-                found = [
-                    each
-                    for start in range(0, len(pictures), _PICTURES)
-                    for each in found_in(
-                        experiment, self.network, pictures[start : start + _PICTURES]
-                    )
-                ]
-            return found[0] if alone else found
-        outputs, alone = self._compute("last", samples)
-        made = jax.tree.map(np.asarray, objects(jax.numpy.asarray(outputs[0])))
-        listed = [
-            [
-                described(made, (row, int(place)), self.class_names, (1, 1), (1, 1))
-                for place in np.flatnonzero(made.found[row])
-            ]
-            for row in range(len(made.labels))
-        ]
+        if not self._sees_pictures():
+            outputs, alone = self._compute("last", samples)
+            listed = self._described(objects, outputs[0], None)
+            return listed[0] if alone else listed
+        pictures, alone = _pictures(samples)
+        listed = []
+        for start in range(0, len(pictures), _PICTURES):
+            some = pictures[start : start + _PICTURES]
+            outputs, _ = self._compute("last", some)
+            listed += self._described(objects, outputs[0], some)
         return listed[0] if alone else listed
+
+    def _described(
+        self,
+        objects: Callable[[jax.Array], tasks.Objects],
+        outputs: np.ndarray,
+        pictures: Sequence[Image.Image] | None,
+    ) -> list[Objects]:
+        """What is found in each sample, boxes in pixels of its picture."""
+        found = jax.tree.map(np.asarray, objects(jax.numpy.asarray(outputs)))
+        listed: list[Objects] = [[] for _ in outputs]
+        for row, place in np.argwhere(found.found):
+            label = int(found.labels[row, place])
+            score = round(float(found.scores[row, place]), 6)
+            name = self.class_names[label]
+            entry: dict[str, Any] = {"label": label, "class_name": name, "score": score}
+            if found.boxes is not None and pictures is not None:
+                size, shape, pad = pictures[row].size, *self._shape()
+                fitted = fitted_size(size, shape, pad=pad)
+                # Pixels of the picture to the whole width and height of the input.
+                unit = size[0] * shape[1] / fitted[0], size[1] * shape[0] / fitted[1]
+                box = np.clip(
+                    found.boxes[row, place] * [*unit, *unit], 0, [*size, *size]
+                )
+                entry["box"] = [round(float(side), 2) for side in box]
+            listed[row].append(entry)
+        return listed
+
+    def _shape(self) -> tuple[tuple[int, ...], bool]:
+        """Of the run's pictures; whether the proportion of their sides was kept."""
+        # As in sets of scenes, which have several boxes a picture.
+        like = self.experiment.dataset.train
+        return like["images"].shape[1:], "box_labels" in like
 
     def outputs(self, samples: Any) -> np.ndarray:
         """What the last exit puts out, (n, …) float32: the logits of a classifier.
@@ -163,8 +186,7 @@ class Model:
         like = self.experiment.dataset.train
         if self._sees_pictures():
             pictures, alone = _pictures(samples)
-            # Sets of scenes, with several boxes a picture, keep the sides' proportion.
-            pad, shape = "box_labels" in like, like["images"].shape[1:]
+            shape, pad = self._shape()
             fitted = [fit(picture, shape, pad=pad) for picture in pictures]
             return {"images": np.stack(fitted)}, alone
         names = self.experiment.dataset.kind.content

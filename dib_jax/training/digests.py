@@ -59,6 +59,20 @@ def of(workdir: pathlib.Path, names: Iterable[str]) -> dict[str, dict[str, str]]
     return {"files": {name: digest(workdir / name) for name in there}}
 
 
+def known(workdir: pathlib.Path) -> list[str]:
+    """The files that a finished run has digests of.
+
+    Args:
+        workdir: its folder.
+
+    Raises:
+        ValueError: one of them was changed.
+    """
+    check(workdir, "")
+    path = workdir / FILE
+    return list(json.loads(path.read_bytes())["files"]) if path.exists() else []
+
+
 def forget(workdir: pathlib.Path) -> None:
     """Remove digests.json: the run goes on, and its files change.
 

@@ -147,15 +147,19 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def write_results(
-    workdir: pathlib.Path, results: Mapping[str, Any], written: Iterable[str]
+    workdir: pathlib.Path,
+    results: Mapping[str, Any],
+    written: Iterable[str] | None = None,
 ) -> None:
     """Write results.json, and digests of all that is read again.
 
     Args:
         workdir: the folder of a run.
         results: what it has measured.
-        written: the files that it has left beside, as paths within it.
+        written: the files that it has left beside, as paths within it; None where
+            results.json alone is written anew.
     """
+    written = digests.known(workdir) if written is None else written
     digests.forget(workdir)
     write_json(workdir / "results.json", results)
     names = ["config.json", "inputs.json", "results.json", *written]

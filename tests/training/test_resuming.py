@@ -26,7 +26,7 @@ from dib_jax.training import digests
 from dib_jax.training import train as engine
 from dib_jax.training.finished import load_trained
 from dib_jax.training.train import train
-from dib_jax.training.workdir import read_results
+from dib_jax.training.workdir import read_results, write_results
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -300,3 +300,12 @@ def test_a_run_does_not_go_on_with_other_random_numbers(stopped):
         pytest.raises(ValueError, match="set JAX_THREEFRY_PARTITIONABLE as it was"),
     ):
         train(experiment(), stopped)
+
+
+def test_results_that_get_more_are_written_with_their_digest(whole, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+    write_results(workdir, {**read_results(workdir), "more": 1})
+    digests.check(workdir, "")
+    assert read_results(workdir)["more"] == 1
+    assert "metrics.jsonl" in digests.known(workdir)
