@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from typing import Any, NoReturn
 
 # What would give other types or refuse what the package does on purpose. JAX reads them
@@ -49,6 +50,7 @@ def settle() -> list[str]:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as behind nohup
         signal.signal(signal.SIGINT, _Interrupts())
     _end_with_parent()
+    warnings.showwarning = _Warnings()
     os.environ["MPLBACKEND"] = "agg"
     said = []
     for name, why in _SET_ASIDE.items():
@@ -157,6 +159,38 @@ def import_jax() -> None:
     except (ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
         raise StartError(f"JAX does not start: {line}; mend the environment") from None
+
+
+class _Warnings:
+    """A warning is a line; that kept programs are damaged is said once."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        text = " ".join(str(message).split())
+        if text.startswith("Error reading persistent compilation cache entry"):
+            if self._said:
+                return
+            self._said = True
+            text = (
+                f"{text}: such programs are compiled anew each time; remove the folder "
+                f"that they are kept in, {_kept_in()}"
+            )
+        print(f"{category.__name__}: {text}", file=sys.stderr)
+
+
+def _kept_in() -> Any:
+    jax = sys.modules.get("jax")
+    return jax and jax.config.jax_compilation_cache_dir
 
 
 def child_environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import pytest
@@ -74,6 +75,7 @@ def test_settings_that_change_what_arrays_mean_are_set_aside_and_said(monkeypatc
     same = classmethod(lambda cls, stream, **options: stream)
     monkeypatch.setattr(surroundings._Out, "of", same)
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(warnings, "showwarning", None)
     os.environ |= {
         "JAX_ENABLE_X64": "1",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
@@ -91,6 +93,19 @@ def test_settings_that_change_what_arrays_mean_are_set_aside_and_said(monkeypatc
     assert os.environ["MPLBACKEND"] == "agg"
     assert os.environ["JAX_DEBUG_NANS"] == "1"
     assert not {"JAX_ENABLE_X64", "JAX_NUMPY_DTYPE_PROMOTION"} & os.environ.keys()
+
+
+def test_damaged_programs_are_said_once_and_other_warnings_in_a_line(
+    monkeypatch, capsys
+):
+    show = surroundings._Warnings()
+    for name in "abc":
+        text = f"Error reading persistent compilation cache entry for '{name}': cut off"
+        show(UserWarning(text), UserWarning, "x.py", 1)
+    show(RuntimeWarning("two\nlines"), RuntimeWarning, "x.py", 1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "entry for 'a': cut off: such programs are compiled anew each time" in first
+    assert second == "RuntimeWarning: two lines"
 
 
 def test_the_engine_computes_in_float32_in_a_session_that_does_not():
