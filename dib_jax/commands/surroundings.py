@@ -88,12 +88,14 @@ class _Out(io.TextIOWrapper):
             return open(os.devnull, "w", encoding="utf-8")
         if not isinstance(stream, io.TextIOWrapper):
             return stream  # a notebook's, which takes every text
+        # The stream stays as it is for who holds it, such as a logger.
+        stream.reconfigure(errors="backslashreplace")
         settings: dict[str, Any] = {
             "encoding": stream.encoding,
             "errors": "backslashreplace",
             "line_buffering": stream.line_buffering or lossy,
         }
-        made = cls(stream.detach(), **settings)
+        made = cls(stream.buffer, **settings)
         made.lossy = lossy
         if lossy:
             made.kept += "\r"  # by which a bar moves

@@ -1,6 +1,7 @@
 """What a command finds around it: outputs, interrupts, the environment."""
 
 import io
+import logging
 import os
 import pathlib
 import signal
@@ -18,9 +19,13 @@ from dib_jax.training import devices
 ROOT = pathlib.Path(command_line.__file__).parents[2]
 
 
+HELD = []
+
+
 def output(encoding, **options):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
+    HELD.append(stream)  # as sys.__stdout__ holds it
     return raw, surroundings._Out.of(stream, **options)
 
 
@@ -49,7 +54,8 @@ def test_what_would_command_a_terminal_is_spelt_out_and_a_bar_still_moves():
 
 
 def full():
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w")))
+    HELD.append(io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w"))))
+    return HELD[-1]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -63,6 +69,14 @@ def test_a_full_output_is_one_line_and_a_full_log_does_not_end_a_run(monkeypatch
     assert said.getvalue() == "c: standard output: No space left on device\n"
     with surroundings._Out.of(full(), lossy=True) as log:
         print("line", file=log, flush=True)
+
+
+def test_who_holds_an_output_may_write_on(monkeypatch):
+    raw, stream = output("ascii")
+    logger = logging.StreamHandler(HELD[-1])
+    logger.emit(logging.makeLogRecord({"msg": "→"}))
+    print("x", file=stream, flush=True)
+    assert raw.getvalue() == b"\\u2192\nx\n"
 
 
 def test_a_process_without_outputs_prints_nowhere():
