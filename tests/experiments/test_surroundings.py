@@ -165,6 +165,7 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch):
 TWICE = """
 import os, signal, time
 from dib_jax.commands import command_line, surroundings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as by nohup
 surroundings.settle()
 
 def work(arguments):
