@@ -289,6 +289,11 @@ class Rendered(NamedTuple):
 
 def render(drawing: Drawing) -> Rendered:
     """Draw it, once for all folders and pages that it goes to."""
+    with style.readable():
+        return _render(drawing)
+
+
+def _render(drawing: Drawing) -> Rendered:
     wide, narrow = drawing.draw(width=style.WIDE), drawing.draw(width=style.NARROW)
     large, vector = png(wide), svg(wide) if drawing.vector else None
     pair = (vector, svg(narrow)) if vector and len(vector) <= _LARGEST_SVG else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dib_jax.settings import differences
+from dib_jax.training import digests
 
 END_TO_END = "end_to_end"
 # In what a run and its baseline may differ: end to end there is no local loss, and
@@ -96,11 +97,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no JSON object")
+    digests.check(path.parent, path.name)
     return value
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; ValueError where one but the last is damaged."""
+    digests.check(path.parent, path.name)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -24,6 +24,9 @@ gpu          pictures a second by each algorithm in bfloat16 and how busy the GP
 compile      that train steps and measures compile for a TPU, on one chip and on all of
              a described topology, with peak memory and work; needs libtpu, no TPU;
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
+faults       what becomes of runs that are killed, damaged, given bad input, short of a
+             disk, or two in one folder; --kills=200 --damages=200 --inputs=300
+             --disks=20 --pairs=50 --seed=0, --minutes=8 for each of them at most
 """
 
 import importlib
@@ -49,6 +52,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
+    "faults": {
+        **dict.fromkeys(("kills", "damages", "inputs", "disks", "pairs", "seed"), int),
+        "minutes": float,
+    },
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
 _ONE_THREAD = ("information", "estimation", "convolution", "linear")
@@ -85,6 +92,8 @@ def main(arguments: list[str]) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     benchmark = importlib.import_module(f"dib_jax.commands.benchmarks.{name}")
     table = importlib.import_module("dib_jax.commands.benchmarks.table")
+    if name != "faults":  # whose processes are forked before JAX starts a device
+        importlib.import_module("dib_jax.training.devices").own_devices()
     called = command_line.called("benchmark")
     command = shlex.join(["python", "-m", called, *arguments])
     rows: list[dict[str, Any]] = []

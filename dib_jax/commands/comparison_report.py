@@ -36,6 +36,7 @@ def write_report(
     chosen: Mapping[tuple[str, str], str],
     *,
     command: str,
+    left: int = 0,
 ) -> pathlib.Path:
     """Write table.md, .csv and .json, the figures and report.html.
 
@@ -47,6 +48,7 @@ def write_report(
         runs: the finished ones.
         chosen: what a search has chosen by (data set, method); empty without one.
         command: that makes them.
+        left: how many runs are still to be done.
 
     Returns:
         The path of report.html.
@@ -60,7 +62,7 @@ def write_report(
     cells = _cells(table, plan.reference, chosen)
     header, lines = list(cells[0]), [list(row.values()) for row in cells]
     text = _markdown([header, ["---"] * len(header), *lines], said, command)
-    write_atomically(workdir / "table.md", text.encode())
+    write_atomically(workdir / "table.md", text.encode(errors="backslashreplace"))
     rows = [
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
         for row in table
@@ -74,6 +76,12 @@ def write_report(
     drawings = _drawings(workdir, plan, runs, entries, table)
     pictures = "".join(shown.drawing(workdir, drawing) for drawing in drawings)
     words = {number for number, name in enumerate(header) if name in _WORDS}
+    if left:
+        said = [
+            f"{len(runs)} of {len(runs) + left} runs are finished. The page is written "
+            "again as others are, and loads itself every minute.",
+            *said,
+        ]
     text = page.page(
         "Comparison of training methods",
         subtitle=f"{', '.join(plan.datasets)}; seeds {', '.join(map(str, plan.seeds))}",
@@ -84,6 +92,8 @@ def write_report(
             page.Section("command", "Command", page.command(command)),
         ],
         footer=page.escape(_made_on(entries)),
+        wide=True,
+        refresh=60 if left else 0,
     )
     write_atomically(workdir / "report.html", text.encode())
     return workdir / "report.html"

@@ -196,6 +196,7 @@ class Convolution(nn.Module):
             "kernel",
             nn.initializers.he_normal(),
             (self.size, self.size, x.shape[-1], self.features),
+            jnp.float32,
         )
         return convolve(x, kernel, self.stride)
 

@@ -54,8 +54,10 @@ class DenseStage(nn.Module):
             "kernel",
             self._initializer(batch_axis=0),
             (self.parts, x.shape[-1], self.width),
+            jnp.float32,
         )
-        bias = self.param("bias", nn.initializers.zeros, (self.parts * self.width,))
+        wide = (self.parts * self.width,)
+        bias = self.param("bias", nn.initializers.zeros, wide, jnp.float32)
         return jnp.einsum("npd,pdw->npw", x, kernel).reshape(x.shape[0], -1) + bias
 
 

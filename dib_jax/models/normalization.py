@@ -158,10 +158,11 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        variance = self.variable("batch_stats", "var", jnp.ones, channels)
+        kind = channels, jnp.float32
+        scale = self.param("scale", nn.initializers.ones, *kind)
+        bias = self.param("bias", nn.initializers.zeros, *kind)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, *kind)
+        variance = self.variable("batch_stats", "var", jnp.ones, *kind)
         if not train:
             running = mean.value, variance.value
             return _apply(x, *running, scale, bias, relu=self.relu, pool=self.pool)

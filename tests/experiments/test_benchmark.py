@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+import random
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import pytest
 from dib_jax.commands import benchmark, command_line
 from dib_jax.commands.benchmarks import (
     compile,
+    faults,
     gpu,
     linear,
     memory,
@@ -328,3 +331,58 @@ def test_the_map_of_depth_has_one_layer_for_its_unit(tmp_path, monkeypatch):
     assert all(1 < ratio < 10 for ratio in dearer)
     linear.plot(tmp_path / "map.png", rows)
     assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_what_a_run_has_left_is_the_same_but_for_seconds(finished_run, tmp_path):
+    wanted = faults.left(finished_run)
+    assert faults.left(tmp_path) is None
+    for name, old, new, same in (
+        ("results.json", '"seconds": ', '"seconds": 1', True),
+        ("metrics.jsonl", '"seconds": ', '"seconds": 1', True),
+        ("metrics.jsonl", '"loss": ', '"loss": 1', False),
+        ("results.json", '"accuracy": 0', '"accuracy": 1', False),
+    ):
+        workdir = tmp_path / "run"
+        shutil.copytree(finished_run, workdir)
+        text = (workdir / name).read_text()
+        assert old in text
+        (workdir / name).write_text(text.replace(old, new))
+        assert (faults.left(workdir) == wanted) is same
+        shutil.rmtree(workdir)
+    shutil.copytree(finished_run, workdir)
+    next((workdir / "probes").iterdir()).unlink()
+    assert faults.left(workdir) != wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "same", "outcome"),
+    [
+        ("a line\n", 0, True, "same"),
+        ("a line\n", 0, False, "unnoticed"),
+        ("a line\nexperiments.run: no\n", 2, False, "refused"),
+        ("experiments.predict: skipped x: no\npredictions in y\n", 1, True, "refused"),
+        ("", 2, False, "other"),
+        ("Traceback (most recent call last):\n  x\nE: y\n", 1, False, "traceback"),
+        ("a line\n", -11, False, "other"),
+        ("a line\n", None, False, "hung"),
+    ],
+)
+def test_a_trial_is_what_its_command_said_and_left(
+    tmp_path, said, status, same, outcome
+):
+    class Ended(faults._Command):
+        def __init__(self):
+            self.log, self.words = tmp_path / "log", "run"
+
+    (tmp_path / "log").write_text(said)
+    assert Ended().outcome(status, lambda: same)[0] == outcome
+
+
+def test_a_file_is_spoilt_in_every_way(tmp_path):
+    seen, path = set(), tmp_path / "file"
+    for seed in range(60):
+        path.write_bytes(bytes(range(256)))
+        how = faults.spoil(path, random.Random(seed))
+        assert not path.exists() or how != "deleted"
+        seen.add(how)
+    assert seen == {"a bit", "a byte", "cut off", "zeros", "deleted"}
