@@ -108,6 +108,7 @@ def train(
         shutil.rmtree(both.folder, ignore_errors=True)
     test, outputs, ensemble = evaluation.evaluate(experiment, network)
     results = results_of(experiment, position, test, outputs, ensemble)
+    results |= experiment.algorithm.about(network)
     from_first(lambda: write_json(workdir / "results.json", results))
     return Trained(experiment, network, results, test, outputs, ensemble)
 

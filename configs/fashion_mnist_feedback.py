@@ -1,0 +1,29 @@
+"""Errors through weights of their own on Fashion-MNIST: LeNet-5.
+
+Batches of 64, momentum 0.9 and weight decay 1e-3 are those of BioTorch's benchmark
+(github.com/jsalbert/biotorch, Benchmarks.md), which has 100 epochs. Another rule:
+--config.model.feedback=NAME; back-propagation: --config.algorithm.name=end_to_end
+--config.model.feedback=.
+
+Command:  python -m experiments.run --config=configs/fashion_mnist_feedback.py
+    (or :quick)
+"""
+
+from dib_jax.commands.config import ConfigDict, complete, variant
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    quick = variant(arg, "quick")
+    return complete(
+        algorithm=dict(name="feedback"),
+        dataset=dict(
+            name="fashion_mnist", val_fraction=0.0, samples=10000 if quick else 0
+        ),
+        model=dict(name="lenet", feedback="kolen_pollack"),
+        # The weight decay is what takes the weights of Kolen and Pollack together.
+        optimizer=dict(learning_rate=0.05, weight_decay=1e-3, momentum=0.9),
+        epochs=2 if quick else 10,
+        batch_size=64,
+        analysis=dict(every_epochs=1 if quick else 5),
+    )
