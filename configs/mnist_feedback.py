@@ -2,8 +2,9 @@
 
 The network and the batches are those of Akrout et al.'s code (arXiv 1904.05391): 500
 sigmoids, 128 samples. Momentum, a falling learning rate and softmax, instead of none of
-them, take 20 epochs to where it is after 400. Another rule: --config.model.feedback=NAME;
-back-propagation: --config.algorithm.name=end_to_end --config.model.feedback=.
+them, take 20 epochs to where it is after 400. Another rule:
+--config.model.feedback=NAME; back-propagation: --config.algorithm.name=end_to_end
+--config.model.feedback=.
 
 Command:  python -m experiments.run --config=configs/mnist_feedback.py (or :quick)
 """

@@ -278,7 +278,8 @@ def test_networks_and_heads_without_feedback_weights_are_refused():
     with pytest.raises(ValueError, match=r"networks that can have some are mlp"):
         feedback(parts_of(divisive_mlp(groups=8, widths=(8, 8))))
     parts = parts_of(
-        cnn(feedback="mirror"), head=lambda stage: conv(num_outputs=CLASSES, stage=stage)
+        cnn(feedback="mirror"),
+        head=lambda stage: conv(num_outputs=CLASSES, stage=stage),
     )
     with pytest.raises(ValueError, match=r"head.name: .* use head.name=linear"):
         feedback(parts)
