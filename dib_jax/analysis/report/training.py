@@ -194,7 +194,7 @@ def _angles(material: Material) -> Section | None:
     draw = functools.partial(layers_figure, material.rows)
     alt = "Angles between B and the transpose of W, and between gradients, by layer."
     drawn = shown.drawing(material.run.workdir, Drawing("angles", draw, alt, caption))
-    said = ", ".join(wording.decimal(angle) or "" for angle in angles)
+    said = ", ".join(f"{angle:.1f}" for angle in angles)
     note = page.note(f"At the end, input side first: {said} degrees.")
     return Section("angles", "Feedback weights", drawn + note)
 
