@@ -6,6 +6,7 @@ import io
 import json
 import math
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -240,7 +241,24 @@ def notes(
             f"pairs of {len(methods)} methods together, {len(seeds)} seeds as blocks): "
             f"{len(pairs) or 'none'} of {math.comb(len(methods), 2)} pairs{named}."
         )
-    return said
+    return said + [
+        f"{dataset}, {method}: at the end the angles between feedback weights and "
+        f"transposes are {angles} degrees, input side first (means over seeds)."
+        for (dataset, method), angles in _last_angles(entries).items()
+    ]
+
+
+def _last_angles(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for entry in entries:
+        if seed := entry.results.get("angles"):
+            found.setdefault((entry.dataset, entry.method), []).append(seed)
+    return {
+        run: ", ".join(
+            f"{statistics.fmean(layer):.1f}" for layer in zip(*seeds, strict=True)
+        )
+        for run, seeds in found.items()
+    }
 
 
 def _made_on(entries: Sequence[Entry]) -> str:

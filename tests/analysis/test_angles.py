@@ -5,6 +5,8 @@ import pytest
 
 from dib_jax.algorithms.feedback import GRADIENT_ANGLE, WEIGHT_ANGLE
 from dib_jax.analysis import angles, figures
+from dib_jax.analysis.comparison import Entry
+from dib_jax.commands.comparison_report import notes
 
 
 def rows_of(shift):
@@ -46,3 +48,16 @@ def test_each_layer_has_a_line_in_a_run_and_a_panel_in_a_comparison(width):
     ]
     line = figure.axes[1].get_lines()[1]
     np.testing.assert_allclose(line.get_ydata(), [14, 15])
+
+
+def test_a_comparison_says_what_the_angles_were_at_the_end():
+    results = {"hardware": "a machine", "versions": {}}
+    entries = [
+        Entry("d", "m", 0, {**results, "angles": [80.0, 10.0]}),
+        Entry("d", "m", 1, {**results, "angles": [82.0, 11.0]}),
+        Entry("d", "end_to_end", 0, results),
+    ]
+    first, last = notes(entries, {}, "end_to_end")
+    assert "degrees" not in first
+    assert last.startswith("d, m: at the end")
+    assert "are 81.0, 10.5 degrees" in last
