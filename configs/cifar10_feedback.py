@@ -24,10 +24,12 @@ def get_config(arg: str = "") -> ConfigDict:
         optimizer |= dict(learning_rate=0.1, weight_decay=4e-3)
     return complete(
         algorithm=dict(name="feedback"),
-        dataset=dict(name="cifar10", val_fraction=0.0, samples=10000 if arg else 0),
+        dataset=dict(
+            name="cifar10", val_fraction=0.0, samples=10000 if arg == "resnet" else 0
+        ),
         model=dict(**model, feedback="kolen_pollack"),
         optimizer=optimizer,
-        epochs={"quick": 2, "resnet": 15}.get(arg, 5),
-        batch_size=128 if arg == "resnet" else 32,
+        epochs={"quick": 1, "resnet": 15}.get(arg, 5),
+        batch_size=128 if arg else 32,
         analysis=dict(every_epochs=1 if arg == "quick" else 5),
     )

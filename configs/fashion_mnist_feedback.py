@@ -17,14 +17,12 @@ def get_config(arg: str = "") -> ConfigDict:
     quick = variant(arg, "quick")
     return complete(
         algorithm=dict(name="feedback"),
-        dataset=dict(
-            name="fashion_mnist", val_fraction=0.0, samples=10000 if quick else 0
-        ),
+        dataset=dict(name="fashion_mnist", val_fraction=0.0),
         model=dict(name="lenet", feedback="kolen_pollack"),
         # The weight decay takes the weights of Kolen and Pollack together, and a larger
         # learning rate is too large for a mirror.
         optimizer=dict(learning_rate=0.02, weight_decay=2e-3, momentum=0.9),
-        epochs=2 if quick else 6,
-        batch_size=32,
+        epochs=1 if quick else 6,
+        batch_size=128 if quick else 32,
         analysis=dict(every_epochs=1 if quick else 5),
     )
