@@ -113,6 +113,8 @@ def methods_figure(
         }
         for kind in KINDS
         for layer in courses([row for rows in runs.values() for row in rows], kind)
+        # Its error has come through nothing: its gradient is the true one.
+        if (kind, layer) != (GRADIENT_ANGLE, "head")
     }
     columns = min(4 if width > 5 else 1, len(panels))
     figure, each = style.panels(

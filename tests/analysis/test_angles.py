@@ -44,7 +44,6 @@ def test_each_layer_has_a_line_in_a_run_and_a_panel_in_a_comparison(width):
         "output layer: B, Wᵀ",
         "stage 0: gradients",
         "stage 10: gradients",
-        "output layer: gradients",
     ]
     line = figure.axes[1].get_lines()[1]
     np.testing.assert_allclose(line.get_ydata(), [14, 15])
