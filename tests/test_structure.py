@@ -26,6 +26,7 @@ ALLOWED = {
     "data": set(),
     "checkpoints": set(),
     "settings": set(),
+    "linear": set(),
     "tasks": {"information", "models"},
     "objectives": {"information", "models"},
     "algorithms": {"objectives", "tasks", "models", "information"},
@@ -37,7 +38,7 @@ ALLOWED = {
 }  # fmt: skip
 ALLOWED["commands"] = {*ALLOWED}
 # Packages of others that a room may import, where the room promises to be light.
-LIGHT = {"information": {"jax"}, "models": {"jax", "flax"}}
+LIGHT = {"information": {"jax", "numpy"}, "linear": {"jax"}, "models": {"jax", "flax"}}
 # What an algorithm knows and the loop does not, beside the names of whatever a config
 # chooses. In files and messages an exit is called by `records.LABEL`.
 UNKNOWN_TO_THE_LOOP = {

@@ -143,7 +143,13 @@ def command(text: str) -> str:
 
 
 def page(
-    title: str, *, subtitle: str, lead: str, sections: Sequence[Section], footer: str
+    title: str,
+    *,
+    subtitle: str,
+    lead: str,
+    sections: Sequence[Section],
+    footer: str,
+    images: str = "data:",
 ) -> str:
     """The whole page.
 
@@ -153,6 +159,7 @@ def page(
         lead: HTML between the title and the first section.
         sections: in order; a page of several gets a line of links to them.
         footer: HTML.
+        images: where they may be from, in the words of a content security policy.
 
     Returns:
         A complete HTML 5 document.
@@ -169,7 +176,7 @@ def page(
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f"img-src {images}; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style.read_text()}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>"

@@ -13,6 +13,8 @@ memory       the same by the compiler's figures alone, with plain convolutions o
              platform and no step run; the same flags
 scaling      temporaries of a step as depth (4 to 32 stages), batch (32 to 1024) and
              width grow, by the compiler's figures alone; --quick=True for the smallest
+linear       deep linear networks a layer at a time: what width, depth and the best rate
+             do, in float64, on one thread; --quick=True for a look of a minute
 convolution  a convolution with both gradients in a loop, ours against patches and what
              JAX derives, on one thread; --batch_sizes=128,37 --dtypes=float32,bfloat16
 overhead     what the information term and the engine add to the steps of all stages;
@@ -43,12 +45,13 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "training": {**_SIZES, "algorithms": tuple[str, ...]},
     "memory": {**_SIZES, "algorithms": tuple[str, ...]},
     "scaling": {"quick": bool},
+    "linear": {"quick": bool},
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
-_ONE_THREAD = ("information", "estimation", "convolution")
+_ONE_THREAD = ("information", "estimation", "convolution", "linear")
 
 
 def main(arguments: list[str]) -> None:

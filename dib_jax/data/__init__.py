@@ -13,8 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
+from dib_jax.data.arrays import check_file_names, read_arrays
+from dib_jax.data.dataset import (
+    SPLITS,
+    Dataset,
+    check_dataset,
+    labels_in,
+    lacking_classes,
+    without_groups,
+)
 from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes
 from dib_jax.data.preparation import downloadable, is_downloadable
@@ -34,6 +41,8 @@ __all__ = [
     "load",
     "size",
 ]
+
+_VOID = 255  # how some programs mark what is of no class
 
 
 def load(
@@ -84,7 +93,7 @@ def load(
         splits[key] = dataset.kind.check(
             splits[key], source=sources[key], num_classes=num_classes
         )
-    class_names = dataset.class_names or _numbers(splits)
+    class_names = dataset.class_names or _numbers(splits, name)
     notes = [dataset.description] if dataset.description else []
     skipped = {}
     for key in present if boxes else ():
@@ -107,6 +116,8 @@ def load(
         splits["train"] = _part(splits["train"], samples, name=name)
         used = size(splits["train"])
         notes.append(f"{used} of {whole} training samples used")
+    if lacking := lacking_classes(splits, class_names):
+        notes.append(lacking)
     dataset = check_dataset(
         dataset._replace(
             name=name,
@@ -126,13 +137,20 @@ def load(
     return dataset._replace(train=left, validation=take(train, held))
 
 
-def _numbers(splits: dict[str, Split]) -> tuple[str, ...]:
+def _numbers(splits: dict[str, Split], name: str) -> tuple[str, ...]:
     """The numbers of the classes, where they have no names."""
-    most = -1
-    for split in splits.values():
-        for key in {"labels", "box_labels"} & split.keys():
-            most = max(most, int(split[key].max(initial=-1)))
-    return tuple(map(str, range(most + 1)))
+    labels = sorted(set().union(*map(labels_in, splits.values())))
+    if labels and labels[0] > 0:
+        raise ValueError(
+            f"data set {name!r}: its labels begin at {labels[0]}; count them from 0, "
+            "or give class_names"
+        )
+    if _VOID in labels and labels[-2] < _VOID - 1:
+        raise ValueError(
+            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {_VOID}, "
+            "which often means none; leave those out, or give class_names"
+        )
+    return tuple(map(str, range(labels[-1] + 1 if labels else 0)))
 
 
 def _part(train: Split, samples: int, *, name: str) -> Split:
@@ -190,6 +208,7 @@ def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
         return _own(name, data_dir), sources
     folder = data_root(data_dir) / check_name(name)
     files = {split: folder / f"{split}.npz" for split in SPLITS}
+    check_file_names(folder)
     if any(path.exists() for path in files.values()):
         return read_arrays(files, name), {key: str(path) for key, path in files.items()}
     if prepared := find_prepared(folder):

@@ -37,6 +37,16 @@ def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Spli
         raise ValueError(
             f"{source}: images must have shape (n, h, w, c), got {images.shape}{hint}"
         )
+    height, width, channels = images.shape[1:]
+    if channels > 4 and (height == 3 or (height == 1 and width == channels)):
+        raise ValueError(
+            f"{source}: images of shape {images.shape} seem to have their channels "
+            "first; write np.moveaxis(images, 1, -1)"
+        )
+    if images.size and images.max() == 1:
+        raise ValueError(
+            f"{source}: images hold only 0 and 1, and white is 255; multiply by it"
+        )
     count = len(images)
     labels = kind.check_labels(
         arrays, count, "image", source=source, num_classes=num_classes
@@ -93,8 +103,15 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
     height, width = split["images"].shape[1:3]
     boxes = split["boxes"]
     good = inside(boxes, [width, height], slack=_BOX_SLACK)
+    there = np.ones(boxes.shape[:-1], bool)
     if "box_labels" in split:
-        good |= split["box_labels"] < 0
+        there = split["box_labels"] >= 0
+    if there.any() and boxes[there].max() <= 1 < min(width, height):
+        raise ValueError(
+            f"{source}: boxes lie in 0..1, as shares of the sides do; multiply them by "
+            f"the width and height, {width} and {height}"
+        )
+    good |= ~there
     sound = np.all(good.reshape(len(boxes), -1), axis=1)
     if sound.all():
         return split

@@ -7,12 +7,14 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from dib_jax.commands import benchmark, command_line
 from dib_jax.commands.benchmarks import (
     compile,
     gpu,
+    linear,
     memory,
     overhead,
     scaling,
@@ -20,7 +22,7 @@ from dib_jax.commands.benchmarks import (
     timing,
     training,
 )
-from dib_jax.commands.benchmarks.steps import lower_step
+from dib_jax.commands.benchmarks.steps import compile_step, lower_step, run_steps
 
 pytestmark = pytest.mark.once
 
@@ -171,6 +173,18 @@ def test_stages_that_are_alike_are_one_program(small):
     assert others[0] == others[1] != first
 
 
+def test_stages_that_share_a_program_are_each_run(small):
+    steps = training.algorithm_steps(
+        "sequential", "mlp", 2, **{"model.widths": "4,4,4"}
+    )
+    seen = {}
+    programs = [compile_step(step, seen)[0] for step in steps]
+    assert len(seen) == 2
+    run = run_steps(programs, steps)
+    run()
+    run()
+
+
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs libtpu.*pip install -e '\.\[tpu\]'"):
@@ -292,3 +306,25 @@ def test_the_time_to_a_target_is_that_of_the_first_epoch_there():
     ]
     assert gpu.seconds_to(lines, 1, 0.94) == (6.0, 4.0)
     assert gpu.seconds_to(lines, 0, 0.94) == (6.0, None)
+
+
+def test_the_map_of_depth_has_one_layer_for_its_unit(tmp_path, monkeypatch):
+    for name, value in {
+        "_MOST": 8,
+        "_INPUTS": 4,
+        "_SEEDS": 2,
+        "_RATES": (1.0,),
+    }.items():
+        monkeypatch.setattr(linear, name, value)
+    with jax.enable_x64(True):
+        rows = linear._map(2, (2,))
+        rows += linear._data("linnerud", (2,))
+    one = [row for row in rows if row["depth"] == 1 and row.get("from")]
+    assert len(one) == len(linear._POWERS) + 1
+    assert all(row["× updates"] == row["× FLOPs"] == 1 for row in one if row["updates"])
+    deep = [row for row in rows if row["depth"] == 2]
+    assert len(deep) == 2 * len(one) + 1  # from both ends, and plain descent
+    dearer = [row["kFLOP an update"] / one[0]["kFLOP an update"] for row in deep[:8]]
+    assert all(1 < ratio < 10 for ratio in dearer)
+    linear.plot(tmp_path / "map.png", rows)
+    assert (tmp_path / "map.png").stat().st_size > 1000
