@@ -161,12 +161,14 @@ class Algorithm(NamedTuple):
         features: (network, batch) → an array (n, …) for each stage, input side first.
             The network is complete: where phases have not begun, as `init` makes it.
         network: before the first phase.
+        about: the trained network → further entries of results.json, plain JSON.
     """
 
     phases: tuple[Phase, ...]
     predict: Callable[[Network, Batch], tuple[jax.Array, ...]]
     features: Callable[[Network, Batch], tuple[jax.Array, ...]]
     network: Network = ()
+    about: Callable[[Network], dict[str, Any]] = lambda network: {}
 
 
 class Parts(NamedTuple):

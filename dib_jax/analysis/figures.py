@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from dib_jax.analysis.angles import is_angle
 from dib_jax.tasks import Measure, measure_of, style
 from dib_jax.tasks.exhibits import Drawing
 from dib_jax.tasks.pictures import viewable
@@ -74,7 +75,8 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
 
     Args:
         rows: lines of metrics.jsonl.
-        measures: of the task; those in per cent are metrics and no terms.
+        measures: of the task; those in per cent are metrics and no terms, and angles
+            have figures of their own.
 
     Returns:
         Those with a number somewhere, `loss` and `task_loss` first; `loss` is left out
@@ -95,7 +97,9 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
     # The whole first, then its parts.
     first = [name for name in ("loss", "task_loss") if name in names]
     return tuple(
-        name for name in dict.fromkeys([*first, *names]) if name not in left_out
+        name
+        for name in dict.fromkeys([*first, *names])
+        if name not in left_out and not is_angle(name)
     )
 
 

@@ -6,12 +6,14 @@ import io
 import json
 import math
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dib_jax.analysis import comparison, curves, page
+from dib_jax.analysis import angles, comparison, curves, page
 from dib_jax.analysis.comparison import Contrasts, Entry, Row
 from dib_jax.analysis.report import shown
+from dib_jax.analysis.runs import read_metrics
 from dib_jax.commands.compare import Plan, Run
 from dib_jax.tasks import measure_of, measures_of
 from dib_jax.tasks.exhibits import Drawing
@@ -149,6 +151,26 @@ def _drawings(
                 drawn.append(Drawing(f"{dataset}_{quantity}", curve, caption, caption))
     if everything:
         _write_csv(workdir / "curves.csv", everything)
+    return drawn + _angles(plan, runs, entries)
+
+
+def _angles(plan: Plan, runs: Sequence[Run], entries: Sequence[Entry]) -> list[Drawing]:
+    """Angles of feedback weights, for the data sets with runs that have some."""
+    drawn = []
+    for dataset in plan.datasets:
+        rows: dict[str, list[Any]] = {}
+        for run, entry in zip(runs, entries, strict=True):
+            if run.dataset == dataset and entry.results.get("angles"):
+                lines = read_metrics(run.workdir / "metrics.jsonl")
+                rows.setdefault(run.method, []).append(lines)
+        if rows:
+            caption = (
+                f"{dataset}: angles between the weights B that errors come back "
+                "through and the transpose of the layer’s weights W, and between the "
+                "layer’s gradient and the true one; means over seeds."
+            )
+            draw = functools.partial(angles.methods_figure, rows)
+            drawn.append(Drawing(f"{dataset}_angles", draw, caption, caption))
     return drawn
 
 
@@ -229,7 +251,24 @@ def notes(
             f"pairs of {len(methods)} methods together, {len(seeds)} seeds as blocks): "
             f"{len(pairs) or 'none'} of {math.comb(len(methods), 2)} pairs{named}."
         )
-    return said
+    return said + [
+        f"{dataset}, {method}: at the end the angles between feedback weights and "
+        f"transposes are {angles} degrees, input side first (means over seeds)."
+        for (dataset, method), angles in _last_angles(entries).items()
+    ]
+
+
+def _last_angles(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for entry in entries:
+        if seed := entry.results.get("angles"):
+            found.setdefault((entry.dataset, entry.method), []).append(seed)
+    return {
+        run: ", ".join(
+            f"{statistics.fmean(layer):.1f}" for layer in zip(*seeds, strict=True)
+        )
+        for run, seeds in found.items()
+    }
 
 
 def _made_on(entries: Sequence[Entry]) -> str:

@@ -111,6 +111,7 @@ def train(
             position, network = _train(experiment, workdir, progress, show, watch)
         test, outputs, ensemble = evaluation.evaluate(experiment, network)
         results = results_of(experiment, position, test, outputs, ensemble)
+        results |= experiment.algorithm.about(network)
         from_first(lambda: write_results(workdir, results, position.digests))
     return Trained(experiment, network, results, test, outputs, ensemble)
 

@@ -2,8 +2,10 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from dib_jax.models.convolution import average_pool_to
+from dib_jax.models.feedback import dense
 from dib_jax.models.options import check_at_least
 
 
@@ -28,14 +30,18 @@ class Linear(nn.Module):
     Attributes:
         num_outputs: size of the task's output.
         pool: side of the grid; 0 keeps feature maps at full size.
+        feedback: what errors come back through, one of `feedback.RULES`; the algorithm
+            of that name sets it.
     """
 
     num_outputs: int
     pool: int
+    feedback: str = ""
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        return nn.Dense(self.num_outputs)(flatten(features, self.pool))
+        layer = dense(self.num_outputs, feedback=self.feedback)
+        return jnp.asarray(layer(flatten(features, self.pool)))
 
 
 def linear(*, num_outputs: int, pool: int = 2) -> nn.Module:
