@@ -32,7 +32,8 @@ def _kernels(params: Any) -> Any:
 
 def _constant(peak: float, steps: int, warmup: int) -> optax.Schedule:
     del steps
-    return optax.warmup_constant_schedule(0.0, peak, warmup)
+    # Without a warm-up it would stay at the value that one starts from.
+    return optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
 
 
 def _cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:

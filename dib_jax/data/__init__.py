@@ -15,8 +15,10 @@ from typing import Any
 
 from dib_jax.data.arrays import read_arrays
 from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
+from dib_jax.data.graphs import read_graph
 from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes
+from dib_jax.data.planetoid import read_planetoid
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
@@ -49,8 +51,8 @@ def load(
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
-    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a version in
-    `<data_dir>/<name>/` that TFDS prepared as array_record; a data set of this package.
+    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a
+    graph, `graph.npz` or Planetoid's `ind.*` files there; a version that TFDS prepared as array_record; a data set of this package.
     `module:function` names a function of one's own instead. A set without a validation
     split gets one from train, by `split_rows` (stratified by label, groups kept
     together).
@@ -192,6 +194,10 @@ def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
     files = {split: folder / f"{split}.npz" for split in SPLITS}
     if any(path.exists() for path in files.values()):
         return read_arrays(files, name), {key: str(path) for key, path in files.items()}
+    if (graph := folder / "graph.npz").exists():
+        return read_graph(graph, name), dict.fromkeys(SPLITS, str(graph))
+    if (folder / f"ind.{name}.graph").exists():
+        return read_planetoid(folder, name), dict.fromkeys(SPLITS, str(folder))
     if prepared := find_prepared(folder):
         sources = {split: f"{prepared}, {split} split" for split in SPLITS}
         return read_prepared(prepared, name), sources

@@ -1,0 +1,208 @@
+"""Pieces that algorithms on graphs share: a sample is a node, the edges are common.
+
+`batch.inputs["nodes"]` has numbers of nodes, and `batch.common["graph"]` the graph:
+`edges`, `features` of all nodes, `train`, which of them are training nodes, and
+`rows(nodes)`, features of some. `batch.inputs["features"]` has what `enter` of a phase
+has made of the nodes' features; so a step sees rows, and never the graph.
+"""
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_array
+
+from dib_jax.algorithms import Batch, Data, Parts
+from dib_jax.models.graph import RULES, Attention, Convolution, Neighbours
+from dib_jax.models.options import check_one_of
+
+Variables = dict[str, Any]
+# Of joined features of some nodes, what is made in memory at a time; more goes through
+# a file.
+_CHUNK_BYTES = 2**26
+
+
+def check_stages(
+    parts: Parts, *allowed: type[nn.Module], rule: str = "mean"
+) -> None:
+    """Refuse networks and rules that an algorithm on graphs cannot use.
+
+    Args:
+        parts: with the stages.
+        *allowed: classes of stages; all of `models.graph` where there are none.
+        rule: how neighbours are joined.
+
+    Raises:
+        ValueError: a stage is of another class, or there is no such rule.
+    """
+    check_one_of(RULES, rule=rule)
+    allowed = allowed or (Convolution, Attention)
+    if not all(isinstance(stage, allowed) for stage in parts.stages):
+        names = "gcn" if allowed == (Convolution,) else "gcn or gat"
+        raise ValueError(
+            f"model.name: this algorithm joins neighbours of a graph, which stages of "
+            f"{type(parts.stages[0]).__name__} do not; use model.name={names}"
+        )
+
+
+def graph_of(batch: Batch) -> Any:
+    """The graph whose nodes the samples are.
+
+    Args:
+        batch: of nodes.
+
+    Raises:
+        ValueError: the samples are no nodes.
+    """
+    try:
+        return batch.common["graph"]
+    except (KeyError, TypeError):
+        raise ValueError(
+            "algorithm.name: this algorithm is for nodes of a graph, and the samples "
+            "of dataset.name are none; see docs/graphs.md for data sets that are"
+        ) from None
+
+
+def neighbours(graph: Any, rule: str, *, training: bool = False) -> Neighbours:
+    """Who is whose neighbour.
+
+    Args:
+        graph: the graph.
+        rule: how they are joined.
+        training: whether only edges between training nodes count.
+    """
+    known = jnp.asarray(graph.train)[:, None].astype(jnp.float32) if training else None
+    return Neighbours(graph.edges, rule, known)
+
+
+def layers(
+    stages: Sequence[nn.Module],
+    variables: Sequence[Variables],
+    graph: Any,
+    near: Neighbours,
+) -> list[jax.Array]:
+    """What each of the first layers puts out for all nodes, (n, w) each.
+
+    Args:
+        stages: all of them, input side first.
+        variables: of the first ones.
+        graph: the graph.
+        near: its neighbours.
+    """
+    made: list[jax.Array] = []
+    x = graph.features
+    for stage, entry in zip(stages, variables, strict=False):
+        x = jnp.asarray(stage.apply(entry, x, train=False, neighbours=near))
+        made.append(x)
+    return made
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _last(
+    stages: tuple[nn.Module, ...], variables: Any, graph: Any, rule: str, training: bool
+) -> jax.Array:
+    near = neighbours(graph, rule, training=training)
+    return layers(stages, variables, graph, near)[-1]
+
+
+def joined(
+    data: Data,
+    stages: Sequence[nn.Module],
+    variables: Sequence[Variables],
+    *,
+    rule: str,
+    inductive: bool = False,
+    hops: int = 1,
+) -> Data:
+    """A split whose nodes have features joined with their neighbours', for one layer.
+
+    The whole graph passes the layers below once; all that is kept is rows.
+
+    Args:
+        data: the split.
+        stages: the layers below, frozen.
+        variables: of these.
+        rule: how neighbours are joined.
+        inductive: whether in training only edges between training nodes count.
+        hops: how often they are joined; 0 for the features as they are.
+    """
+    graph = data.common["graph"]
+    nodes = np.asarray(data.samples["nodes"])
+    training = inductive and bool(np.asarray(graph.train)[nodes].all())
+    x = graph.features
+    if isinstance(x, jax.Array):
+        x = np.asarray(x)
+    if stages:
+        x = np.asarray(_last(tuple(stages), variables, graph, rule, training))
+    made = _joined_rows(graph, x, nodes, rule, training, hops)
+    old = data.samples["nodes"]
+    if isinstance(old, jax.Array) and not isinstance(made, np.memmap):
+        made = jax.device_put(made, old.sharding)
+    return data.replace(samples={**data.samples, "features": made})
+
+
+def _joined_rows(
+    graph: Any, x: Any, nodes: np.ndarray, rule: str, training: bool, hops: int
+) -> np.ndarray:
+    """Features joined `hops` times, of some nodes, float32 (k, d)."""
+    count = len(graph.train)
+    operator = _operator(graph, rule, training) if hops else _identity(count)
+    if hasattr(x, "transposed"):
+        parts = (np.asarray(part) for part in (x.values, x.columns, x.starts))
+        x = csr_array(tuple(parts), shape=x.shape)
+    for _ in range(hops - 1):
+        x = _times(operator, x)
+    made = _times(operator[nodes], x)
+    return made if isinstance(made, np.ndarray) else made.toarray()
+
+
+def _times(operator: csr_array, x: Any) -> Any:
+    return _from_file(operator, x) if hasattr(x, "file") else operator @ x
+
+
+def _identity(count: int) -> csr_array:
+    number = np.arange(count + 1)
+    return csr_array((np.ones(count, np.float32), number[:-1], number))
+
+
+def _operator(graph: Any, rule: str, training: bool) -> csr_array:
+    """The matrix (n, n) that joins neighbours, as of `Neighbours.join`."""
+    starts, columns, values = (np.asarray(part) for part in graph.edges[:3])
+    count = len(starts) - 1
+    edges = csr_array((values, columns, starts), shape=(count, count))
+    if training:
+        known = np.asarray(graph.train, np.float32)
+        edges = edges.multiply(known[:, None]).multiply(known[None]).tocsr()
+    degree = 1 + edges.sum(axis=1)
+    edges = edges + _identity(count)
+    if rule == "symmetric":
+        scale = 1 / np.sqrt(degree)
+        edges = edges.multiply(scale[:, None]).multiply(scale[None])
+    else:
+        edges = edges.multiply(1 / degree[:, None])
+    made = edges.tocsr() + _identity(count) if rule == "residual" else edges.tocsr()
+    return made.astype(np.float32)
+
+
+def _from_file(operator: csr_array, x: Any) -> np.ndarray:
+    """A sparse matrix times features in a file, part by part, into a file."""
+    count, width = operator.shape[0], x.shape[1]
+    step = max(1, _CHUNK_BYTES // (4 * width))
+    with tempfile.NamedTemporaryFile() as file:
+        # Gone from the disk with the last who reads it.
+        made = np.memmap(file.name, np.float32, "w+", shape=(count, width))
+    for first in range(0, count, step):
+        part = operator[first : first + step]
+        needed, places = np.unique(part.indices, return_inverse=True)
+        small = csr_array(
+            (part.data, places, part.indptr), shape=(part.shape[0], len(needed))
+        )
+        for column in range(0, len(needed), step):
+            block = small[:, column : column + step]
+            made[first : first + step] += block @ x.rows(needed[column : column + step])
+    return made
