@@ -140,10 +140,21 @@ def joined(
     if stages:
         x = np.asarray(_last(tuple(stages), variables, graph, rule, training))
     made = _joined_rows(graph, x, nodes, rule, training, hops)
-    old = data.samples["nodes"]
-    if isinstance(old, jax.Array) and not isinstance(made, np.memmap):
-        made = jax.device_put(made, old.sharding)
+    if not isinstance(made, np.memmap):  # what is too large stays where it is
+        made = placed(made, data.samples["nodes"])
     return data.replace(samples={**data.samples, "features": made})
+
+
+def placed(arrays: Any, like: Any) -> Any:
+    """Arrays where others are: on the devices, or on the host.
+
+    Args:
+        arrays: pytree of them.
+        like: an array that is there.
+    """
+    if not isinstance(like, jax.Array):
+        return jax.tree.map(np.asarray, arrays)
+    return jax.device_put(arrays, like.sharding)
 
 
 def _joined_rows(
@@ -206,3 +217,108 @@ def _from_file(operator: csr_array, x: Any) -> np.ndarray:
             block = small[:, column : column + step]
             made[first : first + step] += block @ x.rows(needed[column : column + step])
     return made
+
+
+# The whole graph as a sample, and parts of it that are drawn ----------------------------
+
+
+def as_one_sample(network: Any, data: Data) -> Data:
+    """A split that is one sample, all its nodes: an epoch is one step.
+
+    Args:
+        network: of no consequence.
+        data: the split.
+    """
+    del network
+    return data.replace(samples=jax.tree.map(lambda x: x[None], data.samples))
+
+
+def without_sample_axis(batch: Batch) -> Batch:
+    """The nodes of the only sample of a batch.
+
+    Args:
+        batch: of a split that is one sample.
+    """
+    inputs, targets = jax.tree.map(lambda x: x[0], (batch.inputs, batch.targets))
+    return batch._replace(inputs=inputs, targets=targets)
+
+
+class Sampled:
+    """For one layer, some nodes and neighbours that were drawn for each.
+
+    Attributes:
+        all: int (n (1 + k),): the n nodes, then k neighbours of the first, and so on.
+        degree: float32 (n (1 + k), 1), neighbours of each, itself among them.
+        count: n.
+        rule: how they are joined.
+        picks: whether features come of all nodes of the graph, not of `all`.
+    """
+
+    def __init__(
+        self, all: jax.Array, degree: jax.Array, count: int, rule: str, picks: bool
+    ) -> None:
+        self.all, self.degree, self.count = all, degree, count
+        self.rule, self.picks = rule, picks
+
+    def own(self, x: jax.Array) -> jax.Array:
+        """Of features, those of the n nodes."""
+        return x[self.all[: self.count]] if self.picks else x[: self.count]
+
+    def join(self, x: jax.Array) -> jax.Array:
+        """As of `Neighbours`, with the mean of those that were drawn for that of all."""
+        x = x[self.all] if self.picks else x
+        if self.rule == "symmetric":
+            x = x / jnp.sqrt(self.degree)
+        own, degree = x[: self.count], self.degree[: self.count]
+        drawn = x[self.count :].reshape(self.count, -1, x.shape[1]).mean(axis=1)
+        total = (degree - 1) * drawn + own
+        if self.rule == "symmetric":
+            return total / jnp.sqrt(degree)
+        return total / degree + own if self.rule == "residual" else total / degree
+
+
+def sampled(
+    graph: Any,
+    near: Neighbours,
+    nodes: jax.Array,
+    fanout: int,
+    depth: int,
+    key: jax.Array,
+) -> tuple[Any, list[Sampled]]:
+    """Neighbours of neighbours, drawn with replacement.
+
+    Args:
+        graph: the graph.
+        near: all neighbours.
+        nodes: int (n,), what the last layer is wanted for.
+        fanout: neighbours of each.
+        depth: layers.
+        key: PRNG key.
+
+    Returns:
+        The first layer's input, and for each layer, input side first, who is joined
+        with whom. Sparse features are those of all nodes, which the first layer's
+        weights make small before nodes are picked.
+    """
+    starts, columns = map(jnp.asarray, near.edges[:2])
+    known = None if near.known is None else near.known[:, 0]
+    sparse = hasattr(graph.features, "transposed")
+    degrees = near.degree()
+    trees: list[Sampled] = []
+    for level in range(depth):
+        first, last = starts[nodes], starts[nodes + 1]
+        share = jax.random.uniform(
+            jax.random.fold_in(key, level), (len(nodes), fanout)
+        )
+        place = first[:, None] + (share * (last - first)[:, None]).astype(jnp.int32)
+        place = jnp.minimum(place, jnp.maximum(last - 1, 0)[:, None])
+        drawn, alone = columns[place], (last == first)[:, None]
+        if known is not None:
+            alone = alone | (known[drawn] == 0)
+        # In the place of one that must not count stands the node itself.
+        drawn = jnp.where(alone, nodes[:, None], drawn)
+        every = jnp.concatenate([nodes, drawn.reshape(-1)])
+        picks = sparse and level == depth - 1
+        trees.append(Sampled(every, degrees[every], len(nodes), near.rule, picks))
+        nodes = every
+    return graph.features if sparse else graph.rows(nodes), trees[::-1]

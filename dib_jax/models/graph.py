@@ -79,6 +79,10 @@ class Neighbours(NamedTuple):
             return 1 + self.total(self.known)
         return 1 + jnp.diff(jnp.asarray(self.edges.starts))[:, None].astype(jnp.float32)
 
+    def own(self, x: jax.Array) -> jax.Array:
+        """Features of the nodes for which `join` gives some: of all."""
+        return x
+
     def join(self, x: jax.Array) -> jax.Array:
         """Features (n, w) of each node joined with its neighbours', by the rule."""
         degree = self.degree()
@@ -128,30 +132,24 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Any,
-        *,
-        train: bool,
-        neighbours: Neighbours | None = None,
-        own: Any = None,
+        self, x: Any, *, train: bool, neighbours: Any = None
     ) -> jax.Array:
         """The features of the next layer.
 
         Args:
             x: of all nodes, or joined ones of some.
             train: whether it is trained; of no consequence.
-            neighbours: of all nodes; None where x is joined already.
-            own: of the nodes themselves, where x is joined already and `skip` asks.
+            neighbours: `Neighbours`, or what joins as they do; None where x is joined.
         """
         del train
         made = project(x, self._kernel("kernel", x.shape[1]))
         if neighbours is not None:
-            made, own = neighbours.join(made), x
+            made = neighbours.join(made)
         if self.bias:
             made += self.param("bias", nn.initializers.zeros, (self.width,))
         if self.skip:
-            own = x if own is None else own
-            made += project(own, self._kernel("skip", own.shape[1]))
+            own = project(x, self._kernel("skip", x.shape[1]))
+            made += own if neighbours is None else neighbours.own(own)
         return ACTIVATIONS[self.activation](made)
 
     def _kernel(self, name: str, width: int) -> jax.Array:

@@ -1,0 +1,300 @@
+"""Graph layers trained without labels, one after the other, then linear probes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dib_jax.algorithms import (
+    Algorithm,
+    Batch,
+    Data,
+    Parts,
+    Phase,
+    Terms,
+    per_phase,
+)
+from dib_jax.algorithms.blocks import Variables
+from dib_jax.algorithms.nodes import (
+    as_one_sample,
+    check_stages,
+    graph_of,
+    layers,
+    neighbours,
+    placed,
+    without_sample_axis,
+)
+from dib_jax.models.options import check_at_least
+
+
+class Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        stages: variables of each trained layer.
+        probes: variables of the linear classifier of each layer.
+    """
+
+    stages: tuple[Variables, ...] = ()
+    probes: tuple[Variables, ...] = ()
+
+
+class _Trained(NamedTuple):
+    params: Any
+    optimizer: Any
+
+
+class Predictor(nn.Module):
+    """Says of one view of a node what the other is: (n, d) → (n, d)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The other view's features."""
+        width = x.shape[-1]
+        return nn.Dense(width)(nn.relu(nn.Dense(8 * width)(x)))
+
+
+def lrgi(
+    parts: Parts,
+    *,
+    agree: float = 1.0,
+    spread: float = 1.0,
+    decorrelate: float = 1.0,
+    samples: int = 512,
+    rule: str = "symmetric",
+    inductive: bool = False,
+) -> Algorithm:
+    """Layers in turn by agreement with the neighbours, then a linear probe of each.
+
+    u is a layer's output and v its mean over the neighbours. The layer minimises
+    agree · [MSE(u, p(v)) + MSE(v, q(u))] + spread · [var(u) + var(v)] +
+    decorrelate · [cov(u) + cov(v)] without labels, on some nodes at each step;
+    var = Σ_i (C_ii − 1)² / d and cov = Σ_{i≠j} C_ij² / d with the covariance C, p and q
+    perceptrons d → 8d → d. Then it is frozen. The last phase trains a linear classifier
+    of each layer's standardised features on batches of labelled nodes.
+
+    Args:
+        parts: network (gcn or gat, with model.skip=True as its authors have it), as a
+            config has it; neither the head nor the objective is used. `epochs` has one
+            number for each layer and one for the probes.
+        agree: weight of the agreement.
+        spread: weight of the variances.
+        decorrelate: weight of the covariances.
+        samples: nodes that a step draws; 0 for all. An epoch is one step, whatever
+            batch_size is.
+        rule: how neighbours are joined: residual, symmetric or mean; of no consequence
+            for gat.
+        inductive: whether in training only edges between training nodes count, and
+            only training nodes.
+
+    Raises:
+        ValueError: the network is none of graphs, an option is impossible; when called,
+            the samples are no nodes.
+
+    Source: Pina & Vilaplana, arXiv 2309.01503.
+    """
+    check_stages(parts, rule=rule)
+    check_at_least(0, agree=agree, spread=spread, decorrelate=decorrelate)
+    if samples < 0 or samples == 1:  # one node has no variance
+        raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
+    weights = (agree, spread, decorrelate)
+    *epochs, last = per_phase(parts.epochs, len(parts.stages) + 1)
+    phases = [
+        _encoding(parts, k, count, weights, samples, rule, inductive)
+        for k, count in enumerate(epochs)
+    ]
+
+    def all_features(network: Network, batch: Batch) -> list[jax.Array]:
+        graph = graph_of(batch)
+        return layers(parts.stages, network.stages, graph, neighbours(graph, rule))
+
+    def features(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        nodes = batch.inputs["nodes"]
+        return tuple(x[nodes] for x in all_features(network, batch))
+
+    def predict(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        nodes = batch.inputs["nodes"]
+        made = all_features(network, batch)[: len(network.probes)]
+        rows = [_standardised(x)[nodes] for x in made]
+        return _probed(parts, network.probes, rows)
+
+    probes = _probing(parts, last, all_features)
+    return Algorithm((*phases, probes), predict, features, Network())
+
+
+def loss_terms(
+    u: jax.Array, v: jax.Array, from_v: jax.Array, from_u: jax.Array
+) -> dict[str, jax.Array]:
+    """The three parts of the loss, not weighted.
+
+    Args:
+        u: features of nodes (n, d).
+        v: their neighbours' mean (n, d).
+        from_v: p(v).
+        from_u: q(u).
+    """
+    views = [_covariance(x) for x in (u, v)]
+    spread, others = zip(*views, strict=True)
+    return {
+        "agreement": jnp.mean((u - from_v) ** 2) + jnp.mean((v - from_u) ** 2),
+        "variance": sum(spread, jnp.zeros(())),
+        "covariance": sum(others, jnp.zeros(())),
+    }
+
+
+def _covariance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of features (n, d): Σ (C_ii − 1)² / d, and Σ_{i≠j} C_ij² / d."""
+    centred, width = x - x.mean(axis=0), x.shape[1]
+    covariance = centred.T @ centred / (len(x) - 1)
+    diagonal = jnp.diagonal(covariance)
+    others = jnp.sum(covariance**2) - jnp.sum(diagonal**2)
+    return jnp.sum((diagonal - 1) ** 2) / width, others / width
+
+
+def _encoding(
+    parts: Parts,
+    k: int,
+    epochs: int,
+    weights: Sequence[float],
+    count: int,
+    rule: str,
+    inductive: bool,
+) -> Phase:
+    """The phase that trains a layer without labels; an epoch is one step."""
+    stage, number = parts.stages[k], len(parts.stages) + k
+    # An epoch is one step, whatever the batch size is.
+    optimizer = parts.optimizer(max(1, epochs // max(1, parts.steps)))
+    predictor = Predictor()
+
+    def enter(network: Network, data: Data) -> Data:
+        graph, like = data.common["graph"], data.samples["nodes"]
+        known = np.asarray(graph.train) | (not inductive)
+        nodes = np.flatnonzero(known).astype(np.int32)
+        # What the labels are is of no consequence.
+        samples = {"nodes": nodes, "labels": np.zeros(len(nodes), np.int32)}
+        if k:
+            samples["features"] = below(network, graph)
+        return as_one_sample(network, data.replace(samples=placed(samples, like)))
+
+    @jax.jit
+    def below(network: Network, graph: Any) -> jax.Array:
+        near = neighbours(graph, rule, training=inductive)
+        return layers(parts.stages, network.stages[:k], graph, near)[-1]
+
+    def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
+        keys = jax.random.split(jax.random.fold_in(key, k), 3)
+        x = jnp.zeros((2, graph_of(example).features.shape[1]))
+        for one in parts.stages[:k]:
+            x = jnp.zeros((2, one.width))
+        params = (
+            stage.init(keys[0], x, train=False)["params"],
+            *(predictor.init(one, jnp.zeros((2, stage.width))) for one in keys[1:]),
+        )
+        return _Trained(params, optimizer.init(params))
+
+    def step(
+        state: _Trained, network: Network, batch: Batch, key: jax.Array
+    ) -> tuple[_Trained, dict[int, Terms]]:
+        graph, batch = graph_of(batch), without_sample_axis(batch)
+        near, nodes = neighbours(graph, rule, training=inductive), batch.inputs["nodes"]
+        if 0 < count < len(nodes):
+            nodes = jax.random.choice(key, nodes, (count,), replace=False)
+
+        def loss_of(params: Any) -> tuple[jax.Array, Terms]:
+            x = batch.inputs["features"] if k else graph.features
+            u = stage.apply({"params": params[0]}, x, train=True, neighbours=near)
+            u, v = (y[nodes] for y in (u, near.mean(u)))
+            made = loss_terms(
+                u, v, predictor.apply(params[1], v), predictor.apply(params[2], u)
+            )
+            loss = sum(
+                (w * x for w, x in zip(weights, made.values(), strict=True)),
+                jnp.zeros(()),
+            )
+            return loss, made
+
+        (loss, terms), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return _Trained(params, moments), {number: {"loss": loss, **terms}}
+
+    def read(state: _Trained, network: Network) -> Network:
+        entry = {"params": state.params[0]}
+        return network._replace(stages=(*network.stages, entry))
+
+    return Phase(
+        init, step, read, epochs, exits=(number,), predicts=False, trains=(k,),
+        enter=enter,
+    )  # fmt: skip
+
+
+def _probing(parts: Parts, epochs: int, all_features: Any) -> Phase:
+    """The phase that trains a linear classifier of each frozen layer."""
+    optimizer, task = parts.optimizer(epochs), parts.task
+    exits = tuple(range(len(parts.stages)))
+    standardised = jax.jit(
+        lambda network, batch: [_standardised(x) for x in all_features(network, batch)]
+    )
+
+    def enter(network: Network, data: Data) -> Data:
+        like, batch = data.samples["nodes"], Batch({}, None, common=data.common)
+        nodes = np.asarray(like)
+        rows = tuple(np.asarray(x)[nodes] for x in standardised(network, batch))
+        return data.replace(samples={**data.samples, "features": placed(rows, like)})
+
+    def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
+        params = tuple(
+            _probe(parts).init(jax.random.fold_in(key, k), jnp.zeros((2, stage.width)))
+            for k, stage in enumerate(parts.stages)
+        )
+        return _Trained(params, optimizer.init(params))
+
+    def step(
+        state: _Trained, network: Network, batch: Batch, key: jax.Array
+    ) -> tuple[_Trained, dict[int, Terms]]:
+        def loss_of(params: Any) -> tuple[jax.Array, list[Terms]]:
+            found = _probed(parts, params, batch.inputs["features"])
+            each = [task.loss(outputs, batch.targets) for outputs in found]
+            # They have nothing in common, so the sum trains each by its own loss.
+            total = sum((loss for loss, _ in each), jnp.zeros(()))
+            return total, [{"loss": loss, **terms} for loss, terms in each]
+
+        gradient, terms = jax.grad(loss_of, has_aux=True)(state.params)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return _Trained(params, moments), dict(zip(exits, terms, strict=True))
+
+    def read(state: _Trained, network: Network) -> Network:
+        return network._replace(probes=state.params)
+
+    def outputs(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        return _probed(parts, network.probes, batch.inputs["features"])
+
+    return Phase(
+        init, step, read, epochs, exits=exits, trains=(), enter=enter, outputs=outputs
+    )
+
+
+def _probe(parts: Parts) -> nn.Module:
+    return nn.Dense(parts.task.num_outputs)
+
+
+def _probed(
+    parts: Parts, probes: Sequence[Variables], rows: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    return tuple(
+        jnp.asarray(_probe(parts).apply(entry, x))
+        for entry, x in zip(probes, rows, strict=True)
+    )
+
+
+def _standardised(x: jax.Array) -> jax.Array:
+    """Each column with mean 0 and deviation 1 over all nodes."""
+    deviation = x.std(axis=0)
+    return (x - x.mean(axis=0)) / jnp.where(deviation > 0, deviation, 1)
