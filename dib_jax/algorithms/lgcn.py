@@ -25,10 +25,19 @@ from dib_jax.algorithms.blocks import (
     stack,
 )
 from dib_jax.algorithms.nodes import check_stages, graph_of, joined, layers, neighbours
+from dib_jax.algorithms.stopping import patient, until
 from dib_jax.models.graph import Convolution
+from dib_jax.models.options import check_at_least
 
 
-def lgcn(parts: Parts, *, rule: str = "residual", inductive: bool = False) -> Algorithm:
+def lgcn(
+    parts: Parts,
+    *,
+    rule: str = "residual",
+    inductive: bool = False,
+    patience: int = 0,
+    least: float = 0.01,
+) -> Algorithm:
     """Graph convolutions in turn: neighbours are joined once, then rows are trained.
 
     Layer l: H ← Â H once for the whole graph, then batches of nodes train
@@ -41,18 +50,25 @@ def lgcn(parts: Parts, *, rule: str = "residual", inductive: bool = False) -> Al
             residual D⁻¹(A + I) + I, symmetric D^(−1/2)(A + I)D^(−1/2), or mean
             D⁻¹(A + I).
         inductive: whether in training only edges between training nodes count.
+        patience: a layer stops after so many epochs in which its training loss has not
+            fallen; 0 for never.
+        least: by how much the loss must fall to count, in nats.
 
     Raises:
-        ValueError: the network is none of convolutions, an unknown rule, `epochs` has
-            not one number for each layer; when called, the samples are no nodes.
+        ValueError: the network is none of convolutions, an impossible option, `epochs`
+            has not one number for each layer; when called, the samples are no nodes.
 
     Source: You, Chen, Wang & Shen, L²-GCN, arXiv 2003.13606, section 3.2.
     """
     blocks = layer_blocks(parts, rule)
+    check_at_least(0, patience=patience, least=least)
     phases = [
         layer_phase(parts, blocks, k, rule=rule, inductive=inductive)
         for k in range(len(blocks))
     ]
+    if patience:
+        stop, steps = patient(patience, least), max(1, parts.steps)
+        phases = [until(phase, stop, steps=steps) for phase in phases]
     return whole(phases, blocks, rule=rule)
 
 
