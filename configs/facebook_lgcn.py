@@ -23,6 +23,6 @@ def get_config(arg: str = "") -> ConfigDict:
             warmup_epochs=0.0,
         ),
         epochs=2 if quick else 10,
-        batch_size=512,
+        batch_size=256,
         analysis=dict(every_epochs=0),
     )

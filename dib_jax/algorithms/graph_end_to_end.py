@@ -159,7 +159,9 @@ def _dropped(
         key: PRNG key.
     """
     near = near * (len(stages) if len(near) == 1 else 1)
-    for number, (stage, entry, one) in enumerate(zip(stages, entries, near, strict=True)):
+    for number, (stage, entry, one) in enumerate(
+        zip(stages, entries, near, strict=True)
+    ):
         if dropout and number:
             kept = jax.random.bernoulli(
                 jax.random.fold_in(key, number), 1 - dropout, x.shape

@@ -27,6 +27,7 @@ from dib_jax.algorithms.blocks import Network as Layers
 from dib_jax.algorithms.lgcn import layer_blocks, layer_phase, whole
 from dib_jax.algorithms.nodes import (
     as_one_sample,
+    dense,
     graph_of,
     joined,
     neighbours,
@@ -249,8 +250,10 @@ def _learning(search: _Search, rounds: int, steps: int, rate: float) -> Phase:
         cost = layers[-1].loss + search.price * epochs
         baseline = jnp.where(state.cost < 0, cost, state.cost)
         gradient = jax.grad(
-            lambda params: (cost - baseline)
-            * sum((_log_chance(params, one) for one in layers), jnp.zeros(()))
+            lambda params: (
+                (cost - baseline)
+                * sum((_log_chance(params, one) for one in layers), jnp.zeros(()))
+            )
         )(state.params)
         updates, moments = optimizer.update(gradient, state.optimizer)
         params = optax.apply_updates(state.params, updates)
@@ -280,9 +283,11 @@ def _round(
     draw, key = jax.random.split(key)
     rows = jax.random.permutation(draw, count)[: search.samples]
     batch = batch._replace(
-        inputs=jax.tree.map(lambda x: x[rows], batch.inputs), targets=batch.targets[rows]
+        inputs=jax.tree.map(lambda x: x[rows], batch.inputs),
+        targets=batch.targets[rows],
     )
-    given, x, layers = batch.inputs["features"], graph.features, []
+    x, layers = graph.features, []
+    given = dense(batch.inputs["features"], x.shape[1])
     for k, block in enumerate(search.blocks):
         own = batch._replace(inputs=graph.rows(batch.inputs["nodes"]), given=given)
         one = _rollout(search, k, params, own, steps, jax.random.fold_in(key, k))

@@ -24,7 +24,14 @@ from dib_jax.algorithms.blocks import (
     local,
     stack,
 )
-from dib_jax.algorithms.nodes import check_stages, graph_of, joined, layers, neighbours
+from dib_jax.algorithms.nodes import (
+    check_stages,
+    dense,
+    graph_of,
+    joined,
+    layers,
+    neighbours,
+)
 from dib_jax.algorithms.stopping import patient, until
 from dib_jax.models.graph import Convolution
 from dib_jax.models.options import check_at_least
@@ -36,7 +43,7 @@ def lgcn(
     rule: str = "residual",
     inductive: bool = False,
     patience: int = 0,
-    least: float = 0.01,
+    margin: float = 0.01,
 ) -> Algorithm:
     """Graph convolutions in turn: neighbours are joined once, then rows are trained.
 
@@ -52,7 +59,7 @@ def lgcn(
         inductive: whether in training only edges between training nodes count.
         patience: a layer stops after so many epochs in which its training loss has not
             fallen; 0 for never.
-        least: by how much the loss must fall to count, in nats.
+        margin: by how much the loss must fall to count, in nats.
 
     Raises:
         ValueError: the network is none of convolutions, an impossible option, `epochs`
@@ -61,13 +68,13 @@ def lgcn(
     Source: You, Chen, Wang & Shen, L²-GCN, arXiv 2003.13606, section 3.2.
     """
     blocks = layer_blocks(parts, rule)
-    check_at_least(0, patience=patience, least=least)
+    check_at_least(0, patience=patience, margin=margin)
     phases = [
         layer_phase(parts, blocks, k, rule=rule, inductive=inductive)
         for k in range(len(blocks))
     ]
     if patience:
-        stop, steps = patient(patience, least), max(1, parts.steps)
+        stop, steps = patient(patience, margin), max(1, parts.steps)
         phases = [until(phase, stop, steps=steps) for phase in phases]
     return whole(phases, blocks, rule=rule)
 
@@ -107,8 +114,10 @@ def layer_phase(
 
     def given(batch: Batch) -> Batch:
         """The nodes' own features as the input, joined ones as what is given."""
-        inputs = graph_of(batch).rows(batch.inputs["nodes"])
-        return batch._replace(inputs=inputs, given=batch.inputs["features"])
+        graph = graph_of(batch)
+        width = trunk[-1].width if trunk else graph.features.shape[1]
+        rows = dense(batch.inputs["features"], width)
+        return batch._replace(inputs=graph.rows(batch.inputs["nodes"]), given=rows)
 
     def init(key: jax.Array, network: Network, example: Batch) -> State:
         inputs = jnp.zeros((2, graph_of(example).features.shape[1]))
@@ -120,13 +129,10 @@ def layer_phase(
         return phase.step(state, network, given(batch), key)  # type: ignore[return-value]
 
     def enter(network: Network, data: Data) -> Data:
-        return joined(
-            data, trunk, network.stages[:k], rule=rule, inductive=inductive
-        )
+        return joined(data, trunk, network.stages[:k], rule=rule, inductive=inductive)
 
     def outputs(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
-        rows = batch._replace(given=batch.inputs["features"])
-        return phase.outputs(network, rows)  # type: ignore[misc]
+        return phase.outputs(network, given(batch))  # type: ignore[misc]
 
     return phase._replace(init=init, step=step, enter=enter, outputs=outputs)
 

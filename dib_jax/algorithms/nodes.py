@@ -25,11 +25,11 @@ Variables = dict[str, Any]
 # Of joined features of some nodes, what is made in memory at a time; more goes through
 # a file.
 _CHUNK_BYTES = 2**26
+# Sparse rows stay so up to this share of columns in the fullest one.
+_COMPACT = 0.25
 
 
-def check_stages(
-    parts: Parts, *allowed: type[nn.Module], rule: str = "mean"
-) -> None:
+def check_stages(parts: Parts, *allowed: type[nn.Module], rule: str = "mean") -> None:
     """Refuse networks and rules that an algorithm on graphs cannot use.
 
     Args:
@@ -121,7 +121,8 @@ def joined(
 ) -> Data:
     """A split whose nodes have features joined with their neighbours', for one layer.
 
-    The whole graph passes the layers below once; all that is kept is rows.
+    The whole graph passes the layers below once; all that is kept is rows, those of
+    sparse features as columns and values. `dense` makes arrays of them.
 
     Args:
         data: the split.
@@ -139,7 +140,9 @@ def joined(
         x = np.asarray(x)
     if stages:
         x = np.asarray(_last(tuple(stages), variables, graph, rule, training))
-    made = _joined_rows(graph, x, nodes, rule, training, hops)
+    made: Any = _joined_rows(graph, x, nodes, rule, training, hops)
+    if not isinstance(made, np.ndarray):
+        made = _compact(made)
     if not isinstance(made, np.memmap):  # what is too large stays where it is
         made = placed(made, data.samples["nodes"])
     return data.replace(samples={**data.samples, "features": made})
@@ -159,8 +162,8 @@ def placed(arrays: Any, like: Any) -> Any:
 
 def _joined_rows(
     graph: Any, x: Any, nodes: np.ndarray, rule: str, training: bool, hops: int
-) -> np.ndarray:
-    """Features joined `hops` times, of some nodes, float32 (k, d)."""
+) -> Any:
+    """Features joined `hops` times, of some nodes, (k, d): dense or sparse."""
     count = len(graph.train)
     operator = _operator(graph, rule, training) if hops else _identity(count)
     if hasattr(x, "transposed"):
@@ -168,8 +171,38 @@ def _joined_rows(
         x = csr_array(tuple(parts), shape=x.shape)
     for _ in range(hops - 1):
         x = _times(operator, x)
-    made = _times(operator[nodes], x)
-    return made if isinstance(made, np.ndarray) else made.toarray()
+    return _times(operator[nodes], x)
+
+
+def _compact(rows: csr_array) -> Any:
+    """Sparse rows as columns and values, padded to one length; dense where no smaller.
+
+    Args:
+        rows: (k, d).
+    """
+    counts = np.diff(rows.indptr)
+    longest = int(counts.max(initial=1))
+    if longest > _COMPACT * rows.shape[1]:
+        return rows.toarray()
+    columns = np.zeros((rows.shape[0], longest), np.int32)
+    values = np.zeros(columns.shape, np.float32)
+    filled = np.arange(longest) < counts[:, None]
+    columns[filled], values[filled] = rows.indices, rows.data
+    return columns, values
+
+
+def dense(features: Any, width: int) -> jax.Array:
+    """Features of a batch as `joined` has left them, (n, d) float32.
+
+    Args:
+        features: (n, d), or columns and values (n, k).
+        width: d.
+    """
+    if not isinstance(features, tuple):
+        return jnp.asarray(features)
+    columns, values = features
+    rows = jnp.arange(len(columns))[:, None]
+    return jnp.zeros((len(columns), width), jnp.float32).at[rows, columns].add(values)
 
 
 def _times(operator: csr_array, x: Any) -> Any:
@@ -307,9 +340,7 @@ def sampled(
     trees: list[Sampled] = []
     for level in range(depth):
         first, last = starts[nodes], starts[nodes + 1]
-        share = jax.random.uniform(
-            jax.random.fold_in(key, level), (len(nodes), fanout)
-        )
+        share = jax.random.uniform(jax.random.fold_in(key, level), (len(nodes), fanout))
         place = first[:, None] + (share * (last - first)[:, None]).astype(jnp.int32)
         place = jnp.minimum(place, jnp.maximum(last - 1, 0)[:, None])
         drawn, alone = columns[place], (last == first)[:, None]

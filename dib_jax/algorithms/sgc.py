@@ -14,7 +14,13 @@ from dib_jax.algorithms import (
     per_phase,
 )
 from dib_jax.algorithms.blocks import apply_frozen, block, local, stack, task_loss
-from dib_jax.algorithms.nodes import check_stages, graph_of, joined, neighbours
+from dib_jax.algorithms.nodes import (
+    check_stages,
+    dense,
+    graph_of,
+    joined,
+    neighbours,
+)
 from dib_jax.models.graph import Convolution, Neighbours
 from dib_jax.models.options import check_at_least
 
@@ -63,17 +69,20 @@ def sgc(
         inputs = jnp.zeros((2, graph_of(example).features.shape[1]))
         return rows.init(key, network, example._replace(inputs=inputs))
 
+    def rows_of(batch: Batch) -> jax.Array:
+        return dense(batch.inputs["features"], graph_of(batch).features.shape[1])
+
     def step(
         state: State, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[int, Terms]]:
-        joint = batch._replace(inputs=batch.inputs["features"])
+        joint = batch._replace(inputs=rows_of(batch))
         return rows.step(state, network, joint, key)  # type: ignore[return-value]
 
     def enter(network: Network, data: Data) -> Data:
         return joined(data, (), (), rule=rule, inductive=inductive, hops=hops)
 
     def outputs(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
-        joint = batch._replace(inputs=batch.inputs["features"])
+        joint = batch._replace(inputs=rows_of(batch))
         return rows.outputs(network, joint)  # type: ignore[misc]
 
     def features(network: Network, batch: Batch) -> tuple[jax.Array, ...]:

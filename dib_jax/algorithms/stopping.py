@@ -34,9 +34,7 @@ class Rule(NamedTuple):
     """
 
     start: Callable[[], Memory]
-    decide: Callable[
-        [Network, Memory, jax.Array, jax.Array], tuple[Memory, jax.Array]
-    ]
+    decide: Callable[[Network, Memory, jax.Array, jax.Array], tuple[Memory, jax.Array]]
 
 
 class Stopping(NamedTuple):
@@ -114,12 +112,12 @@ def until(phase: Phase, rule: Rule, *, steps: int) -> Phase:
     )
 
 
-def patient(epochs: int, least: float) -> Rule:
+def patient(epochs: int, margin: float) -> Rule:
     """Stop after so many epochs without a loss that is lower than all before.
 
     Args:
         epochs: how many, from 1.
-        least: by how much it must be lower to count, in units of the loss.
+        margin: by how much it must be lower to count, in units of the loss.
     """
 
     def start() -> Memory:
@@ -130,7 +128,7 @@ def patient(epochs: int, least: float) -> Rule:
     ) -> tuple[Memory, jax.Array]:
         del network, epoch
         best, waited = memory
-        is_lower = loss < best - least
+        is_lower = loss < best - margin
         waited = jnp.where(is_lower, 0, waited + 1)
         return (jnp.where(is_lower, loss, best), waited), waited >= epochs
 

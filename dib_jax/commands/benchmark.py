@@ -19,6 +19,12 @@ overhead     what the information term and the engine add to the steps of all st
              --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
 gpu          pictures a second by each algorithm in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
+graphs       on generated graphs of up to a million nodes, by layers and end to end:
+             time, temporaries, memory; --nodes=10000,100000 for some sizes; with
+             --data_dir=DIR, which holds facebook_pages, the time to equal accuracy
+             (--seeds=3)
+depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how alike
+             nodes become; --depths=2,4 --seeds=3
 compile      that train steps and measures compile for a TPU, on one chip and on all of
              a described topology, with peak memory and work; needs libtpu, no TPU;
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
@@ -46,6 +52,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
+    "graphs": {"data_dir": str, "seeds": int, "nodes": tuple[int, ...]},
+    "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
 _ONE_THREAD = ("information", "estimation", "convolution")

@@ -18,9 +18,22 @@ from dib_jax.data.dataset import SPLITS, Dataset
 from dib_jax.data.kind import Augmentation, Kind, Split, check_labels, check_present
 
 _CHUNK = 2**26  # bytes of a memory map that are looked at in one go
-_ROWS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_ROWS = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 _FEATURES = ("features", "feat_indptr", "feat_indices", "feat_values", "n_features")
-_NAMES = ("edges", "labels", *_ROWS, *_FEATURES, "directed", "class_names", "description")
+_NAMES = (
+    "edges",
+    "labels",
+    *_ROWS,
+    *_FEATURES,
+    "directed",
+    "class_names",
+    "description",
+)
 
 
 class Matrix(NamedTuple):
@@ -251,7 +264,9 @@ def read_graph(path: Path, name: str) -> Dataset:
             class, or leave a class without training node.
     """
     arrays = read_file(path, _NAMES)
-    return dataset_of(arrays, name, source=str(path), mapped=path.parent / "features.npy")
+    return dataset_of(
+        arrays, name, source=str(path), mapped=path.parent / "features.npy"
+    )
 
 
 def dataset_of(
@@ -290,7 +305,9 @@ def dataset_of(
     _check_splits(rows, labels, len(names), source)
     graph = Graph(edges, features, np.zeros(count, bool))
     splits: dict[str, Split] = {
-        split: {"nodes": rows[split], "labels": labels[rows[split]]} if split in rows else {}
+        split: {"nodes": rows[split], "labels": labels[rows[split]]}
+        if split in rows
+        else {}
         for split in SPLITS
     }
     description = " ".join(str(arrays.get("description", "")).split())
@@ -306,13 +323,24 @@ def _edges(edges: np.ndarray, count: int, directed: bool, source: str) -> Matrix
             "an edge_index (2, m) is the transpose"
         )
     _check_nodes(edges, count, f"{source}: edges")
-    edges = edges.astype(np.int64)
-    ends = edges[edges[:, 0] != edges[:, 1]]
-    pairs = ends if directed else np.concatenate([ends, ends[:, ::-1]])
-    codes = np.unique(pairs[:, 1] * count + pairs[:, 0])
-    rows, columns = np.divmod(codes, count)
-    # A neighbour's number follows from the sorting; each edge counts once.
-    return matrix(rows, columns, np.ones(len(codes), np.float32), (count, count))
+    ends = edges[edges[:, 0] != edges[:, 1]].astype(np.int64)
+    # Each edge counts once; sorted, they are the rows of a matrix.
+    incoming = _by_rows(ends[:, 1], ends[:, 0], count, both=not directed)
+    outgoing = _by_rows(ends[:, 0], ends[:, 1], count) if directed else incoming
+    return Matrix(*incoming, outgoing)
+
+
+def _by_rows(
+    rows: np.ndarray, columns: np.ndarray, count: int, *, both: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A square matrix of ones at some places, and perhaps at their mirror images."""
+    codes = rows * count + columns
+    if both:
+        codes = np.concatenate([codes, columns * count + rows])
+    codes = np.unique(codes)
+    starts = np.zeros(count + 1, np.int32)
+    np.cumsum(np.bincount(codes // count, minlength=count), out=starts[1:])
+    return starts, (codes % count).astype(np.int32), np.ones(len(codes), np.float32)
 
 
 def _features(
@@ -366,7 +394,9 @@ def _moments(path: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total, square = total + part.sum(axis=0), square + (part**2).sum(axis=0)
     mean = total / len(rows)
     deviation = np.sqrt(np.maximum(square / len(rows) - mean**2, 0))
-    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(
+        np.float32
+    )
 
 
 def _sparse(arrays: Mapping[str, Any], count: int, source: str) -> Matrix:
