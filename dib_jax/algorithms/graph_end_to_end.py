@@ -25,7 +25,7 @@ from dib_jax.algorithms.nodes import (
     sampled,
     without_sample_axis,
 )
-from dib_jax.models.graph import Convolution
+from dib_jax.models.graph import Convolution, applied
 from dib_jax.models.options import check_at_least
 
 
@@ -100,7 +100,8 @@ def graph_end_to_end(
             batch = without_sample_axis(batch)
 
         def loss_of(params: Any) -> tuple[jax.Array, Terms]:
-            return parts.task.loss(outputs(params, batch, key), batch.targets)
+            loss, terms = parts.task.loss(outputs(params, batch, key), batch.targets)
+            return loss, {**terms}
 
         (loss, terms), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
@@ -167,5 +168,5 @@ def _dropped(
                 jax.random.fold_in(key, number), 1 - dropout, x.shape
             )
             x = jnp.where(kept, x / (1 - dropout), 0)
-        x = jnp.asarray(stage.apply(entry, x, train=True, neighbours=one))
+        x = applied(stage, entry, x, neighbours=one, train=True)
     return x

@@ -34,6 +34,7 @@ from dib_jax.algorithms.nodes import (
     without_sample_axis,
 )
 from dib_jax.algorithms.stopping import Memory, Rule, until
+from dib_jax.models.graph import applied
 from dib_jax.models.options import check_at_least, check_positive
 
 _UNITS = 8  # of the LSTM
@@ -158,7 +159,8 @@ def l2gcn(
 def _in_network(phase: Phase) -> Phase:
     """A phase of the layers, which reads the controller beside them."""
     enter, outputs = phase.enter, phase.outputs
-    assert enter is not None and outputs is not None
+    assert enter is not None
+    assert outputs is not None
     return phase._replace(
         init=lambda key, network, example: phase.init(key, network.layers, example),
         read=lambda state, network: network._replace(
@@ -186,6 +188,11 @@ def _seen(
     return jnp.concatenate([_SCALE * read, jnp.atleast_1d(action)])
 
 
+def _decided(params: Any, carry: Any, seen: jax.Array) -> tuple[Any, jax.Array]:
+    made: Any = Controller().apply(params, carry, seen)
+    return made[0], made[1]
+
+
 def _stopping(depth: int, layer: int, earliest: int) -> Rule:
     """The rule of a trained controller; its last action is always to go on."""
 
@@ -199,7 +206,7 @@ def _stopping(depth: int, layer: int, earliest: int) -> Rule:
         carry, first, total, count = memory
         first = jnp.where(epoch == 1, loss, first)
         seen = _seen(loss, first, layer, depth, jnp.zeros(()))
-        new, logit = Controller().apply(network.controller, carry, seen)
+        new, logit = _decided(network.controller, carry, seen)
         chance = jax.nn.sigmoid(logit)
         asked = epoch % _PERIOD == 0
         memory = jax.tree.map(
@@ -294,7 +301,7 @@ def _round(
         layers.append(one)
         if k + 1 < len(search.blocks):
             entry = {"params": one.state.params[0]}
-            x = block.stages[0].apply(entry, x, train=False, neighbours=near)
+            x = applied(block.stages[0], entry, x, neighbours=near)
             given = near.join(x)[batch.inputs["nodes"]]
     return layers
 
@@ -320,7 +327,7 @@ def _rollout(
             )  # fmt: skip
             step_key = jax.random.fold_in(key, state.step)
             state, terms, _ = update(block, state, some, step_key)
-            return state, terms["loss"]
+            return state, jnp.asarray(terms["loss"])
 
         state, losses = jax.lax.scan(one, state, order)
         loss = losses.mean()
@@ -332,7 +339,7 @@ def _rollout(
         end = jnp.where(going, jnp.minimum(begin + _PERIOD, search.most[k]), begin)
         state, first, loss = jax.lax.fori_loop(begin, end, epoch, (state, first, loss))
         seen = _seen(loss, first, k, depth, jnp.zeros(()))
-        carry, logit = Controller().apply(params, carry, seen)
+        carry, logit = _decided(params, carry, seen)
         draw_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
         stop = jax.random.bernoulli(draw_key, jax.nn.sigmoid(logit))
         # After the last epoch nothing is decided any more.
@@ -352,7 +359,7 @@ def _log_chance(params: Any, layer: _Rollout) -> jax.Array:
     """Of the actions of a layer, log probability; those that count."""
 
     def decision(carry: Any, seen: jax.Array) -> tuple[Any, jax.Array]:
-        return Controller().apply(params, carry, seen)
+        return _decided(params, carry, seen)
 
     _, logits = jax.lax.scan(decision, _start(), layer.seen)
     signs = jnp.where(layer.stops, 1.0, -1.0)

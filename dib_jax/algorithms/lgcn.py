@@ -1,4 +1,4 @@
-"""Graph convolutions layer by layer: the graph is passed once, then rows are trained."""
+"""Graph convolutions layer by layer: the graph is passed once, rows are trained."""
 
 from collections.abc import Sequence
 

@@ -28,6 +28,7 @@ from dib_jax.algorithms.nodes import (
     placed,
     without_sample_axis,
 )
+from dib_jax.models.graph import applied
 from dib_jax.models.options import check_at_least
 
 
@@ -206,16 +207,18 @@ def _encoding(
 
         def loss_of(params: Any) -> tuple[jax.Array, Terms]:
             x = batch.inputs["features"] if k else graph.features
-            u = stage.apply({"params": params[0]}, x, train=True, neighbours=near)
+            u = applied(stage, {"params": params[0]}, x, neighbours=near)
             u, v = (y[nodes] for y in (u, near.mean(u)))
-            made = loss_terms(
-                u, v, predictor.apply(params[1], v), predictor.apply(params[2], u)
+            from_v, from_u = (
+                jnp.asarray(predictor.apply(entry, y))
+                for entry, y in zip(params[1:], (v, u), strict=True)
             )
+            made = loss_terms(u, v, from_v, from_u)
             loss = sum(
                 (w * x for w, x in zip(weights, made.values(), strict=True)),
                 jnp.zeros(()),
             )
-            return loss, made
+            return loss, {**made}
 
         (loss, terms), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.params

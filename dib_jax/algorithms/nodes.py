@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from dib_jax.algorithms import Batch, Data, Parts
-from dib_jax.models.graph import RULES, Attention, Convolution, Neighbours
+from dib_jax.models.graph import RULES, Attention, Convolution, Neighbours, applied
 from dib_jax.models.options import check_one_of
 
 Variables = dict[str, Any]
@@ -97,7 +97,7 @@ def layers(
     made: list[jax.Array] = []
     x = graph.features
     for stage, entry in zip(stages, variables, strict=False):
-        x = jnp.asarray(stage.apply(entry, x, train=False, neighbours=near))
+        x = applied(stage, entry, x, neighbours=near)
         made.append(x)
     return made
 
@@ -247,12 +247,12 @@ def _from_file(operator: csr_array, x: Any) -> np.ndarray:
             (part.data, places, part.indptr), shape=(part.shape[0], len(needed))
         )
         for column in range(0, len(needed), step):
-            block = small[:, column : column + step]
-            made[first : first + step] += block @ x.rows(needed[column : column + step])
+            some = slice(column, column + step)
+            made[first : first + step] += small[:, some] @ x.rows(needed[some])
     return made
 
 
-# The whole graph as a sample, and parts of it that are drawn ----------------------------
+# The whole graph as a sample, and parts of it that are drawn --------------------------
 
 
 def as_one_sample(network: Any, data: Data) -> Data:
@@ -298,7 +298,7 @@ class Sampled:
         return x[self.all[: self.count]] if self.picks else x[: self.count]
 
     def join(self, x: jax.Array) -> jax.Array:
-        """As of `Neighbours`, with the mean of those that were drawn for that of all."""
+        """As of `Neighbours`, the mean of those that were drawn for that of all."""
         x = x[self.all] if self.picks else x
         if self.rule == "symmetric":
             x = x / jnp.sqrt(self.degree)

@@ -21,7 +21,7 @@ from dib_jax.algorithms.nodes import (
     joined,
     neighbours,
 )
-from dib_jax.models.graph import Convolution, Neighbours
+from dib_jax.models.graph import Convolution, Neighbours, applied
 from dib_jax.models.options import check_at_least
 
 
@@ -89,7 +89,7 @@ def sgc(
         graph, nodes = graph_of(batch), batch.inputs["nodes"]
         near = _Hops(neighbours(graph, rule), hops)
         first, entry = parts.stages[0], network.stages[0]
-        x = first.apply(entry, graph.features, train=False, neighbours=near)[nodes]
+        x = applied(first, entry, graph.features, neighbours=near)[nodes]
         return x, *apply_frozen(parts.stages[1:], network.stages[1:], x)
 
     def predict(network: Network, batch: Batch) -> tuple[jax.Array, ...]:

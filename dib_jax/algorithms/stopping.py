@@ -75,7 +75,7 @@ def until(phase: Phase, rule: Rule, *, steps: int) -> Phase:
     ) -> tuple[Stopping, dict[int, Terms]]:
         def train() -> tuple[Stopping, Terms]:
             state, terms = phase.step(before.state, network, batch, key)
-            loss = before.loss + terms[number]["loss"]
+            loss = before.loss + jnp.asarray(terms[number]["loss"])
             made = before.step + 1
             is_end = made % steps == 0
             memory, stop = rule.decide(

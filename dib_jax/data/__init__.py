@@ -51,8 +51,9 @@ def load(
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
-    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a
-    graph, `graph.npz` or Planetoid's `ind.*` files there; a version that TFDS prepared as array_record; a data set of this package.
+    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a graph,
+    `graph.npz` or Planetoid's `ind.*` files there; a version in that folder that TFDS
+    prepared as array_record; a data set of this package.
     `module:function` names a function of one's own instead. A set without a validation
     split gets one from train, by `split_rows` (stratified by label, groups kept
     together).

@@ -107,9 +107,11 @@ class Mapped:
         return made
 
     def __eq__(self, other: object) -> bool:
+        """Whether it is the same file."""
         return isinstance(other, Mapped) and self.path == other.path
 
     def __hash__(self) -> int:
+        """Of the path."""
         return hash(self.path)
 
 
@@ -304,7 +306,7 @@ def dataset_of(
     )
     _check_splits(rows, labels, len(names), source)
     graph = Graph(edges, features, np.zeros(count, bool))
-    splits: dict[str, Split] = {
+    splits: dict[str, Any] = {
         split: {"nodes": rows[split], "labels": labels[rows[split]]}
         if split in rows
         else {}
@@ -319,8 +321,8 @@ def dataset_of(
 def _edges(edges: np.ndarray, count: int, directed: bool, source: str) -> Matrix:
     if edges.dtype.kind not in "iu" or edges.ndim != 2 or edges.shape[1] != 2:
         raise ValueError(
-            f"{source}: edges must be integers (m, 2), got {edges.dtype} {edges.shape}; "
-            "an edge_index (2, m) is the transpose"
+            f"{source}: edges must be integers (m, 2), got {edges.dtype} "
+            f"{edges.shape}; an edge_index (2, m) is the transpose"
         )
     _check_nodes(edges, count, f"{source}: edges")
     ends = edges[edges[:, 0] != edges[:, 1]].astype(np.int64)
@@ -406,8 +408,8 @@ def _sparse(arrays: Mapping[str, Any], count: int, source: str) -> Matrix:
     width = int(arrays["n_features"])
     if starts.shape != (count + 1,) or starts[0] or starts[-1] != len(columns):
         raise ValueError(
-            f"{source}: feat_indptr must have shape ({count + 1},) and go from 0 to the "
-            f"{len(columns)} feat_indices, got {starts.shape}, {starts[:1]} to "
+            f"{source}: feat_indptr must have shape ({count + 1},) and go from 0 to "
+            f"the {len(columns)} feat_indices, got {starts.shape}, {starts[:1]} to "
             f"{starts[-1:]}"
         )
     if (np.diff(starts) < 0).any():

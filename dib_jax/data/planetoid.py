@@ -6,6 +6,7 @@ file that asks for any other.
 """
 
 import io
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class _Array:
             content = content.encode("latin1")
         if not isinstance(content, bytes):
             raise pickle.UnpicklingError("it holds an array of Python objects")
-        order = "F" if fortran else "C"
-        self.made = np.frombuffer(content, dtype.made).reshape(shape, order=order)
+        flat = np.frombuffer(content, dtype.made)
+        self.made = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
 class _Type:
@@ -150,7 +151,7 @@ def _rows(folder: Path, name: str, key: str) -> list[tuple[np.ndarray, np.ndarra
     )
     return [
         (columns[a:b].astype(np.int64), data[a:b])
-        for a, b in zip(starts[:-1], starts[1:], strict=True)
+        for a, b in itertools.pairwise(starts)
     ]
 
 

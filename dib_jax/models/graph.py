@@ -216,11 +216,11 @@ class Attention(nn.Module):
         initializer, part = nn.initializers.glorot_uniform(), self.width // self.heads
         made = project(x, self.param("kernel", initializer, (x.shape[1], self.width)))
         made = made.reshape(-1, self.heads, part)
-        scores = [
+        to, since = (
             jnp.sum(made * self.param(name, initializer, (self.heads, part)), axis=2)
             for name in ("to", "from")
-        ]
-        joined = made if neighbours is None else _attended(made, *scores, neighbours)
+        )
+        joined = made if neighbours is None else _attended(made, to, since, neighbours)
         joined = joined.reshape(-1, self.width)
         joined += self.param("bias", nn.initializers.zeros, (self.width,))
         if self.skip:
@@ -247,6 +247,27 @@ def _attended(
     total = jax.ops.segment_sum(weights, receivers, count)
     sums = jax.ops.segment_sum(weights[..., None] * x[senders], receivers, count)
     return sums / total[..., None]
+
+
+def applied(
+    module: nn.Module,
+    variables: Any,
+    x: Any,
+    *,
+    neighbours: Any,
+    train: bool = False,
+) -> jax.Array:
+    """What a layer makes of features.
+
+    Args:
+        module: the layer.
+        variables: its variables.
+        x: of all nodes.
+        neighbours: how they are joined.
+        train: whether it is trained.
+    """
+    made = module.apply(variables, x, train=train, neighbours=neighbours)
+    return jnp.asarray(made)
 
 
 def check_layers(widths: tuple[int, ...], activation: str, heads: int = 1) -> None:

@@ -90,7 +90,9 @@ def test_features_are_standardised_by_the_training_nodes(written):
 BAGS = {
     "features": None,
     "feat_indptr": np.arange(0, 2 * COUNT + 1, 2),
-    "feat_indices": np.stack([np.arange(COUNT) % 5, np.arange(COUNT) % 5 + 2]).T.ravel(),
+    "feat_indices": np.stack(
+        [np.arange(COUNT) % 5, np.arange(COUNT) % 5 + 2]
+    ).T.ravel(),
     "n_features": np.array(7),
 }
 
@@ -141,7 +143,10 @@ def with_nan():
         ({"val": np.array([6, 5])}, "node 5 lies in train and in validation; the spl"),
         ({"test": np.array([9, 9])}, "test holds node 9 twice"),
         ({"test": np.array([9, 40])}, "test must lead to nodes 0..11, row 1 holds 40"),
-        ({"labels": np.arange(12) % 3 - 1}, "node 0 of train has the label -1, unknown"),
+        (
+            {"labels": np.arange(12) % 3 - 1},
+            "node 0 of train has the label -1, unknown",
+        ),
         ({**BAGS, "n_features": np.array(4)}, "feat_indices must be 0..3, got 4"),
         ({"labels": None}, "no array 'labels'"),
         ({"edges": None, "edge": np.zeros((1, 2), int)}, "did you mean 'edges'"),

@@ -46,7 +46,9 @@ def mean_cosine(x: np.ndarray) -> float:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     unit = x / np.where(length > 0, length, 1)
     count = len(x)
-    return float((np.sum(unit.sum(axis=0) ** 2) - np.sum(unit**2)) / count / (count - 1))
+    return float(
+        (np.sum(unit.sum(axis=0) ** 2) - np.sum(unit**2)) / count / (count - 1)
+    )
 
 
 def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +71,11 @@ def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places(
-    features: np.ndarray, labels: np.ndarray, names: Sequence[str], *, width: float = 8.3
+    features: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    width: float = 8.3,
 ) -> Figure:
     places, shares = principal(features)
     figure, (axes,) = style.panels(1, 1, width=width, height=4.2, margin=0)
@@ -78,7 +84,7 @@ def _places(
         some = places[labels == number]
         if len(some):
             handles.append(
-                axes.scatter(*some.T, s=7, lw=0, alpha=0.75, color=color)
+                axes.scatter(some[:, 0], some[:, 1], s=7, lw=0, alpha=0.75, color=color)
             )
             handles[-1].set_label(str(names[number]))
     first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
@@ -118,7 +124,9 @@ def _nodes(material: Material) -> Section | None:
             "How alike nodes are: the mean cosine between the features of two test "
             "nodes. Near 1 the layers have smoothed away what tells nodes apart.",
             table=Table(
-                "", ("Stage", "Mean cosine"), [(f"{k}", c) for k, c in enumerate(cosines)]
+                "",
+                ("Stage", "Mean cosine"),
+                [(f"{k}", c) for k, c in enumerate(cosines)],
             ),
         ),
     )

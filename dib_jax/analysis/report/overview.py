@@ -123,8 +123,8 @@ def _what_was_run(material: Material) -> str:
     if other is None and not run.end_to_end:
         html += page.note(
             "There is no end-to-end baseline beside this run yet; the same command "
-            f"with <code>--config.algorithm.name={run.counterpart}</code> makes one: see "
-            '<a href="#reproduce">To reproduce</a>.'
+            f"with <code>--config.algorithm.name={run.counterpart}</code> makes one: "
+            'see <a href="#reproduce">To reproduce</a>.'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -83,6 +83,7 @@ class Course(NamedTuple):
         temp_bytes: of a step, the largest.
         rows_bytes: of the samples of a step, the largest.
         test: accuracy on the test split after the last epoch.
+        network: what was trained.
     """
 
     seconds: list[float]
@@ -91,6 +92,7 @@ class Course(NamedTuple):
     temp_bytes: int
     rows_bytes: int
     test: float
+    network: Any = None
 
 
 def measure(
@@ -128,7 +130,7 @@ def _pages(data_dir: str, seeds: int) -> Iterator[list[table.Row]]:
     chosen: dict[str, dict[str, str]] = {}
     for name, settings in _TRIED.items():
         tried = [
-            (max(course(_experiment(base, {**_PAGES[name], **each})).accuracies), -i)
+            (max(course(experiment_of(base, {**_PAGES[name], **each})).accuracies), -i)
             for i, each in enumerate(settings)
         ]
         chosen[name] = settings[-max(tried)[1]]
@@ -139,7 +141,7 @@ def _pages(data_dir: str, seeds: int) -> Iterator[list[table.Row]]:
             way = sums_over_segments if "segments" in name else contextlib.nullcontext
             with way():
                 given = {**fields, **chosen[name], "seed": str(seed)}
-                courses[name].append(course(_experiment(base, given)))
+                courses[name].append(course(experiment_of(base, given)))
     targets = [one.accuracies[-1] for one in courses["lgcn"]]
     yield [_page_row(name, courses, targets, chosen[name]) for name in _PAGES]
 
@@ -180,7 +182,13 @@ def _time_to(one: Course, accuracy: float) -> float:
     return next((seconds for seconds, found in pairs if found >= accuracy), np.nan)
 
 
-def _experiment(base: ConfigDict, fields: dict[str, str]) -> Experiment:
+def experiment_of(base: ConfigDict, fields: dict[str, str]) -> Experiment:
+    """An experiment of a config.
+
+    Args:
+        base: some fields of it, or all.
+        fields: text of those that differ, by dotted name.
+    """
     return assemble(complete(override(complete(base), fields)))
 
 
@@ -228,7 +236,9 @@ def course(experiment: Experiment, *, epochs: int = 0) -> Course:
             accuracies.append(found[-1]["accuracy"])
         network = phase.read(state, network)
     test = evaluation.evaluate(experiment, network)[0][-1]["accuracy"]
-    return Course(seconds, stepping, accuracies, max(temporaries), max(rows), test)
+    return Course(
+        seconds, stepping, accuracies, max(temporaries), max(rows), test, network
+    )
 
 
 # Generated graphs ---------------------------------------------------------------------
@@ -300,7 +310,7 @@ def _sizes(folder: str, nodes: int, seconds: float) -> Iterator[table.Row]:
     )
     fixed = {"nodes": nodes, "edges": _DEGREE * nodes, "s to write": seconds}
     start = time.monotonic()
-    found = course(_experiment(base, {"algorithm.name": "lgcn", "epochs": "3"}))
+    found = course(experiment_of(base, {"algorithm.name": "lgcn", "epochs": "3"}))
     steps = len(found.seconds) * (int(0.6 * nodes) // 1024)
     yield {
         "graph": "generated",
@@ -315,7 +325,9 @@ def _sizes(folder: str, nodes: int, seconds: float) -> Iterator[table.Row]:
     }
     start = time.monotonic()
     fields = {"algorithm.name": "graph_end_to_end", "epochs": f"{_EPOCHS}"}
-    found = course(_experiment(base, fields), epochs=_STEPS if nodes > _TRAINED else 0)
+    found = course(
+        experiment_of(base, fields), epochs=_STEPS if nodes > _TRAINED else 0
+    )
     each = statistics.median(np.diff(found.seconds))
     yield {
         "graph": "generated",
