@@ -15,7 +15,13 @@ from dib_jax.algorithms import (
     Terms,
     per_phase,
 )
-from dib_jax.algorithms.blocks import Network, Variables, block, initial_state
+from dib_jax.algorithms.blocks import (
+    Block,
+    Network,
+    Variables,
+    block,
+    initial_state,
+)
 from dib_jax.algorithms.nodes import (
     as_one_sample,
     check_stages,
@@ -72,73 +78,94 @@ def graph_end_to_end(
     # Its learning rate falls over the steps that there are.
     shorter = epochs if fanout else max(1, epochs // max(1, parts.steps))
     whole = block(parts, range(len(parts.stages)), shorter)
+    made = _EndToEnd(parts, whole, rule, fanout, dropout, inductive)
+    phase = Phase(
+        made.init,
+        made.step,
+        made.read,
+        epochs,
+        exits=(whole.stage,),
+        # Validation looks at the whole graph once, in one go.
+        enter=None if fanout else as_one_sample,
+        outputs=made.predict if fanout else made.of_one_sample,
+    )
+    return Algorithm((phase,), made.predict, made.features, Network())
 
-    def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
+
+class _EndToEnd(NamedTuple):
+    """The functions of the algorithm; attributes as of its options."""
+
+    parts: Parts
+    whole: Block
+    rule: str
+    fanout: int
+    dropout: float
+    inductive: bool
+
+    def init(self, key: jax.Array, network: Network, example: Batch) -> _Trained:
+        """Parameters of layers and head."""
         x = jnp.zeros((2, graph_of(example).features.shape[1]))
-        state = initial_state(whole, jax.random.split(key)[0], x, x)
+        state = initial_state(self.whole, jax.random.split(key)[0], x, x)
         params = (state.params, state.head["params"])
-        return _Trained(params, whole.optimizer.init(params))
+        return _Trained(params, self.whole.optimizer.init(params))
 
-    def outputs(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+    def outputs(self, params: Any, batch: Batch, key: jax.Array) -> jax.Array:
         """Of a training step, (n, num_outputs)."""
         graph, nodes = graph_of(batch), batch.inputs["nodes"]
-        near = neighbours(graph, rule, training=inductive)
+        near = neighbours(graph, self.rule, training=self.inductive)
         entries = [{"params": entry} for entry in params[0]]
-        if not fanout:
-            made = _dropped(parts.stages, entries, graph.features, [near], dropout, key)
-            made = made[nodes]
+        stages, (draw, drop) = self.parts.stages, jax.random.split(key)
+        if self.fanout:
+            x, trees = sampled(graph, near, nodes, self.fanout, len(stages), draw)
+            made = _dropped(stages, entries, x, trees, self.dropout, drop)
         else:
-            draw, drop = jax.random.split(key)
-            x, trees = sampled(graph, near, nodes, fanout, len(parts.stages), draw)
-            made = _dropped(parts.stages, entries, x, trees, dropout, drop)
-        return jnp.asarray(whole.head.apply({"params": params[1]}, made, train=True))
+            every = [near] * len(stages)
+            made = _dropped(stages, entries, graph.features, every, self.dropout, drop)
+            made = made[nodes]
+        head = self.whole.head.apply({"params": params[1]}, made, train=True)
+        return jnp.asarray(head)
 
     def step(
-        state: _Trained, network: Network, batch: Batch, key: jax.Array
+        self, state: _Trained, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[_Trained, dict[int, Terms]]:
-        if not fanout:
-            batch = without_sample_axis(batch)
+        """One update."""
+        batch = batch if self.fanout else without_sample_axis(batch)
 
         def loss_of(params: Any) -> tuple[jax.Array, Terms]:
-            loss, terms = parts.task.loss(outputs(params, batch, key), batch.targets)
+            outputs = self.outputs(params, batch, key)
+            loss, terms = self.parts.task.loss(outputs, batch.targets)
             return loss, {**terms}
 
         (loss, terms), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
         )
-        updates, moments = whole.optimizer.update(
+        updates, moments = self.whole.optimizer.update(
             gradient, state.optimizer, state.params
         )
         params = optax.apply_updates(state.params, updates)
-        return _Trained(params, moments), {whole.stage: {"loss": loss, **terms}}
+        return _Trained(params, moments), {self.whole.stage: {"loss": loss, **terms}}
 
-    def read(state: _Trained, network: Network) -> Network:
+    def read(self, state: _Trained, network: Network) -> Network:
+        """What was learnt."""
         stages = tuple({"params": entry} for entry in state.params[0])
         return Network(stages, ({"params": state.params[1]},))
 
-    def features(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+    def features(self, network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        """Of nodes after each layer."""
         graph, nodes = graph_of(batch), batch.inputs["nodes"]
-        made = layers(parts.stages, network.stages, graph, neighbours(graph, rule))
+        near = neighbours(graph, self.rule)
+        made = layers(self.parts.stages, network.stages, graph, near)
         return tuple(x[nodes] for x in made)
 
-    def predict(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
-        last = features(network, batch)[-1]
-        return (jnp.asarray(whole.head.apply(network.heads[0], last, train=False)),)
+    def predict(self, network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        """Of the head."""
+        last = self.features(network, batch)[-1]
+        head = self.whole.head.apply(network.heads[0], last, train=False)
+        return (jnp.asarray(head),)
 
-    def of_one_sample(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
-        return tuple(x[None] for x in predict(network, without_sample_axis(batch)))
-
-    phase = Phase(
-        init,
-        step,
-        read,
-        epochs,
-        exits=(whole.stage,),
-        # Validation looks at the whole graph once, in one go.
-        enter=None if fanout else as_one_sample,
-        outputs=predict if fanout else of_one_sample,
-    )
-    return Algorithm((phase,), predict, features, Network())
+    def of_one_sample(self, network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        """`predict` for a split that is one sample."""
+        return tuple(x[None] for x in self.predict(network, without_sample_axis(batch)))
 
 
 def _dropped(
@@ -155,11 +182,10 @@ def _dropped(
         stages: the layers.
         entries: their variables.
         x: input of the first.
-        near: how each joins neighbours, or one for all.
+        near: how each joins neighbours.
         dropout: share that is left out.
         key: PRNG key.
     """
-    near = near * (len(stages) if len(near) == 1 else 1)
     for number, (stage, entry, one) in enumerate(
         zip(stages, entries, near, strict=True)
     ):

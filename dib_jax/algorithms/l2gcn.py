@@ -136,17 +136,11 @@ def l2gcn(
     parts = parts._replace(epochs=tuple(most))
     blocks = layer_blocks(parts, rule)
     search = _Search(blocks, tuple(most), rule, inductive, samples, price)
-    steps, depth = max(1, parts.steps), len(blocks)
-    phases = [
-        _in_network(
-            until(
-                layer_phase(parts, blocks, k, rule=rule, inductive=inductive),
-                _stopping(depth, k, earliest),
-                steps=steps,
-            )
-        )
-        for k in range(depth)
-    ]
+    steps, phases = max(1, parts.steps), []
+    for k in range(len(blocks)):
+        phase = layer_phase(parts, blocks, k, rule=rule, inductive=inductive)
+        stop = _stopping(len(blocks), k, earliest)
+        phases.append(_in_network(until(phase, stop, steps=steps)))
     made = whole([], blocks, rule=rule)
     return Algorithm(
         phases=(_learning(search, rounds, steps, controller_rate), *phases),

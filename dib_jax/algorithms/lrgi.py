@@ -102,12 +102,17 @@ def lrgi(
     check_at_least(0, agree=agree, spread=spread, decorrelate=decorrelate)
     if samples < 0 or samples == 1:  # one node has no variance
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
-    weights = (agree, spread, decorrelate)
     *epochs, last = per_phase(parts.epochs, len(parts.stages) + 1)
+    weights = (agree, spread, decorrelate)
     phases = [
-        _encoding(parts, k, count, weights, samples, rule, inductive)
+        _Layer(parts, k, count, weights, samples, rule, inductive).phase()
         for k, count in enumerate(epochs)
     ]
+    return _whole(parts, phases, last, rule)
+
+
+def _whole(parts: Parts, phases: Sequence[Phase], epochs: int, rule: str) -> Algorithm:
+    """Layers, then their probes."""
 
     def all_features(network: Network, batch: Batch) -> list[jax.Array]:
         graph = graph_of(batch)
@@ -123,7 +128,7 @@ def lrgi(
         rows = [_standardised(x)[nodes] for x in made]
         return _probed(parts, network.probes, rows)
 
-    probes = _probing(parts, last, all_features)
+    probes = _probing(parts, epochs, all_features)
     return Algorithm((*phases, probes), predict, features, Network())
 
 
@@ -156,85 +161,107 @@ def _covariance(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.sum((diagonal - 1) ** 2) / width, others / width
 
 
-def _encoding(
-    parts: Parts,
-    k: int,
-    epochs: int,
-    weights: Sequence[float],
-    count: int,
-    rule: str,
-    inductive: bool,
-) -> Phase:
-    """The phase that trains a layer without labels; an epoch is one step."""
-    stage, number = parts.stages[k], len(parts.stages) + k
-    # An epoch is one step, whatever the batch size is.
-    optimizer = parts.optimizer(max(1, epochs // max(1, parts.steps)))
-    predictor = Predictor()
+class _Layer(NamedTuple):
+    """A layer that trains without labels; an epoch is one step.
 
-    def enter(network: Network, data: Data) -> Data:
+    Attributes:
+        parts: as of `lrgi`.
+        k: its number.
+        epochs: of its phase.
+        weights: of the parts of the loss.
+        drawn: nodes that a step draws; 0 for all.
+        rule: as of `lrgi`.
+        inductive: as of `lrgi`.
+    """
+
+    parts: Parts
+    k: int
+    epochs: int
+    weights: Sequence[float]
+    drawn: int
+    rule: str
+    inductive: bool
+
+    def phase(self) -> Phase:
+        """The phase that trains it."""
+        # An epoch is one step, whatever the batch size is.
+        shorter = max(1, self.epochs // max(1, self.parts.steps))
+        optimizer, number = (
+            self.parts.optimizer(shorter),
+            len(self.parts.stages) + self.k,
+        )
+
+        def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
+            params = self.init(jax.random.fold_in(key, self.k), example)
+            return _Trained(params, optimizer.init(params))
+
+        def step(
+            state: _Trained, network: Network, batch: Batch, key: jax.Array
+        ) -> tuple[_Trained, dict[int, Terms]]:
+            (loss, terms), gradient = jax.value_and_grad(self.loss, has_aux=True)(
+                state.params, without_sample_axis(batch), key
+            )
+            updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return _Trained(params, moments), {number: {"loss": loss, **terms}}
+
+        def read(state: _Trained, network: Network) -> Network:
+            entry = {"params": state.params[0]}
+            return network._replace(stages=(*network.stages, entry))
+
+        return Phase(
+            init, step, read, self.epochs, exits=(number,), predicts=False,
+            trains=(self.k,), enter=self.enter,
+        )  # fmt: skip
+
+    def enter(self, network: Network, data: Data) -> Data:
+        """All nodes as one sample, with what the layers below make of them."""
         graph, like = data.common["graph"], data.samples["nodes"]
-        known = np.asarray(graph.train) | (not inductive)
+        known = np.asarray(graph.train) | (not self.inductive)
         nodes = np.flatnonzero(known).astype(np.int32)
         # What the labels are is of no consequence.
         samples = {"nodes": nodes, "labels": np.zeros(len(nodes), np.int32)}
-        if k:
-            samples["features"] = below(network, graph)
+        if self.k:
+            samples["features"] = jax.jit(self.below)(network, graph)
         return as_one_sample(network, data.replace(samples=placed(samples, like)))
 
-    @jax.jit
-    def below(network: Network, graph: Any) -> jax.Array:
-        near = neighbours(graph, rule, training=inductive)
-        return layers(parts.stages, network.stages[:k], graph, near)[-1]
+    def below(self, network: Network, graph: Any) -> jax.Array:
+        """What the frozen layers put out for all nodes."""
+        near = neighbours(graph, self.rule, training=self.inductive)
+        stages = network.stages[: self.k]
+        return layers(self.parts.stages, stages, graph, near)[-1]
 
-    def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
-        keys = jax.random.split(jax.random.fold_in(key, k), 3)
-        x = jnp.zeros((2, graph_of(example).features.shape[1]))
-        for one in parts.stages[:k]:
-            x = jnp.zeros((2, one.width))
-        params = (
-            stage.init(keys[0], x, train=False)["params"],
-            *(predictor.init(one, jnp.zeros((2, stage.width))) for one in keys[1:]),
+    def init(self, key: jax.Array, example: Batch) -> Any:
+        """Parameters of the layer, and of p and q."""
+        width = graph_of(example).features.shape[1]
+        for one in self.parts.stages[: self.k]:
+            width = one.width
+        keys, stage = jax.random.split(key, 3), self.parts.stages[self.k]
+        made = jnp.zeros((2, stage.width))
+        return (
+            stage.init(keys[0], jnp.zeros((2, width)), train=False)["params"],
+            *(Predictor().init(one, made) for one in keys[1:]),
         )
-        return _Trained(params, optimizer.init(params))
 
-    def step(
-        state: _Trained, network: Network, batch: Batch, key: jax.Array
-    ) -> tuple[_Trained, dict[int, Terms]]:
-        graph, batch = graph_of(batch), without_sample_axis(batch)
-        near, nodes = neighbours(graph, rule, training=inductive), batch.inputs["nodes"]
-        if 0 < count < len(nodes):
-            nodes = jax.random.choice(key, nodes, (count,), replace=False)
-
-        def loss_of(params: Any) -> tuple[jax.Array, Terms]:
-            x = batch.inputs["features"] if k else graph.features
-            u = applied(stage, {"params": params[0]}, x, neighbours=near)
-            u, v = (y[nodes] for y in (u, near.mean(u)))
-            from_v, from_u = (
-                jnp.asarray(predictor.apply(entry, y))
-                for entry, y in zip(params[1:], (v, u), strict=True)
-            )
-            made = loss_terms(u, v, from_v, from_u)
-            loss = sum(
-                (w * x for w, x in zip(weights, made.values(), strict=True)),
-                jnp.zeros(()),
-            )
-            return loss, {**made}
-
-        (loss, terms), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
+    def loss(
+        self, params: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Terms]:
+        """Of a step, and its three parts."""
+        graph, nodes = graph_of(batch), batch.inputs["nodes"]
+        near = neighbours(graph, self.rule, training=self.inductive)
+        if 0 < self.drawn < len(nodes):
+            nodes = jax.random.choice(key, nodes, (self.drawn,), replace=False)
+        x = batch.inputs["features"] if self.k else graph.features
+        stage = self.parts.stages[self.k]
+        u = applied(stage, {"params": params[0]}, x, neighbours=near)
+        u, v = (y[nodes] for y in (u, near.mean(u)))
+        from_v, from_u = (
+            jnp.asarray(Predictor().apply(entry, y))
+            for entry, y in zip(params[1:], (v, u), strict=True)
         )
-        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return _Trained(params, moments), {number: {"loss": loss, **terms}}
-
-    def read(state: _Trained, network: Network) -> Network:
-        entry = {"params": state.params[0]}
-        return network._replace(stages=(*network.stages, entry))
-
-    return Phase(
-        init, step, read, epochs, exits=(number,), predicts=False, trains=(k,),
-        enter=enter,
-    )  # fmt: skip
+        made = loss_terms(u, v, from_v, from_u)
+        weighted = [w * x for w, x in zip(self.weights, made.values(), strict=True)]
+        return sum(weighted, jnp.zeros(())), {**made}
 
 
 def _probing(parts: Parts, epochs: int, all_features: Any) -> Phase:
