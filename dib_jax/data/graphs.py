@@ -106,6 +106,20 @@ class Mapped:
             made[part] = self.rows(part) @ kernel
         return made
 
+    def transposed_times(self, values: Any) -> np.ndarray:
+        """The transposed features times a matrix, float32 (d, w), a part at a time.
+
+        Args:
+            values: (n, w).
+        """
+        values, file = np.asarray(values), self.file()
+        made = np.zeros((self.shape[1], values.shape[1]), np.float32)
+        step = _chunk(file)
+        for first in range(0, len(file), step):
+            part = slice(first, first + step)
+            made += self.rows(part).T @ values[part]
+        return made
+
     def __eq__(self, other: object) -> bool:
         """Whether it is the same file."""
         return isinstance(other, Mapped) and self.path == other.path

@@ -8,6 +8,7 @@ the product with the transpose.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -131,14 +132,31 @@ def project(x: Any, kernel: jax.Array) -> jax.Array:
 
     Args:
         x: (n, d), sparse, or in a file, which has `rows` and is read part by part.
-        kernel: (d, w); of features in a file it gets no gradient.
+        kernel: (d, w).
     """
     if hasattr(x, "transposed"):
         return product(x, kernel)
     if not hasattr(x, "rows"):
         return x @ kernel
+    return _from_file(x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _from_file(x: Any, kernel: jax.Array) -> jax.Array:
     shape = jax.ShapeDtypeStruct((x.shape[0], kernel.shape[1]), jnp.float32)
-    return jax.pure_callback(x.times, shape, jax.lax.stop_gradient(kernel))
+    return jax.pure_callback(x.times, shape, kernel)
+
+
+def _from_file_forward(x: Any, kernel: jax.Array) -> tuple[jax.Array, None]:
+    return _from_file(x, kernel), None
+
+
+def _from_file_backward(x: Any, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    shape = jax.ShapeDtypeStruct((x.shape[1], gradient.shape[1]), jnp.float32)
+    return (jax.pure_callback(x.transposed_times, shape, gradient),)
+
+
+_from_file.defvjp(_from_file_forward, _from_file_backward)
 
 
 class Convolution(nn.Module):

@@ -14,9 +14,16 @@ from dib_jax.algorithms.lrgi import loss_terms, lrgi
 from dib_jax.algorithms.nodes import dense, joined, neighbours, sampled
 from dib_jax.algorithms.sgc import sgc
 from dib_jax.algorithms.stopping import patient
+from dib_jax.data.graphs import Mapped
 from dib_jax.models.gat import gat
 from dib_jax.models.gcn import gcn
-from dib_jax.models.graph import Attention, Neighbours, product, sums_over_segments
+from dib_jax.models.graph import (
+    Attention,
+    Neighbours,
+    product,
+    project,
+    sums_over_segments,
+)
 from dib_jax.models.mlp import mlp
 
 RULES = ("residual", "symmetric", "mean")
@@ -81,6 +88,34 @@ def test_a_product_and_its_gradient_are_those_of_the_dense_matrix():
     for value, gradient in ways:
         np.testing.assert_allclose(value, np.sin(made).sum(), rtol=1e-4)
         np.testing.assert_allclose(gradient, adjacency().T @ np.cos(made), atol=1e-4)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """The training split with its features in a file."""
+    path, data = tmp_path / "features.npy", split()
+    features = np.asarray(graph().features)
+    np.save(path, features)
+    file = Mapped(path, np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32))
+    return data.replace(common={"graph": graph()._replace(features=file)})
+
+
+def test_features_in_a_file_train_as_those_in_memory(mapped):
+    rows = joined(mapped, (), (), rule="residual").samples["features"]
+    assert isinstance(rows, np.memmap)
+    plain = joined(split(), (), (), rule="residual").samples["features"]
+    np.testing.assert_allclose(rows, plain, atol=1e-5)
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(WIDTH, 2)), jnp.float32)
+
+    def loss(kernel, features):
+        return jnp.sum(jnp.sin(project(features, kernel)))
+
+    way = jax.jit(jax.value_and_grad(loss))
+    found, want = (
+        way(weights, data.common["graph"].features) for data in (mapped, split())
+    )
+    np.testing.assert_allclose(found[0], want[0], rtol=1e-4)
+    np.testing.assert_allclose(found[1], want[1], atol=1e-4)
 
 
 def test_sparse_features_are_joined_and_made_dense_as_dense_ones():
