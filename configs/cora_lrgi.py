@@ -11,14 +11,14 @@ def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
     quick = variant(arg, "quick")
     layers = 2 if quick else 3
-    each, probes = (10, 20) if quick else (100, 200)
+    each, probes = (10, 20) if quick else (100, 300)
     return complete(
         dataset=dict(name="cora"),
-        model=dict(name="gcn", widths=(256,) * layers, activation="elu", skip=True),
+        model=dict(name="gcn", widths=(128,) * layers, activation="elu", skip=True),
         algorithm=dict(name="lrgi"),
         optimizer=dict(
             name="adamw",
-            learning_rate=0.001,
+            learning_rate=0.003,
             weight_decay=0.0,
             schedule="constant",
             warmup_epochs=0.0,

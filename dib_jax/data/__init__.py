@@ -253,7 +253,8 @@ def data_root(data_dir: str = "") -> Path:
 def _missing(name: str, data_dir: str, folder: Path) -> str:
     names = {*known_names(), *downloadable()}
     if folder.parent.is_dir():
-        names |= {path.parent.name for path in folder.parent.glob("*/train.npz")}
+        for file in ("train.npz", "graph.npz"):
+            names |= {path.parent.name for path in folder.parent.glob(f"*/{file}")}
     near = difflib.get_close_matches(name, sorted(names), n=1)
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     embedded = ", ".join(known_names())
@@ -262,8 +263,9 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
     place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
         f"data set {name!r} was not found: it is not embedded ({embedded} is), and "
-        f"{folder}{place} holds neither array files (train.npz, test.npz) nor a "
-        f"version that TFDS prepared.{guess} Known names: {', '.join(sorted(names))}. "
+        f"{folder}{place} holds neither array files (train.npz, test.npz), a graph "
+        f"(graph.npz), nor a version that TFDS prepared.{guess} Known names: "
+        f"{', '.join(sorted(names))}. "
         f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
         "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
         f"array_record in DIR/{name}, and set dataset.data_dir=DIR."
