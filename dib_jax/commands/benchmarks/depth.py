@@ -29,15 +29,6 @@ _DIB = {
 _WAYS: dict[str, tuple[str, dict[str, str], int]] = {
     "end to end": (
         "cora_lgcn",
-        {
-            "algorithm.name": "graph_end_to_end",
-            "algorithm.rule": "residual",
-            "optimizer.learning_rate": "0.01",
-        },
-        200,
-    ),
-    "end to end, symmetric": (
-        "cora_lgcn",
         {"algorithm.name": "graph_end_to_end", "optimizer.learning_rate": "0.01"},
         200,
     ),
