@@ -20,7 +20,8 @@ overhead     what the information term and the engine add to the steps of all st
 gpu          pictures a second by each algorithm in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
 graphs       on generated graphs of up to a million nodes, by layers and end to end:
-             time, temporaries, memory; --nodes=10000,100000 for some sizes; with
+             time, temporaries, memory; --nodes=10000,100000 for some sizes,
+             --features=64 of each node; with
              --data_dir=DIR, which holds facebook_pages, the time to equal accuracy
              (--seeds=3)
 depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how alike
@@ -52,7 +53,12 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
-    "graphs": {"data_dir": str, "seeds": int, "nodes": tuple[int, ...]},
+    "graphs": {
+        "data_dir": str,
+        "seeds": int,
+        "nodes": tuple[int, ...],
+        "features": int,
+    },
     "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
