@@ -25,7 +25,6 @@ def get_config(arg: str = "") -> ConfigDict:
     methods = {
         "graph_end_to_end": (*_WHOLE, *_DROPPED),
         "end_to_end_sampled": _SAMPLED,
-        "attention_end_to_end": (*_WHOLE, *_DROPPED, "model.name=gat"),
         "lgcn": (),
         "lgcn_symmetric": ("algorithm.rule=symmetric",),
         "lgcn_inductive": ("algorithm.inductive=True",),
