@@ -170,6 +170,10 @@ def kind_named(name: str) -> Kind:
     for kind in (PICTURES, VECTORS):
         if kind.name == name:
             return kind
+    if name == "nodes":
+        raise ValueError(
+            "nodes are nothing without their graph; its data set is needed"
+        )
     raise ValueError(
         f"samples of the kind {name!r} are not of this package; their data set is "
         "needed"

@@ -12,6 +12,7 @@ from dib_jax.algorithms.l2gcn import l2gcn
 from dib_jax.algorithms.lgcn import lgcn
 from dib_jax.algorithms.lrgi import loss_terms, lrgi
 from dib_jax.algorithms.nodes import dense, joined, neighbours, sampled
+from dib_jax.algorithms.sequential import sequential
 from dib_jax.algorithms.sgc import sgc
 from dib_jax.algorithms.stopping import patient
 from dib_jax.data.graphs import Mapped
@@ -297,6 +298,12 @@ def test_the_controller_learns_from_the_actions_that_were_played():
 def test_impossible_options_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_algorithm_for_arrays_refuses_nodes_in_a_line():
+    example = split().take(slice(2)).batch()
+    with pytest.raises(ValueError, match="for nodes of a graph use lgcn"):
+        sequential(parts_of()).phases[0].init(jax.random.key(0), (), example)
 
 
 def test_samples_that_are_no_nodes_are_refused_in_a_line():
