@@ -66,6 +66,7 @@ def lrgi(
     spread: float = 1.0,
     decorrelate: float = 1.0,
     samples: int = 512,
+    ridge: float = 1.0,
     rule: str = "symmetric",
     inductive: bool = False,
 ) -> Algorithm:
@@ -87,6 +88,8 @@ def lrgi(
         decorrelate: weight of the covariances.
         samples: nodes that a step draws; 0 for all. An epoch is one step, whatever
             batch_size is.
+        ridge: of the probes: half of it times the squared weights is added to their
+            loss, which starts from weights of 0.
         rule: how neighbours are joined: residual, symmetric or mean; of no consequence
             for gat.
         inductive: whether in training only edges between training nodes count, and
@@ -99,7 +102,7 @@ def lrgi(
     Source: Pina & Vilaplana, arXiv 2309.01503.
     """
     check_stages(parts, rule=rule)
-    check_at_least(0, agree=agree, spread=spread, decorrelate=decorrelate)
+    check_at_least(0, agree=agree, spread=spread, decorrelate=decorrelate, ridge=ridge)
     if samples < 0 or samples == 1:  # one node has no variance
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
     *epochs, last = per_phase(parts.epochs, len(parts.stages) + 1)
@@ -108,10 +111,12 @@ def lrgi(
         _Layer(parts, k, count, weights, samples, rule, inductive).phase()
         for k, count in enumerate(epochs)
     ]
-    return _whole(parts, phases, last, rule)
+    return _whole(parts, phases, last, rule, ridge)
 
 
-def _whole(parts: Parts, phases: Sequence[Phase], epochs: int, rule: str) -> Algorithm:
+def _whole(
+    parts: Parts, phases: Sequence[Phase], epochs: int, rule: str, ridge: float
+) -> Algorithm:
     """Layers, then their probes."""
 
     def all_features(network: Network, batch: Batch) -> list[jax.Array]:
@@ -128,7 +133,7 @@ def _whole(parts: Parts, phases: Sequence[Phase], epochs: int, rule: str) -> Alg
         rows = [_standardised(x)[nodes] for x in made]
         return _probed(parts, network.probes, rows)
 
-    probes = _probing(parts, epochs, all_features)
+    probes = _probing(parts, epochs, ridge, all_features)
     return Algorithm((*phases, probes), predict, features, Network())
 
 
@@ -264,7 +269,7 @@ class _Layer(NamedTuple):
         return sum(weighted, jnp.zeros(())), {**made}
 
 
-def _probing(parts: Parts, epochs: int, all_features: Any) -> Phase:
+def _probing(parts: Parts, epochs: int, ridge: float, all_features: Any) -> Phase:
     """The phase that trains a linear classifier of each frozen layer."""
     optimizer, task = parts.optimizer(epochs), parts.task
     exits = tuple(range(len(parts.stages)))
@@ -293,7 +298,10 @@ def _probing(parts: Parts, epochs: int, all_features: Any) -> Phase:
             each = [task.loss(outputs, batch.targets) for outputs in found]
             # They have nothing in common, so the sum trains each by its own loss.
             total = sum((loss for loss, _ in each), jnp.zeros(()))
-            return total, [{"loss": loss, **terms} for loss, terms in each]
+            squares = sum(jnp.sum(x**2) for x in jax.tree.leaves(params) if x.ndim > 1)
+            return total + 0.5 * ridge * squares, [
+                {"loss": loss, **terms} for loss, terms in each
+            ]
 
         gradient, terms = jax.grad(loss_of, has_aux=True)(state.params)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
@@ -312,7 +320,7 @@ def _probing(parts: Parts, epochs: int, all_features: Any) -> Phase:
 
 
 def _probe(parts: Parts) -> nn.Module:
-    return nn.Dense(parts.task.num_outputs)
+    return nn.Dense(parts.task.num_outputs, kernel_init=nn.initializers.zeros)
 
 
 def _probed(
