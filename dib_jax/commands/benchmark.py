@@ -19,11 +19,10 @@ overhead     what the information term and the engine add to the steps of all st
              --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
 gpu          pictures a second by each algorithm in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
-graphs       on generated graphs of up to a million nodes, by layers and end to end:
-             time, temporaries, memory; --nodes=10000,100000 for some sizes,
-             --features=64 of each node; with
-             --data_dir=DIR, which holds facebook_pages, the time to equal accuracy
-             (--seeds=3)
+graphs       graph networks by layers and end to end on Facebook's pages in
+             --data_dir=DIR: time to equal accuracy and temporaries; --seeds=3
+graph_sizes  the same on generated graphs of up to a million nodes: time, temporaries
+             and memory; --nodes=10000,100000 --features=64 of each node
 depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how alike
              nodes become; --depths=2,4 --seeds=3
 compile      that train steps and measures compile for a TPU, on one chip and on all of
@@ -53,12 +52,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
-    "graphs": {
-        "data_dir": str,
-        "seeds": int,
-        "nodes": tuple[int, ...],
-        "features": int,
-    },
+    "graphs": {"data_dir": str, "seeds": int},
+    "graph_sizes": {"nodes": tuple[int, ...], "features": int},
     "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
