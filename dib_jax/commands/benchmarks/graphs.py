@@ -236,7 +236,7 @@ def plot(path: pathlib.Path, rows: list[table.Row]) -> None:
     names = [row["algorithm"].replace("graph_", "").replace("_", " ") for row in rows]
     for axes, (column, label) in zip(panels, _BARS.items(), strict=True):
         bars = axes.barh(names, [row[column] for row in rows])
-        axes.bar_label(bars, fmt="%.2g", padding=2, fontsize=8)
+        axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
         axes.set_xlabel(label)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
