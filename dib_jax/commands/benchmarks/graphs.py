@@ -213,7 +213,8 @@ def course(experiment: Experiment, *, epochs: int = 0) -> Course:
             now = phase.read(state, network)
             found = evaluation.validate(experiment, predict, now, checked)
             seconds.append(clock)
-            accuracies.append(found[-1]["accuracy"])
+            # A phase without outputs has no accuracy.
+            accuracies.append(found[-1]["accuracy"] if found else float("nan"))
         network = phase.read(state, network)
     test = evaluation.evaluate(experiment, network)[0][-1]["accuracy"]
     return Course(
