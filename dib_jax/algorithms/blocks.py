@@ -275,7 +275,16 @@ def like_output(modules: Sequence[nn.Module], x: jax.Array) -> jax.Array:
     """Two samples of zeros, shaped as what modules make of x.
 
     Stages change the shape of what follows them, never its initial weights.
+
+    Raises:
+        ValueError: samples are no arrays, as nodes of a graph are none.
     """
+    if not hasattr(x, "shape"):
+        raise ValueError(
+            "algorithm.name: this algorithm trains on arrays, and the samples of "
+            "dataset.name are none; for nodes of a graph use lgcn, or another one of "
+            "docs/graphs.md"
+        )
 
     def apply(module: nn.Module, x: jax.Array) -> jax.Array:
         return module.init_with_output(jax.random.key(0), x, train=False)[0]

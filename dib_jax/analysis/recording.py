@@ -151,7 +151,8 @@ def _program(
         batch = prepare(samples, common)
         features = experiment.algorithm.features(network, batch)
         width = settings["bandwidth"]
-        grams = probes.make_grams(batch.inputs, features, bandwidth=width)
+        inputs = experiment.dataset.kind.measured(batch.inputs, common)
+        grams = probes.make_grams(inputs, features, bandwidth=width)
         values = probes.quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]

@@ -35,7 +35,13 @@ class Run(NamedTuple):
     @property
     def end_to_end(self) -> bool:
         """Whether it was trained by back-propagation through all stages."""
-        return self.algorithm == END_TO_END
+        return self.algorithm in (END_TO_END, f"graph_{END_TO_END}")
+
+    @property
+    def counterpart(self) -> str:
+        """Name of the algorithm that trains the same network end to end."""
+        on_graph = self.section("model").get("name") in ("gcn", "gat")
+        return f"graph_{END_TO_END}" if on_graph else END_TO_END
 
     @property
     def unused(self) -> Sequence[str]:

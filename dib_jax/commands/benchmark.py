@@ -21,6 +21,12 @@ overhead     what the information term and the engine add to the steps of all st
              --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
 gpu          pictures a second by each algorithm in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
+graphs       graph networks by layers and end to end on Facebook's pages in
+             --data_dir=DIR: time to equal accuracy and temporaries; --seeds=3
+graph_sizes  the same on generated graphs of up to a million nodes: time, temporaries
+             and memory; --nodes=10000,100000 --features=64 of each node
+depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how alike
+             nodes become; --depths=2,4 --seeds=3
 compile      that train steps and measures compile for a TPU, on one chip and on all of
              a described topology, with peak memory and work; needs libtpu, no TPU;
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
@@ -56,6 +62,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("kills", "damages", "inputs", "disks", "pairs", "seed"), int),
         "minutes": float,
     },
+    "graphs": {"data_dir": str, "seeds": int},
+    "graph_sizes": {"nodes": tuple[int, ...], "features": int},
+    "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
 _ONE_THREAD = ("information", "estimation", "convolution", "linear")

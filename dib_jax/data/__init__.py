@@ -22,8 +22,10 @@ from dib_jax.data.dataset import (
     lacking_classes,
     without_groups,
 )
+from dib_jax.data.graphs import read_graph
 from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes
+from dib_jax.data.planetoid import read_planetoid
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
@@ -58,8 +60,9 @@ def load(
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
-    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a version in
-    `<data_dir>/<name>/` that TFDS prepared as array_record; a data set of this package.
+    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a graph,
+    `graph.npz` or Planetoid's `ind.*` files there; a version in that folder that TFDS
+    prepared as array_record; a data set of this package.
     `module:function` names a function of one's own instead. A set without a validation
     split gets one from train, by `split_rows` (stratified by label, groups kept
     together).
@@ -185,6 +188,10 @@ def kind_named(name: str) -> Kind:
     for kind in (PICTURES, VECTORS):
         if kind.name == name:
             return kind
+    if name == "nodes":
+        raise ValueError(
+            "nodes are nothing without their graph; its data set is needed"
+        )
     raise ValueError(
         f"samples of the kind {name!r} are not of this package; their data set is "
         "needed"
@@ -211,6 +218,10 @@ def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
     check_file_names(folder)
     if any(path.exists() for path in files.values()):
         return read_arrays(files, name), {key: str(path) for key, path in files.items()}
+    if (graph := folder / "graph.npz").exists():
+        return read_graph(graph, name), dict.fromkeys(SPLITS, str(graph))
+    if (folder / f"ind.{name}.graph").exists():
+        return read_planetoid(folder, name), dict.fromkeys(SPLITS, str(folder))
     if prepared := find_prepared(folder):
         sources = {split: f"{prepared}, {split} split" for split in SPLITS}
         return read_prepared(prepared, name), sources
@@ -265,7 +276,8 @@ def data_root(data_dir: str = "") -> Path:
 def _missing(name: str, data_dir: str, folder: Path) -> str:
     names = {*known_names(), *downloadable()}
     if folder.parent.is_dir():
-        names |= {path.parent.name for path in folder.parent.glob("*/train.npz")}
+        for file in ("train.npz", "graph.npz"):
+            names |= {path.parent.name for path in folder.parent.glob(f"*/{file}")}
     near = difflib.get_close_matches(name, sorted(names), n=1)
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     embedded = ", ".join(known_names())
@@ -274,8 +286,9 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
     place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
         f"data set {name!r} was not found: it is not embedded ({embedded} is), and "
-        f"{folder}{place} holds neither array files (train.npz, test.npz) nor a "
-        f"version that TFDS prepared.{guess} Known names: {', '.join(sorted(names))}. "
+        f"{folder}{place} holds neither array files (train.npz, test.npz), a graph "
+        f"(graph.npz), nor a version that TFDS prepared.{guess} Known names: "
+        f"{', '.join(sorted(names))}. "
         f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
         "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
         f"array_record in DIR/{name}, and set dataset.data_dir=DIR."

@@ -64,7 +64,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
         )
     owner: dict[int, str] = {}
     for key, split in splits.items():
-        for array in dataset.kind.content if split else ():
+        content = [name for name in dataset.kind.content if name in split]
+        for array in content:
             shape, other = dataset.train[array].shape[1:], split[array].shape[1:]
             if other != shape:
                 raise ValueError(

@@ -104,8 +104,7 @@ def train(
         check(experiment)
         show = showing(experiment, workdir, observer)
         (held or stack).enter_context(claimed(workdir, experiment))
-        # LAPACK's threads only get in the way of XLA's own: small eigendecompositions
-        # on a CPU are faster on one thread.
+        # Small eigendecompositions on a CPU are faster on one thread of LAPACK's.
         stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         with Progress(sum(experiment.epochs), shown=is_first()) as progress:
             position, network = _train(experiment, workdir, progress, show, watch)

@@ -523,3 +523,9 @@ def test_the_default_workdir_tells_runs_apart():
     config.objective.name = "my_loss:sparse"
     other = configs.default_workdir("x", "quick", config, usual=names)
     assert str(other) == "runs/x-quick-seed3-sequential-my_loss-sparse"
+
+
+@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
+def test_without_a_warm_up_a_learning_rate_starts_at_its_highest(schedule):
+    assert optimizers.SCHEDULES[schedule](0.5, 10, 0)(0) == 0.5
+    assert optimizers.SCHEDULES[schedule](0.5, 10, 4)(0) == 0

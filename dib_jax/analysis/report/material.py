@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dib_jax.analysis.figures import Rendered
 from dib_jax.analysis.page import Section
 from dib_jax.analysis.runs import Run
@@ -22,6 +24,7 @@ class Material(NamedTuple):
         answers: of the network for the test split.
         samples: how many there are in it.
         information: figures of its probes.
+        features: of test nodes after each layer, (n, d); empty for other samples.
     """
 
     run: Run
@@ -32,6 +35,7 @@ class Material(NamedTuple):
     answers: Answers
     samples: int
     information: Sequence[Rendered]
+    features: Sequence[np.ndarray] = ()
 
     @property
     def metric(self) -> str:

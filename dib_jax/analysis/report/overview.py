@@ -9,7 +9,7 @@ from dib_jax.analysis import page
 from dib_jax.analysis.page import escape
 from dib_jax.analysis.report import wording
 from dib_jax.analysis.report.material import Material
-from dib_jax.analysis.runs import END_TO_END, Run
+from dib_jax.analysis.runs import Run
 
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 _RECONSTRUCTION = (
@@ -145,8 +145,8 @@ def _what_was_run(material: Material) -> str:
     if other is None and not run.end_to_end:
         html += page.note(
             "There is no end-to-end baseline beside this run yet; the same command "
-            f"with <code>--config.algorithm.name={END_TO_END}</code> makes one: see "
-            '<a href="#reproduce">To reproduce</a>.'
+            f"with <code>--config.algorithm.name={run.counterpart}</code> makes one: "
+            'see <a href="#reproduce">To reproduce</a>.'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"
