@@ -20,9 +20,9 @@ RUNS = {
         "--config.epochs=6",
         "--config.analysis.every_epochs=6",
     ),
-    "feedback:feedback": (
+    "alignment:feedback": (
         *DIGITS,
-        "--config.algorithm.name=feedback:feedback",
+        "--config.algorithm.name=alignment:feedback",
         "--config.optimizer.learning_rate=0.01",
         "--config.optimizer.weight_decay=0",
         "--config.epochs=12",
@@ -79,7 +79,7 @@ def test_ones_own_file_is_trained_probed_and_reported(name, tmp_path, monkeypatc
         assert 0 < counts[2] <= counts[1] < 100
 
 
-@pytest.mark.parametrize("name", ["cascade:cascade", "feedback:feedback"])
+@pytest.mark.parametrize("name", ["cascade:cascade", "alignment:feedback"])
 def test_stopped_within_a_phase_it_goes_on_to_the_same_bits(
     name, tmp_path, monkeypatch
 ):
