@@ -57,6 +57,7 @@ def run(
         The path of the report.
     """
     # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.commands import exits
     from dib_jax.training.devices import from_first
     from dib_jax.training.workdir import finished
 
@@ -64,6 +65,7 @@ def run(
         trained = load_run(workdir)
     else:
         trained = train_run(config, workdir, config_name=config_name, devices=devices)
+    from_first(lambda: exits.record_own(workdir, trained))
     report = from_first(lambda: str(write_report(workdir, trained, command=command)))
     return pathlib.Path(report)
 

@@ -1,0 +1,597 @@
+"""What exits bring: accuracy against work and time, measured on a finished run.
+
+The threshold τ is chosen on the validation split, and what it brings is read off the
+test split. Work is the compiler's count; time is that of a network whose batches are
+compacted (`dib_jax.algorithms.exits`).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dib_jax.algorithms import Batch, Network
+from dib_jax.algorithms import exits as rules
+from dib_jax.data import Split
+from dib_jax.training import evaluation
+from dib_jax.training.compilation import compiler_figures, lower_step
+from dib_jax.training.experiment import Experiment
+from dib_jax.training.records import LABEL
+from dib_jax.training.storage import as_stored, chain, passed
+
+FILE = "exits.json"
+_COUNTED = 256  # samples in the programs whose operations are counted
+_REPEATS = 3  # of every timing, of which the shortest counts
+_TIMED = 8  # thresholds along the curve whose time is measured
+_BINS = 15  # of a reliability diagram
+
+
+class Goal(NamedTuple):
+    """What τ is chosen for.
+
+    Attributes:
+        loss: by how much the accuracy on the validation split may be below the best
+            one, 0..1.
+        cost: FLOPs of the mean sample in units of the same network end to end; None to
+            go by `loss`.
+        tau: the threshold itself; None to choose one.
+    """
+
+    loss: float = 0.005
+    cost: float | None = None
+    tau: float | None = None
+
+
+class Seen(NamedTuple):
+    """A split at all exits of a network.
+
+    Attributes:
+        sure: by rule, (k, n).
+        right: bool (k, n), whether each exit is right.
+    """
+
+    sure: dict[str, np.ndarray]
+    right: np.ndarray
+
+
+def available(experiment: Experiment, network: Network) -> tuple[str, ...]:
+    """The rules that a network can be used with.
+
+    Args:
+        experiment: whose it is.
+        network: a trained one.
+
+    Raises:
+        ValueError: it cannot be cut, or the task does not tell classes.
+    """
+    pieces = experiment.algorithm.pieces
+    rules.right_of(experiment.task)
+    if len(pieces) < 2:
+        raise ValueError(
+            f"exits: {experiment.about.get('algorithm')!r} gives "
+            f"{len(pieces) or 'no'} exit(s) to leave at; train by an algorithm with "
+            "several heads, such as algorithm.name=cascade, sequential or parallel"
+        )
+    inputs = experiment.example().inputs
+    at = jax.eval_shape(pieces[0], network, inputs)
+    return tuple(
+        rule
+        for rule in rules.RULES
+        if rule != "commitment" or at.commitment is not None
+    )
+
+
+def check_rule(rule: str, allowed: Sequence[str]) -> None:
+    """Refuse a rule that a network cannot be used with.
+
+    Args:
+        rule: its name.
+        allowed: of `available`.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    rules.check_rule(rule)
+    if rule not in allowed:
+        raise ValueError(
+            "exits: got the rule 'commitment', but the network has no commitment "
+            f"layers; use {' or '.join(allowed)}, or train it by algorithm.name=cascade"
+        )
+
+
+def look(
+    experiment: Experiment, network: Network, split: Split, names: Sequence[str]
+) -> Seen:
+    """A whole split at all exits, no sample leaving.
+
+    Args:
+        experiment: whose network it is.
+        network: a trained one.
+        split: with its targets.
+        names: of the rules.
+    """
+    pieces = experiment.algorithm.pieces
+
+    def at_all(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
+        x, made = batch.inputs, []
+        for piece in pieces:
+            at = piece(network, x)
+            made.append(at.outputs)
+            if piece is not pieces[-1]:
+                made += [rules.sureness(name, at) for name in names]
+            x = at.carried
+        return tuple(made)
+
+    data = evaluation.place(experiment, split)
+    samples = evaluation.contents(experiment, data.samples)
+    run = evaluation.predictor(experiment, at_all)
+    found = [np.asarray(x) for x in run(network, data.common, samples)]
+    targets = experiment.task.targets(data.samples)
+    is_right = rules.right_of(experiment.task)
+    each = 1 + len(names)
+    last = np.ones(len(found[-1]))
+    return Seen(
+        {
+            name: np.stack([*found[1 + place :: each], last])
+            for place, name in enumerate(names)
+        },
+        np.stack(
+            [np.asarray(is_right(jnp.asarray(x), targets)) for x in found[::each]]
+        ),
+    )
+
+
+# Work ---------------------------------------------------------------------------------
+
+
+def counted(function: Any, *arguments: Any) -> float:
+    """Floating point operations of a function, by the compiler's count.
+
+    Args:
+        function: of arrays.
+        *arguments: these, or what `jax.eval_shape` gives for them.
+
+    Raises:
+        ValueError: the backend does not count.
+    """
+    flops = compiler_figures(jax.jit(function).lower(*arguments).compile())["flops"]
+    if flops is None:
+        raise ValueError("exits: this backend does not count operations; use a CPU")
+    return float(flops)
+
+
+def _rows(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((_COUNTED, *x.shape[1:]), x.dtype), tree
+    )
+
+
+def inference_flops(experiment: Experiment, network: Network) -> list[float]:
+    """FLOPs of one sample in each piece of a network.
+
+    Args:
+        experiment: whose it is.
+        network: a trained one, or its shapes.
+    """
+    x, found = _rows(experiment.example().inputs), []
+    for piece in experiment.algorithm.pieces:
+        found.append(counted(piece, network, x) / _COUNTED)
+        x = jax.eval_shape(piece, network, x).carried
+    return found
+
+
+def train_flops(
+    experiment: Experiment,
+    network: Network,
+    entries: Sequence[Mapping[str, Any]],
+    steps: Mapping[int, int],
+    pieces: Sequence[float],
+) -> float:
+    """FLOPs of a whole training: updates, frozen parts, selections of samples.
+
+    What frozen parts make of a phase's samples counts once where it is kept; else it is
+    within the step. A selection counts as one pass of the samples of every earlier
+    phase through the piece that it trained. Validation does not count.
+
+    Args:
+        experiment: the experiment.
+        network: what it has trained.
+        entries: of results.json, one for each exit.
+        steps: updates of each exit's phase.
+        pieces: FLOPs of a sample in each piece of the network.
+    """
+    flops = {entry[LABEL]: entry["flops"] for entry in entries}
+    rows: dict[bool, list[float]] = {True: [], False: []}
+    total, kept = 0.0, _is_kept(experiment)
+    example = _rows(experiment.example())
+    for index, phase in enumerate(experiment.phases):
+        number = phase.exits[-1]
+        total += steps[number] * (flops[number] or 0)
+        seen = steps[number] / phase.epochs * experiment.batch_size
+        before = rows[phase.predicts]
+        if phase.enter:
+            total += sum(n * each for n, each in zip(before, pieces, strict=False))
+        functions = chain(experiment, index)
+        if functions and kept:
+            total += (
+                seen
+                / _COUNTED
+                * counted(
+                    lambda network, batch, functions=functions: (
+                        passed(functions, network, batch).given
+                    ),
+                    network,
+                    example,
+                )
+            )
+        before.append(seen)
+    return total
+
+
+def _is_kept(experiment: Experiment) -> bool:
+    cache = experiment.cache
+    return cache.place != "none" and (not experiment.augment or cache.copies > 0)
+
+
+class Reference(NamedTuple):
+    """The same network end to end.
+
+    Attributes:
+        experiment: of it; it need not have been trained, for neither work nor time
+            depend on weights.
+        accuracy: on the test split; None where it is not known.
+    """
+
+    experiment: Experiment
+    accuracy: float | None = None
+
+
+class _Whole(NamedTuple):
+    """A reference with weights, and its work."""
+
+    experiment: Experiment
+    network: Network
+    flops: float
+    train_flops: float
+
+
+def _whole(reference: Reference) -> _Whole:
+    experiment = reference.experiment
+    (phase,) = experiment.phases
+    arguments = (experiment.key, experiment.algorithm.network, experiment.example())
+    state = jax.jit(phase.init)(*arguments)
+    network = phase.read(state, experiment.algorithm.network)
+    stored = as_stored(experiment.dataset.train, None, dict(experiment.common))
+    step = lower_step(experiment, 0, stored, state, experiment.algorithm.network)
+    flops = compiler_figures(step.compile())["flops"] or 0
+    steps = phase.epochs * (stored.length // experiment.batch_size)
+    return _Whole(
+        experiment,
+        network,
+        sum(inference_flops(experiment, network)),
+        float(flops * steps),
+    )
+
+
+# Time ---------------------------------------------------------------------------------
+
+
+def _runner(experiment: Experiment, rule: str) -> rules.Run:
+    return rules.compacted(
+        experiment.algorithm.pieces,
+        lambda samples, common: experiment.prepare_inputs(samples, common).inputs,
+        rule=rule,
+    )
+
+
+def _seconds(
+    experiment: Experiment, run: rules.Run, network: Network, split: Split, tau: float
+) -> float:
+    """Seconds for all samples of a split, compilation left out."""
+    samples, common = evaluation.contents(experiment, split), dict(experiment.common)
+    run(network, common, samples, tau)
+    taken = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        run(network, common, samples, tau)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def answers(
+    experiment: Experiment,
+    network: Network,
+    samples: Mapping[str, np.ndarray],
+    *,
+    rule: str,
+    tau: float,
+) -> rules.Answers:
+    """What samples leave a network with.
+
+    Args:
+        experiment: whose network it is.
+        network: a trained one.
+        samples: arrays by name, as the data set has them.
+        rule: of the exits.
+        tau: sureness from which a sample leaves, 0..1.
+    """
+    samples = evaluation.contents(experiment, samples)
+    run = _runner(experiment, rule)
+    return run(network, dict(experiment.common), samples, tau)
+
+
+# All of it ----------------------------------------------------------------------------
+
+
+def measure(
+    experiment: Experiment,
+    network: Network,
+    results: Mapping[str, Any],
+    steps: Mapping[int, int],
+    *,
+    rule: str,
+    goal: Goal,
+    reference: Reference,
+    beside: Mapping[str, tuple[Experiment, Network]],
+) -> dict[str, Any]:
+    """What the exits of a finished run bring, as plain JSON for exits.json.
+
+    Args:
+        experiment: the run's.
+        network: what it has trained.
+        results: its results.json.
+        steps: updates of each exit's phase.
+        rule: by which samples leave.
+        goal: what τ is chosen for.
+        reference: the same network end to end.
+        beside: other runs of the same network, whose curves are drawn beside: name →
+            experiment and network.
+
+    Raises:
+        ValueError: the run has no exits, or not this rule; or τ has to be chosen, and
+            there is no validation split.
+    """
+    allowed = available(experiment, network)
+    check_rule(rule, allowed)
+    dataset, flops = experiment.dataset, inference_flops(experiment, network)
+    whole = _whole(reference)
+    validation = _validated(experiment, network, allowed, goal)
+    test = look(experiment, network, dataset.test, allowed)
+    curves = {
+        name: _curves(test, validation, name, flops, chooser=name) for name in allowed
+    }
+    tau = goal.tau
+    if tau is None:
+        assert validation is not None
+        grid = rules.thresholds(validation.sure[rule])
+        found = rules.curve(validation.sure[rule], validation.right, flops, grid)
+        cost = None if goal.cost is None else goal.cost * whole.flops
+        tau = rules.choose(found, cost=cost, loss=goal.loss)
+    timed, end_to_end = _timings(experiment, network, whole, rule, tau, test, flops)
+    numbers = [n for p in experiment.phases if p.predicts for n in p.exits]
+    entries = [*results[f"{LABEL}s"], *results.get("without_outputs", ())]
+    chosen = _at(tau, rule, test, validation, flops, numbers)
+    return {
+        "rule": rule,
+        "goal": goal._asdict(),
+        "tau": tau,
+        **chosen,
+        "train_flops": train_flops(experiment, network, entries, steps, flops),
+        "inference_seconds": next(t["seconds"] for t in timed if t["tau"] == tau),
+        "end_to_end": {
+            "accuracy": reference.accuracy,
+            "train_flops": whole.train_flops,
+            "inference_flops": whole.flops,
+            "inference_seconds": end_to_end,
+        },
+        "curves": curves,
+        "gain": _gain(curves, chosen["inference_flops"]),
+        "timed": timed,
+        "beside": {
+            name: _beside(other, trained) for name, (other, trained) in beside.items()
+        },
+        "calibration": _calibration(test, rule, tau, numbers),
+        "first_and_last": _first_and_last(test.sure[rule], tau),
+    }
+
+
+def _validated(
+    experiment: Experiment, network: Network, names: Sequence[str], goal: Goal
+) -> Seen | None:
+    split = experiment.dataset.validation
+    if len(next(iter(split.values()), ())):
+        return look(experiment, network, split, names)
+    if goal.tau is None:
+        raise ValueError(
+            "exits: the run has no validation split to choose τ on; give --tau, or "
+            "train with dataset.val_fraction above 0"
+        )
+    return None
+
+
+def _curves(
+    test: Seen, validation: Seen | None, name: str, flops: Sequence[float], chooser: str
+) -> list[dict[str, float]]:
+    """Accuracy and FLOPs at thresholds that are those of the validation split."""
+    source = validation or test
+    taus = rules.thresholds(source.sure[chooser])
+    found = rules.curve(test.sure[name], test.right, flops, taus)
+    rows = [
+        {"tau": float(t), "accuracy": float(a), "flops": float(f)}
+        for t, a, f in zip(taus, found.accuracy, found.flops, strict=True)
+    ]
+    if validation is not None:
+        there = rules.curve(validation.sure[name], validation.right, flops, taus)
+        for row, a, f in zip(rows, there.accuracy, there.flops, strict=True):
+            row |= {"validation_accuracy": float(a), "validation_flops": float(f)}
+    return rows
+
+
+def _at(
+    tau: float,
+    rule: str,
+    test: Seen,
+    validation: Seen | None,
+    flops: Sequence[float],
+    numbers: Sequence[int],
+) -> dict[str, Any]:
+    """What a threshold makes of the test split, exit by exit and in all."""
+    where = rules.leaving(test.sure[rule], tau)
+    right = test.right[where, np.arange(len(where))]
+    exits = [
+        {
+            "exit": number,
+            "share": float((where == place).mean()),
+            "accuracy": float(right[where == place].mean())
+            if (where == place).any()
+            else None,
+            "flops": float(np.sum(flops[: place + 1])),
+        }
+        for place, number in enumerate(numbers)
+    ]
+    said: dict[str, Any] = {
+        "exits": exits,
+        "accuracy": float(right.mean()),
+        "inference_flops": float(np.cumsum(flops)[where].mean()),
+    }
+    if validation is not None:
+        one = np.array([tau])
+        there = rules.curve(validation.sure[rule], validation.right, flops, one)
+        said["validation_accuracy"] = float(there.accuracy[0])
+    return said
+
+
+def _gain(
+    curves: Mapping[str, list[dict[str, float]]], flops: float
+) -> dict[str, float] | None:
+    """Accuracy on the test split by commitment minus that by confidence, equal FLOPs.
+
+    `at` is at the work of the chosen threshold, `mean` over all that both reach.
+    """
+    if "commitment" not in curves:
+        return None
+    lines = {}
+    for name in ("commitment", "confidence"):
+        # Between two thresholds: some of the samples by one, the others by the other.
+        rows = sorted((row["flops"], row["accuracy"]) for row in curves[name])
+        lines[name] = np.array(rows).T
+    low = max(line[0][0] for line in lines.values())
+    high = min(line[0][-1] for line in lines.values())
+    places = np.linspace(low, high, 101)
+
+    def gain(at: np.ndarray) -> np.ndarray:
+        one, other = (np.interp(at, *lines[n]) for n in ("commitment", "confidence"))
+        return one - other
+
+    return {
+        "at": float(gain(np.array([np.clip(flops, low, high)]))[0]),
+        "mean": float(gain(places).mean()),
+    }
+
+
+def _timings(
+    experiment: Experiment,
+    network: Network,
+    whole: _Whole,
+    rule: str,
+    tau: float,
+    test: Seen,
+    flops: Sequence[float],
+) -> tuple[list[dict[str, float]], float]:
+    """Seconds for the test split at some thresholds, and of the network end to end."""
+    run, split = _runner(experiment, rule), experiment.dataset.test
+    grid = rules.thresholds(test.sure[rule])
+    found = rules.curve(test.sure[rule], test.right, flops, grid)
+    wanted = np.linspace(found.flops.min(), found.flops.max(), _TIMED)
+    places = {int(np.argmin(np.abs(found.flops - each))) for each in wanted}
+    taus = sorted({tau, *(float(grid[place]) for place in places)})
+    single = _runner(whole.experiment, "confidence")
+
+    def end_to_end() -> float:
+        return _seconds(whole.experiment, single, whole.network, split, 0.0)
+
+    # Before and after: a machine has other things to do, too.
+    before = end_to_end()
+    timed = [
+        {
+            "tau": each,
+            "seconds": _seconds(experiment, run, network, split, each),
+            **_point(test, rule, each, flops),
+        }
+        for each in taus
+    ]
+    return timed, min(before, end_to_end())
+
+
+def _point(
+    test: Seen, rule: str, tau: float, flops: Sequence[float]
+) -> dict[str, float]:
+    found = rules.curve(test.sure[rule], test.right, flops, np.array([tau]))
+    return {"accuracy": float(found.accuracy[0]), "flops": float(found.flops[0])}
+
+
+def _beside(experiment: Experiment, network: Network) -> list[dict[str, float]]:
+    """The curve of another run, by the confidence of its exits."""
+    names = ("confidence",)
+    flops = inference_flops(experiment, network)
+    test = look(experiment, network, experiment.dataset.test, names)
+    validation = _validated(experiment, network, names, Goal(tau=0.0))
+    return _curves(test, validation, *names, flops, chooser=names[0])
+
+
+def _calibration(
+    test: Seen, rule: str, tau: float, numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """How far each rule's sureness is the share of samples that are right.
+
+    Of each exit but the last, over the samples that come to it.
+    """
+    where, found = rules.leaving(test.sure[rule], tau), []
+    for place, number in enumerate(numbers[:-1]):
+        comes = where >= place
+        if not comes.any():
+            continue
+        for name in test.sure:
+            if name == "entropy":
+                continue  # no probability
+            sure, right = test.sure[name][place][comes], test.right[place][comes]
+            error, bins = calibration_error(sure, right)
+            found.append({"exit": number, "rule": name, "ece": error, "bins": bins})
+    return found
+
+
+def calibration_error(
+    sure: np.ndarray, right: np.ndarray, *, bins: int = _BINS
+) -> tuple[float, list[list[float]]]:
+    """Expected calibration error: Σ_b n_b / n · |mean sureness − share that is right|.
+
+    Args:
+        sure: (n,), 0..1.
+        right: bool (n,).
+        bins: of equal width.
+
+    Returns:
+        The error, 0..1; for each bin that is not empty, mean sureness, share that is
+        right, share of the samples.
+
+    Source: Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., arXiv 1706.04599.
+    """
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    rows = [
+        [float(sure[some].mean()), float(right[some].mean()), float(some.mean())]
+        for some in (place == b for b in range(bins))
+        if some.any()
+    ]
+    return sum(share * abs(a - b) for a, b, share in rows), rows
+
+
+def _first_and_last(sure: np.ndarray, tau: float, count: int = 12) -> dict[str, Any]:
+    """Samples of which the first exit is the surest, and those that stay to the end."""
+    where = rules.leaving(sure, tau)
+    surest = np.argsort(-sure[0], kind="stable")
+    first = [int(i) for i in surest if where[i] == 0][:count]
+    last = [int(i) for i in surest[::-1] if where[i] == len(sure) - 1][:count]
+    return {"first": first, "last": last}
