@@ -23,6 +23,8 @@ COMPARISONS = [
     "beta.py:scale",
     "beta.py:joint",
     "beta.py:quick",
+    "cascade.py",
+    "cascade.py:quick",
     "digits.py",
     "digits.py:quick",
     "digits.py:search",

@@ -47,6 +47,7 @@ _SPECIAL = {
     "hsic_bottleneck": ("objective.balance=50.0", "objective.balance=500.0"),
     "plausible_hsic": ("objective.gamma=1.0", "objective.gamma=2.0"),
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
+    "cascade": ("algorithm.tau=0.8", "algorithm.tau=0.95"),
 }
 _RATES = ("optimizer.learning_rate=0.1", "optimizer.learning_rate=0.3")
 _ADAM_RATES = ("optimizer.learning_rate=5e-3", "optimizer.learning_rate=2e-2")
@@ -116,6 +117,7 @@ def get_config(arg: str = "") -> ConfigDict:
             *adam,
         ),
         "kernel_alignment": ("objective.name=kernel_alignment",),
+        "cascade": ("objective.name=cross_entropy", "algorithm.name=cascade"),
         # Transport is for residual networks: its own network, and what to compare with.
         "resnet_trgl": ("objective.name=trgl", "algorithm.name=parallel", *residual),
         "resnet_cross_entropy": (

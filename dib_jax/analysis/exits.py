@@ -51,10 +51,12 @@ class Seen(NamedTuple):
     Attributes:
         sure: by rule, (k, n).
         right: bool (k, n), whether each exit is right.
+        classes: int (k, n), what each says.
     """
 
     sure: dict[str, np.ndarray]
     right: np.ndarray
+    classes: np.ndarray
 
 
 def available(experiment: Experiment, network: Network) -> tuple[str, ...]:
@@ -133,14 +135,14 @@ def look(
     is_right = rules.right_of(experiment.task)
     each = 1 + len(names)
     last = np.ones(len(found[-1]))
+    outputs = found[::each]
     return Seen(
         {
             name: np.stack([*found[1 + place :: each], last])
             for place, name in enumerate(names)
         },
-        np.stack(
-            [np.asarray(is_right(jnp.asarray(x), targets)) for x in found[::each]]
-        ),
+        np.stack([np.asarray(is_right(jnp.asarray(x), targets)) for x in outputs]),
+        np.stack([x.argmax(axis=-1) for x in outputs]),
     )
 
 
@@ -279,7 +281,13 @@ def _whole(reference: Reference) -> _Whole:
 # Time ---------------------------------------------------------------------------------
 
 
-def _runner(experiment: Experiment, rule: str) -> rules.Run:
+def runner(experiment: Experiment, rule: str) -> rules.Run:
+    """The network of an experiment, left by a rule, for samples on the host.
+
+    Args:
+        experiment: the experiment.
+        rule: of its exits.
+    """
     return rules.compacted(
         experiment.algorithm.pieces,
         lambda samples, common: experiment.prepare_inputs(samples, common).inputs,
@@ -299,28 +307,6 @@ def _seconds(
         run(network, common, samples, tau)
         taken.append(time.perf_counter() - start)
     return min(taken)
-
-
-def answers(
-    experiment: Experiment,
-    network: Network,
-    samples: Mapping[str, np.ndarray],
-    *,
-    rule: str,
-    tau: float,
-) -> rules.Answers:
-    """What samples leave a network with.
-
-    Args:
-        experiment: whose network it is.
-        network: a trained one.
-        samples: arrays by name, as the data set has them.
-        rule: of the exits.
-        tau: sureness from which a sample leaves, 0..1.
-    """
-    samples = evaluation.contents(experiment, samples)
-    run = _runner(experiment, rule)
-    return run(network, dict(experiment.common), samples, tau)
 
 
 # All of it ----------------------------------------------------------------------------
@@ -394,7 +380,7 @@ def measure(
             name: _beside(other, trained) for name, (other, trained) in beside.items()
         },
         "calibration": _calibration(test, rule, tau, numbers),
-        "first_and_last": _first_and_last(test.sure[rule], tau),
+        "first_and_last": _first_and_last(test, rule, tau, numbers),
     }
 
 
@@ -502,13 +488,13 @@ def _timings(
     flops: Sequence[float],
 ) -> tuple[list[dict[str, float]], float]:
     """Seconds for the test split at some thresholds, and of the network end to end."""
-    run, split = _runner(experiment, rule), experiment.dataset.test
+    run, split = runner(experiment, rule), experiment.dataset.test
     grid = rules.thresholds(test.sure[rule])
     found = rules.curve(test.sure[rule], test.right, flops, grid)
     wanted = np.linspace(found.flops.min(), found.flops.max(), _TIMED)
     places = {int(np.argmin(np.abs(found.flops - each))) for each in wanted}
     taus = sorted({tau, *(float(grid[place]) for place in places)})
-    single = _runner(whole.experiment, "confidence")
+    single = runner(whole.experiment, "confidence")
 
     def end_to_end() -> float:
         return _seconds(whole.experiment, single, whole.network, split, 0.0)
@@ -588,10 +574,24 @@ def calibration_error(
     return sum(share * abs(a - b) for a, b, share in rows), rows
 
 
-def _first_and_last(sure: np.ndarray, tau: float, count: int = 12) -> dict[str, Any]:
-    """Samples of which the first exit is the surest, and those that stay to the end."""
+def _first_and_last(
+    test: Seen, rule: str, tau: float, numbers: Sequence[int], count: int = 12
+) -> dict[str, list[dict[str, Any]]]:
+    """Samples of which the first exit is the surest, and the least sure to the end."""
+    sure = test.sure[rule]
     where = rules.leaving(sure, tau)
     surest = np.argsort(-sure[0], kind="stable")
-    first = [int(i) for i in surest if where[i] == 0][:count]
-    last = [int(i) for i in surest[::-1] if where[i] == len(sure) - 1][:count]
-    return {"first": first, "last": last}
+
+    def some(order: np.ndarray, place: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "sample": int(sample),
+                "exit": numbers[place],
+                "class": int(test.classes[place, sample]),
+                "right": bool(test.right[place, sample]),
+                "sure": float(sure[0, sample]),
+            }
+            for sample in order[where[order] == place][:count]
+        ]
+
+    return {"first": some(surest, 0), "last": some(surest[::-1], len(sure) - 1)}

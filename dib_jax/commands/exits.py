@@ -3,8 +3,10 @@
 import math
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from dib_jax.analysis.exits import Goal
@@ -56,6 +58,74 @@ def _number(name: str, text: str) -> float:
     if not 0 <= value <= largest or (name == "cost" and not 0 < value < math.inf):
         raise ValueError(f"--{name} must be {allowed}, got {text!r}")
     return value
+
+
+class Leaving(NamedTuple):
+    """When a sample leaves a network.
+
+    Attributes:
+        rule: by which it is sure.
+        tau: sureness from which it leaves, 0 to 1.
+    """
+
+    rule: str
+    tau: float
+
+    def outputs(self, experiment: "Experiment", network: Any) -> Callable[..., Any]:
+        """(experiment, network, samples) → outputs, and of each the stage it left at.
+
+        Args:
+            experiment: whose network it is.
+            network: a trained one.
+
+        Raises:
+            ValueError: the network has no exits, or not this rule.
+        """
+        from dib_jax.analysis import exits
+
+        exits.check_rule(self.rule, exits.available(experiment, network))
+        numbers = [n for p in experiment.phases if p.predicts for n in p.exits]
+        run = exits.runner(experiment, self.rule)
+
+        def outputs_of(
+            experiment: "Experiment", network: Any, samples: dict[str, np.ndarray]
+        ) -> tuple[np.ndarray, list[int]]:
+            found = run(network, dict(experiment.common), samples, self.tau)
+            return found.outputs, [numbers[place] for place in found.exits]
+
+        return outputs_of
+
+
+def read_leaving(workdir: pathlib.Path, flags: Mapping[str, str]) -> Leaving | None:
+    """When samples leave a network, as flags say, or exits.json where they do not.
+
+    Args:
+        workdir: of the run.
+        flags: value by name, as `split_arguments` gives them.
+
+    Returns:
+        None without `--exits`.
+
+    Raises:
+        ValueError: a flag is wrong, or τ is given neither by one nor in exits.json.
+    """
+    rule, goal = read_goal(flags)
+    if "exits" not in flags:
+        return None
+    from dib_jax.analysis.exits import FILE
+    from dib_jax.analysis.runs import read_json
+
+    path = workdir / FILE
+    chosen = read_json(path) if path.exists() else {}
+    same = rule in (None, chosen.get("rule"))
+    tau = goal.tau if goal.tau is not None else chosen.get("tau") if same else None
+    if tau is None:
+        of = f" for the rule {rule}" if chosen and rule else ""
+        raise ValueError(
+            f"--exits: no threshold has been chosen{of} in {workdir}; give --tau, or "
+            "first run `python -m experiments.evaluate --exits` on that folder"
+        )
+    return Leaving(rule or chosen.get("rule", "confidence"), tau)
 
 
 def record(

@@ -1,6 +1,7 @@
 """Say what is on pictures, by the network of a finished run.
 
-python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+python -m experiments.predict --workdir=DIR [--out=OUT]
+    [--exits [--rule=RULE] [--tau=TAU]] IMAGE…
 
 Draws on each picture what the network of a run finds in it, as OUT/NAME.png,
 and writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any
@@ -10,19 +11,25 @@ skipped, and the exit status is 1.
   --workdir=DIR  the folder of a finished run
   --out=OUT      where the pictures and predictions.json go; DIR/predictions
                  where it is left out
+  --exits        a picture leaves at the first head that is sure of it, by the
+                 rule and threshold that `experiments.evaluate --exits` has
+                 chosen; predictions.json says at which stage
+  --rule=RULE    confidence, entropy or commitment, instead of that rule
+  --tau=TAU      0 to 1, instead of that threshold
   --help         this
 """
 
 import io
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, exits
+from dib_jax.commands.exits import Leaving
 
 _CLEAR = ("rgba", "la", "pa")  # modes with transparency
 _BATCH = 32  # pictures that are held at once
@@ -33,7 +40,11 @@ class UnreadablePictureError(Exception):
 
 
 def predict(
-    workdir: pathlib.Path, images: Iterable[pathlib.Path], out: pathlib.Path
+    workdir: pathlib.Path,
+    images: Iterable[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    leaving: Leaving | None = None,
 ) -> list[pathlib.Path]:
     """Everything that the command does, for a notebook too.
 
@@ -42,13 +53,15 @@ def predict(
         images: files and folders.
         out: a folder without predictions.json; made where it is missing. No file in it
             is overwritten.
+        leaving: when a picture leaves the network early; None for never.
 
     Returns:
         The files that could not be read.
 
     Raises:
         ValueError: there is no finished run, its data are no pictures, a file is
-            missing, a folder holds no picture, or `out` holds predictions.json already.
+            missing, a folder holds no picture, `out` holds predictions.json already,
+            or the network cannot be left so.
         OSError: `out` cannot be written.
     """
     files = _files(images)
@@ -71,30 +84,44 @@ def predict(
             "be shown"
         )
     network, _ = restore(experiment, workdir)
+    outputs_of = _whole if leaving is None else leaving.outputs(experiment, network)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     unreadable: list[pathlib.Path] = []
     for start in range(0, len(files), _BATCH):
         pictures = _read(files[start : start + _BATCH], unreadable)
-        found = _found(experiment, network, list(pictures.values()))
-        for (file, picture), objects in zip(pictures.items(), found, strict=True):
-            _write_drawing(out, file, picture, objects)
-            size = list(picture.size)
-            entries.append({"file": str(file), "size": size, "objects": objects})
+        found, left_at = _found(
+            experiment, network, list(pictures.values()), outputs_of
+        )
+        for number, (file, picture) in enumerate(pictures.items()):
+            _write_drawing(out, file, picture, found[number])
+            entry = {"file": str(file), "size": list(picture.size)}
+            at = {} if left_at is None else {"exit": left_at[number]}
+            entries.append({**entry, **at, "objects": found[number]})
     write_json(out / "predictions.json", entries)
     return unreadable
 
 
-def _found(
-    experiment: Any, network: Any, pictures: list[Image.Image]
-) -> list[list[dict[str, Any]]]:
-    """What a network finds in each of some pictures, at most `_BATCH`."""
-    import jax
-
+def _whole(
+    experiment: Any, network: Any, samples: dict[str, np.ndarray]
+) -> tuple[Any, None]:
+    """The outputs of the last exit, which all samples come to."""
     from dib_jax.training.evaluation import outputs_of
 
+    return outputs_of(experiment, network, samples), None
+
+
+def _found(
+    experiment: Any,
+    network: Any,
+    pictures: list[Image.Image],
+    outputs_of: Callable[..., tuple[Any, Sequence[int] | None]],
+) -> tuple[list[list[dict[str, Any]]], Sequence[int] | None]:
+    """What a network finds in each of some pictures, at most `_BATCH`, and its exit."""
+    import jax
+
     if not pictures:
-        return []
+        return [], None
     dataset = experiment.dataset
     shape = dataset.train["images"].shape[1:]
     # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
@@ -102,9 +129,8 @@ def _found(
     inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
     for row, picture in enumerate(pictures):
         inputs[row] = fit(picture, shape, pad=pad)
-    objects = experiment.task.objects(
-        outputs_of(experiment, network, {"images": inputs})
-    )
+    outputs, left_at = outputs_of(experiment, network, {"images": inputs})
+    objects = experiment.task.objects(outputs)
     found = jax.tree.map(np.asarray, objects)
     listed = []
     for row, picture in enumerate(pictures):
@@ -114,7 +140,7 @@ def _found(
         places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
         names = dataset.class_names
         listed.append([_object(found, place, names, size, unit) for place in places])
-    return listed
+    return listed, left_at
 
 
 def _object(
@@ -291,7 +317,7 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = command_line.split_arguments(
         arguments,
-        ("--workdir=DIR", "--out=OUT"),
+        ("--workdir=DIR", "--out=OUT", "--exits", "--rule=RULE", "--tau=TAU"),
         rest="pictures and folders of pictures",
         help=command_line.documented("predict", __doc__, summary=False),
     )
@@ -302,7 +328,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError("no picture is given: name files, or folders of pictures")
     out = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
     images = [pathlib.Path(word).expanduser() for word in given.rest]
-    count = len(predict(workdir, images, out))
+    leaving = exits.read_leaving(workdir, given.flags)
+    count = len(predict(workdir, images, out, leaving=leaving))
     print(f"predictions in {out / 'predictions.json'}")
     if count:
         files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")

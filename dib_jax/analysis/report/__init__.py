@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dib_jax.analysis import page
 from dib_jax.analysis.figures import Rendered
-from dib_jax.analysis.report import commands, overview, shown, training
+from dib_jax.analysis.report import commands, exits, overview, shown, training
 from dib_jax.analysis.report.material import Material
 from dib_jax.analysis.runs import find_baseline, read_metrics, read_run
 from dib_jax.tasks.exhibits import Answers
@@ -76,7 +76,7 @@ def write_report(
         information,
     )
     exhibits = [shown.section(workdir, exhibit) for exhibit in task.exhibits(answers)]
-    before = [make(material) for make in training.SECTIONS]
+    before = [make(material) for make in (*training.SECTIONS, *exits.SECTIONS)]
     after = [make(material) for make in commands.SECTIONS]
     text = page.page(
         overview.title(run),
