@@ -55,6 +55,21 @@ def test_a_cascade_is_measured_beside_the_same_network_end_to_end(workdir):
     assert 2 < updates < 5
 
 
+def test_every_exit_is_validated_on_the_whole_split_and_trained_on_less(workdir):
+    for entry in read(workdir)["stages"]:
+        right = 64 * entry["validation"]["accuracy"]  # of 64 samples
+        assert right == pytest.approx(round(right), abs=1e-4)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    shares = {
+        row["stage"]: row["samples_share"]
+        for row in map(json.loads, lines)
+        if row["split"] == "train"
+    }
+    assert shares[0] == pytest.approx(0.9, abs=0.01)
+    assert shares[2] <= shares[1] < shares[0]
+    assert shares[3] == pytest.approx(0.1, abs=0.01)
+
+
 def test_the_report_shows_costs_shares_calibration_and_examples(workdir):
     page = (workdir / "report.html").read_text()
     assert 'id="exits"' in page
