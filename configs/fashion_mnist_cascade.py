@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     quick = variant(arg, "quick")
     return complete(
         dataset=dict(name="fashion_mnist", samples=4_000 if quick else 20_000),
-        algorithm=dict(name="cascade"),
+        algorithm=dict(name="cascade", tau=0.97),
         objective=dict(name="cross_entropy"),
         model=dict(name="mlp", widths=(64,) * 3 if quick else (256,) * 4),
         epochs=2 if quick else 8,

@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "dataset.samples=20000",
             "model.name=mlp",
             "model.widths=256,256,256,256",
+            "algorithm.tau=0.97",
             "epochs=8",
             "batch_size=128",
             no_probes,

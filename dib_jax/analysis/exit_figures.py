@@ -136,15 +136,18 @@ def reliability(measured: Measured, *, width: float = style.WIDE) -> Figure:
     )
     for axes, (number, own) in zip(panels, groups, strict=True):
         axes.plot([0, 100], [0, 100], color=style.GREY, lw=1, ls=style.DOTTED)
-        errors = []
-        for each in own:
+        for place, each in enumerate(own):
             points = [(100 * sure, 100 * right) for sure, right, _ in each["bins"]]
+            color = _COLORS[each["rule"]]
             axes.plot(
                 *zip(*points, strict=True), marker="o", ms=3.5, lw=1.4,
-                color=_COLORS[each["rule"]], label=each["rule"],
+                color=color, label=each["rule"],
             )  # fmt: skip
-            errors.append(f"{100 * each['ece']:.1f} % {each['rule']}")
-        style.heading(axes, f"Exit of stage {number}\nECE " + ", ".join(errors))
+            axes.text(
+                0.98, 0.04 + 0.09 * place, f"ECE {100 * each['ece']:.1f} %",
+                transform=axes.transAxes, ha="right", fontsize=style.TICK, color=color,
+            )  # fmt: skip
+        style.heading(axes, f"Exit of stage {number}")
         style.finish(axes, "Sureness (%)", "Right (%)" if axes is panels[0] else "")
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
