@@ -122,10 +122,7 @@ def cascade(
     Source: the idea is that of QuickNets, Patel & Siegelmann, arXiv 2212.12866, as its
     abstract has it. Commitment layer, held-out samples and the end are ours.
     """
-    if not 0 <= tau <= 1:
-        raise ValueError(f"tau must be 0 to 1, got {tau!r}")
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out must be above 0 and below 1, got {held_out!r}")
+    _check_shares(tau=tau, held_out=held_out)
     check_at_least(1, commitment_epochs=commitment_epochs)
     check_positive(commitment_rate=commitment_rate)
     right_of(parts.task)  # whether there is such a thing
@@ -138,13 +135,10 @@ def cascade(
     stacked = local_blocks.stack((), made)
     shared = _Cascade(parts, made, stacked.pieces, tau, held_out)
     optimizer = optax.adam(commitment_rate)
-    phases = []
-    for number, count in enumerate(epochs):
-        phases.append(_block_phase(shared, number, count))
-        if number + 1 < len(made):
-            phases.append(
-                _commitment_phase(shared, number, commitment_epochs, optimizer)
-            )
+    phases = [_block_phase(shared, 0, epochs[0])]
+    for number, count in enumerate(epochs[1:]):
+        phases.append(_commitment_phase(shared, number, commitment_epochs, optimizer))
+        phases.append(_block_phase(shared, number + 1, count))
     return Algorithm(
         tuple(phases),
         functools.partial(_predict, shared),
@@ -152,6 +146,13 @@ def cascade(
         Network(),
         _pieces(shared),
     )
+
+
+def _check_shares(*, tau: float, held_out: float) -> None:
+    if not 0 <= tau <= 1:
+        raise ValueError(f"tau must be 0 to 1, got {tau!r}")
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must be above 0 and below 1, got {held_out!r}")
 
 
 # The network, exit by exit ------------------------------------------------------------
@@ -323,14 +324,6 @@ def _commitment_phase(
     """The commitment layer of an exit, on samples that no exit was fitted on."""
     block, module = shared.blocks[number], Commitment()
     exit_number = len(shared.parts.stages) + number
-    task_right = right_of(shared.parts.task)
-
-    def outputs_of(network: Network, features: jax.Array) -> jax.Array:
-        head, dtype = network.blocks.heads[number], block.compute_dtype
-        outputs = local_blocks.apply_frozen(
-            (block.head,), (head,), features, compute_dtype=dtype
-        )
-        return outputs[-1].astype(jnp.float32)
 
     def given(network: Network, batch: Batch) -> Any:
         x = batch.inputs if batch.given is None else batch.given
@@ -348,23 +341,10 @@ def _commitment_phase(
         state: State, network: Network, batch: Batch, key: jax.Array
     ) -> tuple[State, dict[int, Terms]]:
         del key
-        outputs = outputs_of(network, batch.given)
-        right = task_right(outputs, batch.targets).astype(jnp.float32)
-
-        def loss_of(variables: Variables) -> jax.Array:
-            logits = jnp.asarray(module.apply(variables, batch.given, outputs))
-            return optax.sigmoid_binary_cross_entropy(logits, right).mean()
-
-        variables, moments = state.trained
-        loss, gradient = jax.value_and_grad(loss_of)(variables)
-        updates, new_moments = optimizer.update(gradient, moments, variables)
-        ended, said = _said(batch)
-        new = (optax.apply_updates(variables, updates), new_moments)
-        # Without samples c stays the confidence.
-        new = jax.tree.map(lambda a, b: jnp.where(ended, a, b), state.trained, new)
-        return State(new, ended), {
-            exit_number: {"commitment_loss": loss, "exit_right": right.mean(), **said}
-        }
+        state, terms = _commitment_step(
+            shared, number, optimizer, state, network, batch
+        )
+        return state, {exit_number: terms}
 
     def read(state: State, network: Network) -> Network:
         commitments = (*network.commitments, state.trained[0])
@@ -390,3 +370,36 @@ def _commitment_phase(
         given=given,
         notices=notices,
     )
+
+
+def _commitment_step(
+    shared: _Cascade,
+    number: int,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    network: Network,
+    batch: Batch,
+) -> tuple[State, Terms]:
+    """An update of a commitment layer alone, `given` being the exit's features."""
+    block, module = shared.blocks[number], Commitment()
+    outputs = local_blocks.apply_frozen(
+        (block.head,),
+        (network.blocks.heads[number],),
+        batch.given,
+        compute_dtype=block.compute_dtype,
+    )[-1].astype(jnp.float32)
+    right = right_of(shared.parts.task)(outputs, batch.targets).astype(jnp.float32)
+
+    def loss_of(variables: Variables) -> jax.Array:
+        logits = jnp.asarray(module.apply(variables, batch.given, outputs))
+        return optax.sigmoid_binary_cross_entropy(logits, right).mean()
+
+    variables, moments = state.trained
+    loss, gradient = jax.value_and_grad(loss_of)(variables)
+    updates, new_moments = optimizer.update(gradient, moments, variables)
+    ended, said = _said(batch)
+    new = (optax.apply_updates(variables, updates), new_moments)
+    # Without samples c stays the confidence.
+    new = jax.tree.map(lambda a, b: jnp.where(ended, a, b), state.trained, new)
+    terms = {"commitment_loss": loss, "exit_right": right.mean(), **said}
+    return State(new, ended), terms

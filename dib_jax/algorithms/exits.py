@@ -5,6 +5,7 @@ first exit where this is at least a threshold τ, at the latest at the last one.
 `Algorithm.pieces` cuts can be used so, however it was trained.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -236,31 +237,14 @@ def compacted(
         (network, common, samples on the host, τ) → answers.
     """
 
-    def enter(network: Network, tau: jax.Array, source: Any, queue: Any) -> Any:
-        samples, common, numbers, count, filled = source
-        x = prepare(samples, common)
-        return _leave(pieces[0], rule, network, (x, numbers, count), tau, queue, filled)
-
-    def go_on(
-        number: int,
-        rows: int,
-        network: Network,
-        tau: jax.Array,
-        source: Any,
-        queue: Any,
-    ) -> Any:
-        # From the end, so that what stays behind need not move.
-        waiting, count, filled = source
-        start = jnp.maximum(count - rows, 0)
-        x, numbers = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), tuple(waiting)
-        )
-        return _leave(
-            pieces[number], rule, network, (x, numbers, count), tau, queue, filled
-        )
-
-    entered = jax.jit(enter, donate_argnums=3)
-    gone_on = jax.jit(go_on, static_argnums=(0, 1), donate_argnums=5)
+    entered = jax.jit(
+        functools.partial(_enter, pieces[0], rule, prepare), donate_argnums=3
+    )
+    gone_on = jax.jit(
+        functools.partial(_go_on, tuple(pieces), rule),
+        static_argnums=(0, 1),
+        donate_argnums=5,
+    )
 
     def run(
         network: Network, common: Any, samples: Mapping[str, np.ndarray], tau: float
@@ -268,39 +252,93 @@ def compacted(
         count = len(next(iter(samples.values())))
         rows = min(size, _power(count))
         queues = _queues(pieces, prepare, network, common, samples, rows)
-        filled = [0] * len(queues)
-        left: list[tuple[int, Any, Any]] = []
-
-        def account(number: int, made: Any, tried: int) -> None:
-            outputs, numbers, stays, queues[number + 1] = made
-            stays = np.asarray(stays)[:tried]
-            filled[number + 1] += int(stays.sum())
-            kept = np.flatnonzero(~stays)
-            left.append((number, np.asarray(outputs)[kept], np.asarray(numbers)[kept]))
-
-        def through(number: int, some: int) -> None:
-            made = gone_on(
-                number, some, network, tau,
-                (queues[number], filled[number], filled[number + 1]),
-                queues[number + 1],
-            )  # fmt: skip
-            tried = min(some, filled[number])
-            filled[number] -= tried
-            account(number, made, tried)
-
+        flow = _Flow(entered, gone_on, network, tau, queues)
         for chosen, there in _batches(count, rows):
             some = {name: array[chosen] for name, array in samples.items()}
-            source = (some, common, chosen.astype(np.int32), there, filled[1])
-            account(0, entered(network, tau, source, queues[1]), there)
+            flow.enter(some, common, chosen, there)
             for number in range(1, len(pieces)):
-                if filled[number] >= rows:
-                    through(number, rows)
+                if flow.filled[number] >= rows:
+                    flow.go_on(number, rows)
         for number in range(1, len(pieces)):
-            while filled[number]:
-                through(number, min(rows, _power(filled[number])))
-        return _in_order(left, count)
+            while waiting := flow.filled[number]:
+                flow.go_on(number, min(rows, _power(waiting)))
+        return _in_order(flow.left, count)
 
     return run
+
+
+class _Flow:
+    """One run: the queue before each piece, how full it is, and what has left."""
+
+    def __init__(
+        self,
+        entered: Callable[..., Any],
+        gone_on: Callable[..., Any],
+        network: Network,
+        tau: float,
+        queues: list[_Queue | None],
+    ) -> None:
+        self._entered, self._gone_on = entered, gone_on
+        self._network, self._tau, self._queues = network, tau, queues
+        self.filled = [0] * len(queues)
+        self.left: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def enter(self, some: Any, common: Any, numbers: np.ndarray, count: int) -> None:
+        """Samples through the first piece; the first `count` of them are any."""
+        source = (some, common, numbers.astype(np.int32), count, self.filled[1])
+        made = self._entered(self._network, self._tau, source, self._queues[1])
+        self._account(0, made, count)
+
+    def go_on(self, number: int, rows: int) -> None:
+        """So many of those that wait before a piece through it."""
+        waiting, after = self.filled[number : number + 2]
+        source = (self._queues[number], waiting, after)
+        made = self._gone_on(
+            number, rows, self._network, self._tau, source, self._queues[number + 1]
+        )
+        self.filled[number] -= min(rows, waiting)
+        self._account(number, made, min(rows, waiting))
+
+    def _account(self, number: int, made: Any, count: int) -> None:
+        outputs, numbers, stays, self._queues[number + 1] = made
+        stays = np.asarray(stays)[:count]
+        self.filled[number + 1] += int(stays.sum())
+        gone = np.flatnonzero(~stays)
+        self.left.append((number, np.asarray(outputs)[gone], np.asarray(numbers)[gone]))
+
+
+def _enter(
+    piece: Piece,
+    rule: str,
+    prepare: Callable[[Any, Any], Any],
+    network: Network,
+    tau: jax.Array,
+    source: Any,
+    queue: _Queue | None,
+) -> Any:
+    samples, common, numbers, count, filled = source
+    x = prepare(samples, common)
+    return _leave(piece, rule, network, (x, numbers, count), tau, queue, filled)
+
+
+def _go_on(
+    pieces: Sequence[Piece],
+    rule: str,
+    number: int,
+    rows: int,
+    network: Network,
+    tau: jax.Array,
+    source: Any,
+    queue: _Queue | None,
+) -> Any:
+    waiting, count, filled = source
+    # From the end, so that what stays behind need not move.
+    start = jnp.maximum(count - rows, 0)
+    x, numbers = jax.tree.map(
+        lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), tuple(waiting)
+    )
+    some = (x, numbers, count)
+    return _leave(pieces[number], rule, network, some, tau, queue, filled)
 
 
 def _leave(

@@ -342,23 +342,14 @@ def measure(
     """
     allowed = available(experiment, network)
     check_rule(rule, allowed)
-    dataset, flops = experiment.dataset, inference_flops(experiment, network)
-    whole = _whole(reference)
+    flops, whole = inference_flops(experiment, network), _whole(reference)
     validation = _validated(experiment, network, allowed, goal)
-    test = look(experiment, network, dataset.test, allowed)
-    curves = {
-        name: _curves(test, validation, name, flops, chooser=name) for name in allowed
-    }
-    tau = goal.tau
-    if tau is None:
-        assert validation is not None
-        grid = rules.thresholds(validation.sure[rule])
-        found = rules.curve(validation.sure[rule], validation.right, flops, grid)
-        cost = None if goal.cost is None else goal.cost * whole.flops
-        tau = rules.choose(found, cost=cost, loss=goal.loss)
-    timed, end_to_end = _timings(experiment, network, whole, rule, tau, test, flops)
+    test = look(experiment, network, experiment.dataset.test, allowed)
+    tau = _threshold(validation, rule, goal, flops, whole)
+    timed, seconds = _timings(experiment, network, whole, rule, tau, test, flops)
     numbers = [n for p in experiment.phases if p.predicts for n in p.exits]
     entries = [*results[f"{LABEL}s"], *results.get("without_outputs", ())]
+    curves = {name: _curves(test, validation, name, flops) for name in allowed}
     chosen = _at(tau, rule, test, validation, flops, numbers)
     return {
         "rule": rule,
@@ -371,7 +362,7 @@ def measure(
             "accuracy": reference.accuracy,
             "train_flops": whole.train_flops,
             "inference_flops": whole.flops,
-            "inference_seconds": end_to_end,
+            "inference_seconds": seconds,
         },
         "curves": curves,
         "gain": _gain(curves, chosen["inference_flops"]),
@@ -382,6 +373,22 @@ def measure(
         "calibration": _calibration(test, rule, tau, numbers),
         "first_and_last": _first_and_last(test, rule, tau, numbers),
     }
+
+
+def _threshold(
+    validation: Seen | None,
+    rule: str,
+    goal: Goal,
+    flops: Sequence[float],
+    whole: _Whole,
+) -> float:
+    """τ for a goal."""
+    if goal.tau is not None or validation is None:
+        return goal.tau or 0.0
+    grid = rules.thresholds(validation.sure[rule])
+    found = rules.curve(validation.sure[rule], validation.right, flops, grid)
+    cost = None if goal.cost is None else goal.cost * whole.flops
+    return rules.choose(found, cost=cost, loss=goal.loss)
 
 
 def _validated(
@@ -399,11 +406,11 @@ def _validated(
 
 
 def _curves(
-    test: Seen, validation: Seen | None, name: str, flops: Sequence[float], chooser: str
+    test: Seen, validation: Seen | None, name: str, flops: Sequence[float]
 ) -> list[dict[str, float]]:
     """Accuracy and FLOPs at thresholds that are those of the validation split."""
     source = validation or test
-    taus = rules.thresholds(source.sure[chooser])
+    taus = rules.thresholds(source.sure[name])
     found = rules.curve(test.sure[name], test.right, flops, taus)
     rows = [
         {"tau": float(t), "accuracy": float(a), "flops": float(f)}
@@ -525,7 +532,7 @@ def _beside(experiment: Experiment, network: Network) -> list[dict[str, float]]:
     flops = inference_flops(experiment, network)
     test = look(experiment, network, experiment.dataset.test, names)
     validation = _validated(experiment, network, names, Goal(tau=0.0))
-    return _curves(test, validation, *names, flops, chooser=names[0])
+    return _curves(test, validation, *names, flops)
 
 
 def _calibration(

@@ -90,14 +90,13 @@ def predict(
     unreadable: list[pathlib.Path] = []
     for start in range(0, len(files), _BATCH):
         pictures = _read(files[start : start + _BATCH], unreadable)
-        found, left_at = _found(
-            experiment, network, list(pictures.values()), outputs_of
-        )
+        shown = list(pictures.values())
+        found, left_at = _found(experiment, network, shown, outputs_of)
         for number, (file, picture) in enumerate(pictures.items()):
             _write_drawing(out, file, picture, found[number])
-            entry = {"file": str(file), "size": list(picture.size)}
             at = {} if left_at is None else {"exit": left_at[number]}
-            entries.append({**entry, **at, "objects": found[number]})
+            entry = {"file": str(file), "size": list(picture.size), **at}
+            entries.append({**entry, "objects": found[number]})
     write_json(out / "predictions.json", entries)
     return unreadable
 
