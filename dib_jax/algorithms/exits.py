@@ -284,8 +284,8 @@ class _Flow:
         self.left: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def enter(self, some: Any, common: Any, numbers: np.ndarray, count: int) -> None:
-        """Samples through the first piece; the first `count` of them are any."""
-        source = (some, common, numbers.astype(np.int32), count, self.filled[1])
+        """Rows through the first piece; the first `count` of them are samples."""
+        source = (some, common, numbers.astype(np.int32), self.filled[1])
         made = self._entered(self._network, self._tau, source, self._queues[1])
         self._account(0, made, count)
 
@@ -316,9 +316,9 @@ def _enter(
     source: Any,
     queue: _Queue | None,
 ) -> Any:
-    samples, common, numbers, count, filled = source
+    samples, common, numbers, filled = source
     x = prepare(samples, common)
-    return _leave(piece, rule, network, (x, numbers, count), tau, queue, filled)
+    return _leave(piece, rule, network, (x, numbers), tau, queue, filled)
 
 
 def _go_on(
@@ -337,26 +337,25 @@ def _go_on(
     x, numbers = jax.tree.map(
         lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), tuple(waiting)
     )
-    some = (x, numbers, count)
-    return _leave(pieces[number], rule, network, some, tau, queue, filled)
+    return _leave(pieces[number], rule, network, (x, numbers), tau, queue, filled)
 
 
 def _leave(
     piece: Piece,
     rule: str,
     network: Network,
-    some: tuple[Any, jax.Array, jax.Array],
+    some: tuple[Any, jax.Array],
     tau: jax.Array,
     queue: _Queue | None,
     filled: jax.Array,
 ) -> Any:
     """A piece on some rows; those that stay join the queue for the next one."""
-    x, numbers, count = some
+    x, numbers = some
     at = piece(network, x)
     if queue is None:  # the last exit, where all leave
         return at.outputs, numbers, jnp.zeros(len(numbers), bool), None
-    is_there = jnp.arange(len(numbers)) < count
-    stays = is_there & (sureness(rule, at) < tau)
+    # Rows that are no samples come last, and are not counted: others overwrite them.
+    stays = sureness(rule, at) < tau
     order = jnp.argsort(~stays, stable=True)
     queue = jax.tree.map(
         lambda rows, new: jax.lax.dynamic_update_slice_in_dim(
