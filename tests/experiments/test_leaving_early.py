@@ -92,15 +92,16 @@ def test_the_threshold_is_chosen_on_the_validation_split_alone(workdir):
     assert again["accuracy"] < 0.5 < found["accuracy"]
 
 
-def test_evaluate_prints_exits_and_means_of_several_runs(workdir, capsys):
-    words = ["--exits", "--rule=entropy", "--tau=0.5"]
-    evaluate.main([f"--workdir={workdir}", *words, str(workdir)])
-    printed = capsys.readouterr().out
-    assert "entropy ≥ 0.5: test accuracy" in printed
+def test_several_runs_are_summed_up_with_intervals(workdir):
+    measured = read(workdir, measuring.FILE)
+    other = {**measured, "accuracy": measured["accuracy"] + 0.02}
+    whole = {**measured["end_to_end"], "accuracy": 0.9}
+    printed = asked.over_seeds([{**m, "end_to_end": whole} for m in (measured, other)])
+    mean = 100 * measured["accuracy"] + 1
     assert "2 runs, mean ± standard deviation:" in printed
+    assert f"test accuracy with exits {mean:.2f} ± 1.41" in printed
+    assert f"with exits minus end to end: {mean - 90:+.2f} points" in printed
     assert "commitment minus confidence at equal FLOPs, over all work" in printed
-    assert read(workdir)["exit_rule"] == "entropy"
-    assert read(workdir, measuring.FILE)["tau"] == 0.5
 
 
 def test_predict_says_at_which_stage_a_picture_left(workdir, tmp_path):
@@ -139,12 +140,19 @@ def test_predict_without_a_threshold_says_how_to_get_one(workdir, tmp_path):
     assert asked.read_leaving(tmp_path / "run", {}) is None
 
 
-def test_commitment_is_refused_of_a_network_without_it(tmp_path):
-    words = [*WORDS[:4], *WORDS[6:]]
-    words += ["--config.epochs=1"]
-    words += ["--config.algorithm.name=parallel", f"--workdir={tmp_path / 'run'}"]
-    run.main(words)
+def test_a_network_trained_otherwise_can_be_left_too(tmp_path, capsys):
+    folder = tmp_path / "run"
+    words = [*WORDS[:4], *WORDS[6:], "--config.epochs=1"]
+    run.main([*words, "--config.algorithm.name=parallel", f"--workdir={folder}"])
     with pytest.raises(ValueError, match="no commitment layers; use confidence or"):
-        evaluate.main([f"--workdir={tmp_path / 'run'}", "--exits", "--rule=commitment"])
-    evaluate.main([f"--workdir={tmp_path / 'run'}", "--exits"])
-    assert read(tmp_path / "run")["exit_rule"] == "confidence"
+        evaluate.main([f"--workdir={folder}", "--exits", "--rule=commitment"])
+    evaluate.main([f"--workdir={folder}", "--exits", "--rule=entropy", "--tau=0.5"])
+    assert "entropy ≥ 0.5: test accuracy" in capsys.readouterr().out
+    assert read(folder)["exit_rule"] == "entropy"
+    assert read(folder, measuring.FILE)["tau"] == 0.5
+    assert (folder / "figures" / "exits_cost.png").is_file()
+
+
+def test_a_network_with_one_exit_cannot_be_left(finished_run):
+    with pytest.raises(ValueError, match=r"gives 1 exit\(s\) to leave at; train by"):
+        evaluate.main([f"--workdir={finished_run}", "--exits"])
