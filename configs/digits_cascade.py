@@ -10,7 +10,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
     quick = variant(arg, "quick")
     return complete(
-        algorithm=dict(name="cascade"),
+        algorithm=dict(name="cascade", tau=0.99),
         objective=dict(name="cross_entropy"),
         model=dict(pools=2),
         epochs=3 if quick else 20,

@@ -68,7 +68,7 @@ def costs(measured: Measured, *, width: float = style.WIDE) -> Figure:
                 label="end to end" if axes is work else "",
             )  # fmt: skip
     style.finish(work, "FLOPs of the mean sample, end to end = 1", "Test accuracy (%)")
-    style.finish(time, "Time of the test split, end to end = 1", "")
+    style.finish(time, "Time of the mean sample, end to end = 1", "")
     for axes in (work, time):
         axes.set_xlim(left=0)
     columns = 2 if narrow else 3

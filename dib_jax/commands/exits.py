@@ -278,7 +278,7 @@ def as_text(measured: Mapping[str, Any]) -> str:
 _WORDS = {
     "train_flops": "FLOPs of the training",
     "inference_flops": "FLOPs of the mean sample",
-    "inference_seconds": "seconds for the test split",
+    "inference_seconds": "seconds of the mean sample",
 }
 
 

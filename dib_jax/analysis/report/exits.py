@@ -58,7 +58,7 @@ def _sentence(measured: Mapping[str, Any]) -> str:
 _COSTS = {
     "train_flops": "FLOPs to train",
     "inference_flops": "FLOPs a sample",
-    "inference_seconds": "time for the test split",
+    "inference_seconds": "time a sample",
 }
 
 
@@ -70,7 +70,7 @@ def _costs(measured: Mapping[str, Any]) -> Drawing:
     rows = [
         (
             f"{row['tau']:.4g}",
-            row["seconds"],
+            _cost("seconds", row["seconds"]),
             f"{row['flops']:.4g}",
             share(row["accuracy"]),
         )
@@ -83,7 +83,9 @@ def _costs(measured: Mapping[str, Any]) -> Drawing:
         "Test accuracy for every threshold, by each rule" + seen + ". Left: operations "
         "of the mean sample by the compiler’s count. Right: measured time, only "
         "undecided samples running through the next piece. One seed.",
-        table=Table("", ("τ", "Seconds", "FLOPs a sample", "Test accuracy"), rows),
+        table=Table(
+            "", ("τ", "Time a sample", "FLOPs a sample", "Test accuracy"), rows
+        ),
     )
 
 
@@ -101,7 +103,7 @@ def _work(measured: Mapping[str, Any]) -> Table:
 
 
 def _cost(name: str, value: float) -> str | None:
-    return f"{value:.3g} s" if name.endswith("seconds") else wording.work(value)
+    return f"{1e6 * value:.3g} µs" if name.endswith("seconds") else wording.work(value)
 
 
 def _shares(measured: Mapping[str, Any]) -> Drawing:
