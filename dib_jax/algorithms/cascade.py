@@ -52,7 +52,7 @@ class Commitment(nn.Module):
     g = a · log(p / (1 − p)) + b + wᵀ(features, sorted logits), p the largest
     probability. It starts with a = 1 and b = w = 0, that is c = p, and learns how far
     this confidence is to be believed. Features are averages over the picture; both are
-    normalized over their units.
+    normalized to mean 0 and length 1, so that many features do not fit few samples.
     """
 
     @nn.compact
@@ -61,7 +61,7 @@ class Commitment(nn.Module):
         x = features.astype(jnp.float32)
         x = x.mean(axis=tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
         normalized = [
-            nn.LayerNorm(use_bias=False, use_scale=False)(part)
+            nn.LayerNorm(use_bias=False, use_scale=False)(part) / part.shape[-1] ** 0.5
             for part in (x, jnp.sort(outputs, axis=-1))
         ]
         scale = self.param("scale", nn.initializers.ones, ())
@@ -92,7 +92,7 @@ def cascade(
     *,
     tau: float = 0.9,
     held_out: float = 0.1,
-    commitment_epochs: int = 20,
+    commitment_epochs: int = 10,
     commitment_rate: float = 0.003,
     blocks: int = 1,
     remat: bool = False,
