@@ -5,6 +5,7 @@ test split. Work is the compiler's count; time is that of a network whose batche
 compacted (`dib_jax.algorithms.exits`).
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -208,7 +209,7 @@ def train_flops(
     """
     flops = {entry[LABEL]: entry["flops"] for entry in entries}
     rows: dict[bool, list[float]] = {True: [], False: []}
-    total, kept = 0.0, _is_kept(experiment)
+    total = 0.0
     example = _rows(experiment.example())
     for index, phase in enumerate(experiment.phases):
         number = phase.exits[-1]
@@ -234,9 +235,14 @@ def train_flops(
     return total
 
 
-def _is_kept(experiment: Experiment) -> bool:
+def _times_kept(experiment: Experiment, epochs: int) -> int:
+    """How often what frozen parts make of all samples is computed to be kept."""
     cache = experiment.cache
-    return cache.place != "none" and (not experiment.augment or cache.copies > 0)
+    if cache.place == "none":
+        return 0
+    if not experiment.augment:
+        return 1
+    return cache.copies * (math.ceil(epochs / cache.renew) if cache.renew else 1)
 
 
 class Reference(NamedTuple):
