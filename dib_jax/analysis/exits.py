@@ -219,18 +219,15 @@ def train_flops(
         if phase.enter:
             total += sum(n * each for n, each in zip(before, pieces, strict=False))
         functions = chain(experiment, index)
+        kept = _times_kept(experiment, phase.epochs)
         if functions and kept:
-            total += (
-                seen
-                / _COUNTED
-                * counted(
-                    lambda network, batch, functions=functions: (
-                        passed(functions, network, batch).given
-                    ),
-                    network,
-                    example,
-                )
-            )
+
+            def given(
+                network: Network, batch: Batch, functions: Any = functions
+            ) -> Any:
+                return passed(functions, network, batch).given
+
+            total += kept * seen / _COUNTED * counted(given, network, example)
         before.append(seen)
     return total
 
