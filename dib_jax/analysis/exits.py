@@ -196,9 +196,9 @@ def train_flops(
 ) -> float:
     """FLOPs of a whole training: updates, frozen parts, selections of samples.
 
-    What frozen parts make of a phase's samples counts for each copy that is kept, else
-    it is within the step. A selection counts as one pass of the samples of every earlier
-    phase through the piece that it trained. Validation does not count.
+    What frozen parts make of a phase's samples counts for each copy that is kept; where
+    none is, it is within the step. A selection counts as one pass of the samples of
+    every earlier phase through the piece that it trained. Validation does not count.
 
     Args:
         experiment: the experiment.
