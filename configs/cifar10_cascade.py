@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
             name="cifar10", samples=2_000 if quick else 10_000, augment="flip"
         ),
         algorithm=dict(
-            name="cascade", blocks=2 if quick else 4, tau=0.5, held_out=0.05
+            name="cascade", blocks=2 if quick else 4, tau=0.7, held_out=0.05
         ),
         objective=dict(name="cross_entropy"),
         model=dict(
