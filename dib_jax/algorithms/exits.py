@@ -237,6 +237,8 @@ def compacted(
         (network, common, samples on the host, τ) → answers.
     """
 
+    # Tracing takes longer than many batches: once for each kind of samples.
+    known: dict[Any, list[Any]] = {}
     entered = jax.jit(
         functools.partial(_enter, pieces[0], rule, prepare), donate_argnums=3
     )
@@ -251,7 +253,10 @@ def compacted(
     ) -> Answers:
         count = len(next(iter(samples.values())))
         rows = min(size, _power(count))
-        queues = _queues(pieces, prepare, network, common, samples, rows)
+        kind = tuple((n, x.shape[1:], x.dtype) for n, x in samples.items())
+        if kind not in known:
+            known[kind] = _carried(pieces, prepare, network, common, samples)
+        queues = _queues(known[kind], rows)
         flow = _Flow(entered, gone_on, network, tau, queues)
         for chosen, there in _batches(count, rows):
             some = {name: array[chosen] for name, array in samples.items()}
@@ -367,15 +372,14 @@ def _leave(
     return at.outputs, numbers, stays, queue
 
 
-def _queues(
+def _carried(
     pieces: Sequence[Piece],
     prepare: Callable[[Any, Any], Any],
     network: Network,
     common: Any,
     samples: Mapping[str, np.ndarray],
-    rows: int,
-) -> list[_Queue | None]:
-    """An empty queue before each piece but the first; None there and after the last."""
+) -> list[Any]:
+    """Shapes of what each piece but the last carries on of one sample."""
 
     def carried(network: Network, common: Any, samples: Any) -> list[Any]:
         x, made = prepare(samples, common), []
@@ -385,7 +389,11 @@ def _queues(
         return made
 
     one = {name: array[:1] for name, array in samples.items()}
-    shapes = jax.eval_shape(carried, network, common, one)
+    return jax.eval_shape(carried, network, common, one)
+
+
+def _queues(shapes: Sequence[Any], rows: int) -> list[_Queue | None]:
+    """An empty queue before each piece but the first; None there and after the last."""
 
     def empty(shape: Any) -> _Queue:
         room = jax.tree.map(
