@@ -5,9 +5,10 @@ test split. Work is the compiler's count; time is that of a network whose batche
 compacted (`dib_jax.algorithms.exits`).
 """
 
+import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -299,18 +300,20 @@ def runner(experiment: Experiment, rule: str) -> rules.Run:
     )
 
 
-def _seconds(
-    experiment: Experiment, run: rules.Run, network: Network, split: Split, tau: float
-) -> float:
-    """Seconds for the mean sample of a split, compilation left out."""
-    samples = evaluation.contents(experiment, split)
-    samples = {name: array[:_TIMED_SAMPLES] for name, array in samples.items()}
-    common, taken = dict(experiment.common), []
-    for _ in range(1 + _REPEATS):  # the first one compiles
-        start = time.perf_counter()
-        found = run(network, common, samples, tau)
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:]) / len(found.exits)
+def _seconds(runs: Sequence[Callable[[], rules.Answers]]) -> list[float]:
+    """Seconds of the mean sample in each of some runs, compilation left out.
+
+    They run in turn, again and again, for a machine has other things to do, too.
+    """
+    counts = [len(run().exits) for run in runs]  # compiles
+    shortest = [math.inf] * len(runs)
+    for _ in range(_REPEATS):
+        for place, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            taken = time.perf_counter() - start
+            shortest[place] = min(shortest[place], taken)
+    return [taken / count for taken, count in zip(shortest, counts, strict=True)]
 
 
 # All of it ----------------------------------------------------------------------------
@@ -499,28 +502,23 @@ def _timings(
     flops: Sequence[float],
 ) -> tuple[list[dict[str, float]], float]:
     """Seconds of the mean sample at some thresholds, and of the network end to end."""
-    run, split = runner(experiment, rule), experiment.dataset.test
     grid = rules.thresholds(test.sure[rule])
     found = rules.curve(test.sure[rule], test.right, flops, grid)
     wanted = np.linspace(found.flops.min(), found.flops.max(), _TIMED)
     places = {int(np.argmin(np.abs(found.flops - each))) for each in wanted}
     taus = sorted({tau, *(float(grid[place]) for place in places)})
-    single = runner(whole.experiment, "confidence")
-
-    def end_to_end() -> float:
-        return _seconds(whole.experiment, single, whole.network, split, 0.0)
-
-    # Before and after: a machine has other things to do, too.
-    before = end_to_end()
+    samples = evaluation.contents(experiment, experiment.dataset.test)
+    samples = {name: array[:_TIMED_SAMPLES] for name, array in samples.items()}
+    common = dict(experiment.common)
+    run, single = runner(experiment, rule), runner(whole.experiment, "confidence")
+    runs = [functools.partial(run, network, common, samples, each) for each in taus]
+    end_to_end = functools.partial(single, whole.network, common, samples, 0.0)
+    *seconds, of_whole = _seconds([*runs, end_to_end])
     timed = [
-        {
-            "tau": each,
-            "seconds": _seconds(experiment, run, network, split, each),
-            **_point(test, rule, each, flops),
-        }
-        for each in taus
+        {"tau": each, "seconds": taken, **_point(test, rule, each, flops)}
+        for each, taken in zip(taus, seconds, strict=True)
     ]
-    return timed, min(before, end_to_end())
+    return timed, of_whole
 
 
 def _point(
