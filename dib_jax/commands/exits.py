@@ -336,5 +336,4 @@ def _interval(words: str, values: Sequence[float], others: Sequence[float]) -> s
     mean, low, high = paired_difference(values, others)
     if low is None or high is None:
         return f"{words}: {mean:+.2f} points"
-    none = " (none: the interval holds 0)" if low <= 0 <= high else ""
-    return f"{words}: {mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}{none}"
+    return f"{words}: {mean:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
