@@ -258,9 +258,11 @@ def _enter(
 
 
 def _said(batch: Batch) -> tuple[jax.Array, Terms]:
-    ended = jnp.asarray(batch.common[_ENDED])
+    # A step that no `enter` came before, as where it is traced alone, has all samples.
+    common = dict(batch.common)
+    ended = jnp.asarray(common.get(_ENDED, False))
     return ended, {
-        "samples_share": batch.common[_SHARE],
+        "samples_share": jnp.asarray(common.get(_SHARE, 1.0), jnp.float32),
         "ended": ended.astype(jnp.float32),
     }
 
