@@ -23,6 +23,8 @@ COMPARISONS = [
     "beta.py:scale",
     "beta.py:joint",
     "beta.py:quick",
+    "cascade.py",
+    "cascade.py:quick",
     "digits.py",
     "digits.py:quick",
     "digits.py:search",
@@ -123,7 +125,7 @@ def test_every_short_run_can_predict(path, data_dir):
 def trace(config, data_dir, *, steps=True):
     """Trace every phase, with a step or without; nothing is compiled."""
     config.dataset.data_dir = str(data_dir)
-    config.batch_size = 16  # the sets here are small
+    config.batch_size, config.dataset.samples = 16, 0  # the sets here are small
     experiment = assemble(complete(config))
     algorithm, task = experiment.algorithm, experiment.task
     samples = {

@@ -50,6 +50,7 @@ _SPECIAL = {
     "kolen_pollack": ("optimizer.weight_decay=2e-3", "optimizer.weight_decay=1e-2"),
     "weight_mirror": ("algorithm.noise=128", "algorithm.noise=512"),
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
+    "cascade": ("algorithm.tau=0.8", "algorithm.tau=0.95"),
 }
 _RATES = ("optimizer.learning_rate=0.1", "optimizer.learning_rate=0.3")
 _ADAM_RATES = ("optimizer.learning_rate=5e-3", "optimizer.learning_rate=2e-2")
@@ -125,6 +126,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "sign_symmetry": (*fed_back, "model.feedback=sign_uniform"),
         "kolen_pollack": (*fed_back, "model.feedback=kolen_pollack"),
         "weight_mirror": (*fed_back, "model.feedback=mirror"),
+        "cascade": ("objective.name=cross_entropy", "algorithm.name=cascade"),
         # Transport is for residual networks: its own network, and what to compare with.
         "resnet_trgl": ("objective.name=trgl", "algorithm.name=parallel", *residual),
         "resnet_cross_entropy": (

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from dib_jax.algorithms import Algorithm, Batch, Parts, Phase
+from dib_jax.algorithms import Algorithm, AtExit, Batch, Parts, Phase
 from dib_jax.algorithms.ordering import after
 from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
@@ -723,4 +723,15 @@ def stack(phases: Sequence[Phase], blocks: Sequence[Block]) -> Algorithm:
             )
         )
 
-    return Algorithm(tuple(phases), predict, features, network=Network())
+    pieces = tuple(functools.partial(_exit, block, i) for i, block in enumerate(blocks))
+    return Algorithm(tuple(phases), predict, features, Network(), pieces=pieces)
+
+
+def _exit(block: Block, number: int, network: Network, x: jax.Array) -> AtExit:
+    """A block and its head, the block being the one of that number."""
+    stages = network.stages[block.first : block.stage + 1]
+    dtype = block.compute_dtype
+    x = apply_frozen(block.stages, stages, x, compute_dtype=dtype)[-1]
+    head = network.heads[number]
+    outputs = apply_frozen((block.head,), (head,), x, compute_dtype=dtype)[-1]
+    return AtExit(x, outputs.astype(jnp.float32))

@@ -166,6 +166,10 @@ def training_curves(
         width: inches.
     """
     figure, both = style.panels(2, 1, width=width, height=2.6, margin=0, sharex=True)
+    # A phase that records neither has no room on the axis.
+    drawn = (metric, "task_loss", "loss")
+    there = {row["stage"] for row in rows if any(is_number(row.get(n)) for n in drawn)}
+    rows = [row for row in rows if row["stage"] in there]
     layout = _Epochs(rows, overlapping=overlapping)
     splits = {row["split"] for row in rows}
     panels = (
@@ -375,7 +379,8 @@ class _Epochs:
 
     def __init__(self, rows: Rows, *, overlapping: bool) -> None:
         self._rows = rows
-        self.stages = sorted({row["stage"] for row in rows})
+        # In the order in which they train.
+        self.stages = list(dict.fromkeys(row["stage"] for row in rows))
         self._colors = style.stage_colors(len(self.stages))
         self._several = len(self.stages) > 1
         self._overlapping = overlapping or not self._several

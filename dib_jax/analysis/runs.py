@@ -122,6 +122,34 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+def find_beside(workdir: pathlib.Path, algorithm: str) -> Run | None:
+    """A run in a folder beside this one that differs in its algorithm alone.
+
+    Its probes, caches and the sections that one of the two has no use for may differ.
+
+    Args:
+        workdir: of a run.
+        algorithm: of the other one.
+
+    Returns:
+        The first such run by name, or None.
+    """
+    config = read_json(workdir / "config.json")
+    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
+        if path.parent == workdir.absolute():
+            continue
+        try:
+            other = read_run(path.parent)
+        except ValueError:
+            continue
+        changed = set(differences(config, other.config))
+        sections = {dotted.partition(".")[0] for dotted in changed}
+        allowed = {"algorithm", "cache", "analysis", *other.unused}
+        if other.algorithm == algorithm and sections <= allowed:
+            return other
+    return None
+
+
 def find_baseline(workdir: pathlib.Path) -> Run | None:
     """The run that this one is to be compared with: the same, but for its algorithm.
 

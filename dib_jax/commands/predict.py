@@ -1,6 +1,7 @@
 """Say what is on pictures, by the network of a finished run.
 
-python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+python -m experiments.predict --workdir=DIR [--out=OUT]
+    [--exits [--rule=RULE] [--tau=TAU]] IMAGE…
 
 Draws on each picture what the network of a run finds in it, as OUT/NAME.png,
 and writes OUT/predictions.json and OUT/index.html. IMAGE is a file, or a
@@ -11,19 +12,25 @@ read is named and skipped, and the exit status is 1.
   --workdir=DIR  the folder of a finished run
   --out=OUT      where the pictures and predictions.json go; DIR/predictions
                  where it is left out. OUT-2 if OUT has predictions already
+  --exits        a picture leaves at the first head that is sure of it, by the
+                 rule and threshold that `experiments.evaluate --exits` has
+                 chosen; predictions.json says at which stage
+  --rule=RULE    confidence, entropy or commitment, instead of that rule
+  --tau=TAU      0 to 1, instead of that threshold
   --help         this
 """
 
 import io
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, exits
+from dib_jax.commands.exits import Leaving
 from dib_jax.commands.prediction_page import (
     Predicted,
     accuracy_line,
@@ -45,7 +52,11 @@ _PIXELS = 1 << 26  # and about how many pixels, 200 MB of them
 
 
 def predict(
-    workdir: pathlib.Path, images: Iterable[pathlib.Path], out: pathlib.Path
+    workdir: pathlib.Path,
+    images: Iterable[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    leaving: Leaving | None = None,
 ) -> list[pathlib.Path]:
     """Everything that the command does, for a notebook too.
 
@@ -54,13 +65,15 @@ def predict(
         images: files and folders.
         out: a folder without predictions.json; made where it is missing. No file in it
             is overwritten.
+        leaving: when a picture leaves the network early; None for never.
 
     Returns:
         The files that could not be read.
 
     Raises:
         ValueError: there is no finished run, its data are no pictures, a file is
-            missing, a folder holds no picture, or `out` holds predictions.json already.
+            missing, a folder holds no picture, `out` holds predictions.json already,
+            or the network cannot be left so.
         OSError: `out` cannot be written.
     """
     if (out / _WRITTEN).exists():
@@ -84,17 +97,21 @@ def predict(
             "be shown"
         )
     network, _ = restore(experiment, workdir)
+    outputs_of = _whole if leaving is None else leaving.outputs(experiment, network)
     out.mkdir(parents=True, exist_ok=True)
     taken = {path.name.lower() for path in out.iterdir()}
     predicted: list[Predicted] = []
     unreadable: list[pathlib.Path] = []
     for pictures in _groups(files, unreadable):
-        found = _found(experiment, network, list(pictures.values()))
-        for (file, picture), objects in zip(pictures.items(), found, strict=True):
+        shown = list(pictures.values())
+        found, left_at = _found(experiment, network, shown, outputs_of)
+        for number, (file, picture) in enumerate(pictures.items()):
+            objects = found[number]
             drawing = _free_name(taken, file.stem)
             _write_drawing(out / drawing, file, picture, objects)
             size = list(picture.size)
-            entry = {"file": str(file), "size": size, "objects": objects}
+            at = {} if left_at is None else {"exit": left_at[number]}
+            entry = {"file": str(file), "size": size, **at, "objects": objects}
             names = experiment.dataset.class_names
             truth = class_of_folder(file, tops[file], names)
             predicted.append(Predicted(entry, drawing, truth))
@@ -106,16 +123,26 @@ def predict(
     return unreadable
 
 
-def _found(
-    experiment: Any, network: Any, pictures: list[Image.Image]
-) -> list[list[dict[str, Any]]]:
-    """What a network finds in each of some pictures, at most `_BATCH`."""
-    import jax
-
+def _whole(
+    experiment: Any, network: Any, samples: dict[str, np.ndarray]
+) -> tuple[Any, None]:
+    """The outputs of the last exit, which all samples come to."""
     from dib_jax.training.evaluation import outputs_of
 
+    return outputs_of(experiment, network, samples), None
+
+
+def _found(
+    experiment: Any,
+    network: Any,
+    pictures: list[Image.Image],
+    outputs_of: Callable[..., tuple[Any, Sequence[int] | None]],
+) -> tuple[list[list[dict[str, Any]]], Sequence[int] | None]:
+    """What a network finds in each of some pictures, at most `_BATCH`, and its exit."""
+    import jax
+
     if not pictures:
-        return []
+        return [], None
     dataset = experiment.dataset
     shape = dataset.train["images"].shape[1:]
     # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
@@ -123,9 +150,8 @@ def _found(
     inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
     for row, picture in enumerate(pictures):
         inputs[row] = fit(picture, shape, pad=pad)
-    objects = experiment.task.objects(
-        outputs_of(experiment, network, {"images": inputs})
-    )
+    outputs, left_at = outputs_of(experiment, network, {"images": inputs})
+    objects = experiment.task.objects(outputs)
     found = jax.tree.map(np.asarray, objects)
     listed = []
     for row, picture in enumerate(pictures):
@@ -135,7 +161,7 @@ def _found(
         places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
         names = dataset.class_names
         listed.append([_object(found, place, names, size, unit) for place in places])
-    return listed
+    return listed, left_at
 
 
 def _object(
@@ -249,7 +275,7 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = command_line.split_arguments(
         arguments,
-        ("--workdir=DIR", "--out=OUT"),
+        ("--workdir=DIR", "--out=OUT", "--exits", "--rule=RULE", "--tau=TAU"),
         rest="pictures and folders of pictures",
         help=command_line.documented("predict", __doc__, summary=False),
     )
@@ -263,7 +289,8 @@ def main(arguments: list[str]) -> int:
     if out != wanted:
         _say(f"{wanted} has predictions already; these go to {out}")
     images = [pathlib.Path(word).expanduser() for word in given.rest]
-    count = len(predict(workdir, images, out))
+    leaving = exits.read_leaving(workdir, given.flags)
+    count = len(predict(workdir, images, out, leaving=leaving))
     print(f"predictions in {out / _WRITTEN}, and to look at in {out / 'index.html'}")
     if count:
         files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")

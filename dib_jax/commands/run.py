@@ -67,6 +67,7 @@ def run(
             config's or in use by another process.
     """
     # Late, so that a mistake on the command line is answered at once.
+    from dib_jax.commands import exits
     from dib_jax.training.devices import from_first, is_first, together
     from dib_jax.training.lock import owned
     from dib_jax.training.workdir import finished
@@ -90,6 +91,7 @@ def run(
                 watch=watch,
                 held=stack,
             )
+        from_first(lambda: exits.record_own(workdir, trained))
         report = from_first(
             lambda: str(write_report(workdir, trained, command=command))
         )

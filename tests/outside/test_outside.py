@@ -13,9 +13,9 @@ HERE = pathlib.Path(__file__).parent
 
 DIGITS = ("--config=configs/digits_cnn.py",)
 RUNS = {
-    "cascade:cascade": (
+    "leftovers:leftovers": (
         *DIGITS,
-        "--config.algorithm.name=cascade:cascade",
+        "--config.algorithm.name=leftovers:leftovers",
         "--config.head.pool=4",
         "--config.epochs=6",
         "--config.analysis.every_epochs=6",
@@ -73,13 +73,13 @@ def test_ones_own_file_is_trained_probed_and_reported(name, tmp_path, monkeypatc
         assert np.isfinite(information["validation/input_stage"]).all()
         assert information["validation/trained"][0].sum() == 0
         assert information["validation/trained"][-1].max() > 0
-    if name == "cascade:cascade":
+    if name == "leftovers:leftovers":
         # Each stage trains on what the exits before it got wrong: less and less.
         assert counts[0] == 1294
         assert 0 < counts[2] <= counts[1] < 100
 
 
-@pytest.mark.parametrize("name", ["cascade:cascade", "alignment:feedback"])
+@pytest.mark.parametrize("name", ["leftovers:leftovers", "alignment:feedback"])
 def test_stopped_within_a_phase_it_goes_on_to_the_same_bits(
     name, tmp_path, monkeypatch
 ):

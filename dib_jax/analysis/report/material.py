@@ -1,5 +1,6 @@
 """What the sections of a report are made from."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,8 +51,8 @@ class Material(NamedTuple):
     @property
     def overlapping(self) -> bool:
         """Whether the stages have the same epochs, so that their curves overlap."""
-        stages = [row["stage"] for row in self.rows]
-        return self.run.at_once or stages != sorted(stages)
+        stretches = len(list(itertools.groupby(row["stage"] for row in self.rows)))
+        return self.run.at_once or stretches > self.trained
 
     @property
     def trained(self) -> int:
