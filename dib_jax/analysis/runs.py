@@ -14,6 +14,11 @@ END_TO_END = "end_to_end"
 _MAY_DIFFER = frozenset({"objective", "algorithm", "cache", "epochs", "analysis"})
 
 
+def is_end_to_end(algorithm: str) -> bool:
+    """Whether an algorithm is back-propagation through all stages."""
+    return algorithm in (END_TO_END, f"graph_{END_TO_END}")
+
+
 class Run(NamedTuple):
     """A finished run as its workdir has it.
 
@@ -35,7 +40,7 @@ class Run(NamedTuple):
     @property
     def end_to_end(self) -> bool:
         """Whether it was trained by back-propagation through all stages."""
-        return self.algorithm in (END_TO_END, f"graph_{END_TO_END}")
+        return is_end_to_end(self.algorithm)
 
     @property
     def counterpart(self) -> str:
