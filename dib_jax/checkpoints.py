@@ -120,13 +120,17 @@ def save(
 
 
 def newest_sound(
-    folder: str | os.PathLike[str], *, report: Callable[[str], None] = print
+    folder: str | os.PathLike[str],
+    *,
+    report: Callable[[str], None] = print,
+    refuse: Callable[[dict[str, Any]], str] = lambda metadata: "",
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint whose files are as they were written.
 
     Args:
         folder: as given to `save`; it may have been moved since.
         report: called with one line for each newer checkpoint that is damaged.
+        refuse: metadata → what keeps a sound checkpoint from being used; "" for none.
 
     Returns:
         (path, metadata), or None where the folder holds no checkpoint or is missing.
@@ -134,7 +138,7 @@ def newest_sound(
     Raises:
         CheckpointError: there are checkpoints, and none of them is sound.
     """
-    folder = Path(folder).absolute()
+    folder, reason = Path(folder).absolute(), ""
     try:
         paths = _steps(folder)
     except OSError as error:
@@ -143,13 +147,19 @@ def newest_sound(
         ) from error
     for path in paths:
         damage = find_damage(path)
-        if not damage:
-            return path, json.loads((path / _METADATA).read_text(encoding="utf-8"))
-        report(f"checkpoint {path} is damaged and is not used: {damage}")
+        if damage:
+            report(f"checkpoint {path} is damaged and is not used: {damage}")
+            continue
+        metadata = json.loads((path / _METADATA).read_text(encoding="utf-8"))
+        if not (reason := refuse(metadata)):
+            return path, metadata
+        report(f"checkpoint {path} is not used: {reason}")
     if paths:
+        last = f" ({reason})" if reason else ""
         raise CheckpointError(
-            f"none of the {len(paths)} checkpoint(s) in {folder} is sound: put back a "
-            "copy of one, or remove the folder to start from the beginning"
+            f"none of the {len(paths)} checkpoint(s) in {folder} is sound{last}: put "
+            "back a copy of what is damaged, or remove the folder to start from the "
+            "beginning"
         )
     return None
 

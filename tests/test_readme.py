@@ -191,7 +191,7 @@ def test_every_example_in_python_imports_what_is_there(page):
         exec("\n".join(imports), {})
 
 
-@pytest.mark.parametrize("name", ["feedback", "cascade", "breast_cancer"])
+@pytest.mark.parametrize("name", ["alignment", "leftovers", "breast_cancer"])
 def test_examples_of_whole_files_are_those_that_are_tested(name):
     page = ROOT / "docs" / ("data.md" if name == "breast_cancer" else "algorithms.md")
     assert files(page)[name] == (ROOT / "tests" / "outside" / f"{name}.py").read_text()

@@ -5,7 +5,7 @@ Command:  python -m experiments.compare --config=configs/compare/cifar10.py
                          cifar10.py:rates or cifar10.py:full)
 
 The methods of digits.py on 10,000 pictures: widths of 16 to 64 and three epochs a stage
-keep 28 methods of three seeds near two hours of one core. :rates has some of them, each
+keep 33 methods of three seeds near two hours of one core. :rates has some of them, each
 at the best of four learning rates on the validation split, near an hour. :full has
 twelve methods on all pictures with one seed, on the same network: four epochs for each
 stage in turn and twelve for others, so that all but end_to_end_short pass over the data

@@ -46,7 +46,11 @@ _SPECIAL = {
     ),
     "hsic_bottleneck": ("objective.balance=50.0", "objective.balance=500.0"),
     "plausible_hsic": ("objective.gamma=1.0", "objective.gamma=2.0"),
+    # The weight decay is what aligns it.
+    "kolen_pollack": ("optimizer.weight_decay=2e-3", "optimizer.weight_decay=1e-2"),
+    "weight_mirror": ("algorithm.noise=128", "algorithm.noise=512"),
     "resnet_trgl": ("objective.tau=0.3", "objective.tau=3.0"),
+    "cascade": ("algorithm.tau=0.8", "algorithm.tau=0.95"),
 }
 _RATES = ("optimizer.learning_rate=0.1", "optimizer.learning_rate=0.3")
 _ADAM_RATES = ("optimizer.learning_rate=5e-3", "optimizer.learning_rate=2e-2")
@@ -63,6 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
     k3 = ("head.name=conv", "head.layers=2")
     # 2e-3 instead is 8 to 10 points worse on the validation split of cifar10.py.
     adam = ("optimizer.name=adamw", "optimizer.learning_rate=1e-2")
+    fed_back = ("algorithm.name=feedback",)
     methods = {
         "end_to_end": ("algorithm.name=end_to_end",),
         # The heads of k = 3 are two convolutions more than the network has.
@@ -116,6 +121,12 @@ def get_config(arg: str = "") -> ConfigDict:
             *adam,
         ),
         "kernel_alignment": ("objective.name=kernel_alignment",),
+        # The network as one, errors coming back through other weights.
+        "feedback_alignment": (*fed_back, "model.feedback=alignment"),
+        "sign_symmetry": (*fed_back, "model.feedback=sign_uniform"),
+        "kolen_pollack": (*fed_back, "model.feedback=kolen_pollack"),
+        "weight_mirror": (*fed_back, "model.feedback=mirror"),
+        "cascade": ("objective.name=cross_entropy", "algorithm.name=cascade"),
         # Transport is for residual networks: its own network, and what to compare with.
         "resnet_trgl": ("objective.name=trgl", "algorithm.name=parallel", *residual),
         "resnet_cross_entropy": (

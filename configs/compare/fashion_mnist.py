@@ -3,7 +3,7 @@
 Command:  python -m experiments.compare --config=configs/compare/fashion_mnist.py
     --data_dir=DIR      (or fashion_mnist.py:search, with four settings of every method)
 
-Widths of 16 to 64 and four epochs a stage keep 28 methods of three seeds near two
+Widths of 16 to 64 and four epochs a stage keep 33 methods of three seeds near two
 hours of one core.
 """
 

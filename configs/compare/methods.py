@@ -4,7 +4,7 @@ Command:  python -m experiments.compare --config=configs/compare/methods.py
     --data_dir=DIR
 
 The comparisons of digits.py:search, fashion_mnist.py:search and cifar10.py:search in
-one table: 28 methods, four settings of each, the best with three seeds. Some four hours
+one table: 33 methods, four settings of each, the best with three seeds. Some four hours
 of one core.
 """
 

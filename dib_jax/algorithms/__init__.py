@@ -23,6 +23,7 @@ from dib_jax.tasks import Task
 
 __all__ = [
     "Algorithm",
+    "AtExit",
     "Batch",
     "Common",
     "Data",
@@ -31,6 +32,7 @@ __all__ = [
     "Occasional",
     "Parts",
     "Phase",
+    "Piece",
     "Samples",
     "State",
     "Terms",
@@ -73,11 +75,13 @@ class Data(flax.struct.PyTreeNode):
         samples: pytree of arrays of one length n, as the data set has them.
         common: what all samples share.
         prepare: (samples, common) → `Batch`, for any number of samples.
+        validates: whether it is the validation split, which is never trained on.
     """
 
     samples: Samples
     common: Common
     prepare: Callable[[Samples, Common], Batch] = flax.struct.field(pytree_node=False)
+    validates: bool = flax.struct.field(pytree_node=False, default=False)
 
     def __len__(self) -> int:
         """How many samples there are."""
@@ -151,6 +155,26 @@ class Phase(NamedTuple):
     notices: Callable[[Mapping[str, float]], dict[str, str]] = no_notices
 
 
+class AtExit(NamedTuple):
+    """What is known of n samples at an exit.
+
+    Attributes:
+        carried: what the next piece of the network reads, a pytree of arrays (n, …).
+        outputs: of the exit, (n, …) float32.
+        commitment: how far the exit stands by its outputs, (n,), 0..1; None where the
+            algorithm has learnt nothing of that.
+    """
+
+    carried: Any
+    outputs: jax.Array
+    commitment: jax.Array | None = None
+
+
+# A network from one exit to the next: (network, x) → what is known of the samples. x is
+# `Batch.inputs` for the first piece, and what the one before carries for the others.
+Piece = Callable[[Network, Any], AtExit]
+
+
 class Algorithm(NamedTuple):
     """A way to train.
 
@@ -161,12 +185,17 @@ class Algorithm(NamedTuple):
         features: (network, batch) → an array (n, …) for each stage, input side first.
             The network is complete: where phases have not begun, as `init` makes it.
         network: before the first phase.
+        about: the trained network → further entries of results.json, plain JSON.
+        pieces: the network cut behind each of its exits, so that some samples can leave
+            at one and only the others go on; () where it cannot be cut.
     """
 
     phases: tuple[Phase, ...]
     predict: Callable[[Network, Batch], tuple[jax.Array, ...]]
     features: Callable[[Network, Batch], tuple[jax.Array, ...]]
     network: Network = ()
+    about: Callable[[Network], dict[str, Any]] = lambda network: {}
+    pieces: tuple[Piece, ...] = ()
 
 
 class Parts(NamedTuple):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from dib_jax.algorithms import Algorithm, Batch, Parts, Phase
+from dib_jax.algorithms import Algorithm, AtExit, Batch, Parts, Phase
 from dib_jax.algorithms.ordering import after
 from dib_jax.objectives import Modules, Objective, Signals, Terms
 from dib_jax.tasks import Task
@@ -47,7 +47,8 @@ class Network(NamedTuple):
     """The trained part of a stack of stages.
 
     Attributes:
-        stages: variables (`params`, `batch_stats`) of each trained stage.
+        stages: variables (`params`, `batch_stats`, and what else a stage has) of each
+            trained stage.
         heads: variables of each trained block's head.
     """
 
@@ -65,6 +66,8 @@ class StageState(flax.struct.PyTreeNode):
         head: variables of the auxiliary head.
         opt_state: of the optimizer over (params, head["params"], modules["params"]).
         modules: variables of the objective's modules, by name in each collection.
+        fixed: further collections of the block's stages, which neither gradient nor
+            optimizer reaches, one dict each.
     """
 
     step: jax.Array
@@ -73,12 +76,14 @@ class StageState(flax.struct.PyTreeNode):
     head: Variables
     opt_state: optax.OptState
     modules: Variables
+    fixed: tuple[Variables, ...]
 
     def variables(self) -> tuple[Variables, ...]:
         """The stages' variables, as they are applied."""
+        entries = zip(self.params, self.batch_stats, self.fixed, strict=True)
         return tuple(
-            {"params": params, "batch_stats": batch_stats}
-            for params, batch_stats in zip(self.params, self.batch_stats, strict=True)
+            {"params": params, "batch_stats": batch_stats, **fixed}
+            for params, batch_stats, fixed in entries
         )
 
 
@@ -142,6 +147,7 @@ def block(
     loss: Loss | None = None,
     remat: bool = False,
     followed: bool = False,
+    fed_back: bool = False,
 ) -> Block:
     """A block of the network that a config describes.
 
@@ -154,15 +160,22 @@ def block(
         remat: as of `Block`.
         followed: whether the algorithm moves the weights of a head that follows the
             next stage.
+        fed_back: whether it looks after feedback weights.
 
     Raises:
-        ValueError: the head follows the next stage, and nothing would move it.
+        ValueError: the head follows the next stage, or stages have feedback weights,
+            and nothing would move them.
     """
     objective, head = objective or parts.objective, parts.head(stages[-1])
     if hasattr(head, "following") and not followed:
         raise ValueError(
             "head.name: this head follows the next stage while that trains; use "
             "algorithm.name=momentum"
+        )
+    if not fed_back and any(getattr(stage, "feedback", "") for stage in parts.stages):
+        raise ValueError(
+            "algorithm.name: this one leaves feedback weights alone; use "
+            "algorithm.name=feedback, or model.feedback='' for a network without them"
         )
     return Block(
         stages=tuple(parts.stages[number] for number in stages),
@@ -240,7 +253,18 @@ def initial_state(
         head=head,
         opt_state=block.optimizer.init((params, head["params"], modules["params"])),
         modules=modules,
+        fixed=tuple(map(further, variables)),
     )
+
+
+def further(variables: Variables) -> Variables:
+    """The collections of a module that no gradient reaches and no batch changes.
+
+    Args:
+        variables: of the module.
+    """
+    trained = ("params", "batch_stats")
+    return {name: entry for name, entry in variables.items() if name not in trained}
 
 
 def _modules(block: Block, inputs: jax.Array) -> Modules:
@@ -251,7 +275,16 @@ def like_output(modules: Sequence[nn.Module], x: jax.Array) -> jax.Array:
     """Two samples of zeros, shaped as what modules make of x.
 
     Stages change the shape of what follows them, never its initial weights.
+
+    Raises:
+        ValueError: samples are no arrays, as nodes of a graph are none.
     """
+    if not hasattr(x, "shape"):
+        raise ValueError(
+            "algorithm.name: this algorithm trains on arrays, and the samples of "
+            "dataset.name are none; for nodes of a graph use lgcn, or another one of "
+            "docs/graphs.md"
+        )
 
     def apply(module: nn.Module, x: jax.Array) -> jax.Array:
         return module.init_with_output(jax.random.key(0), x, train=False)[0]
@@ -308,6 +341,57 @@ def _apply_stage(
 # One update of one block --------------------------------------------------------------
 
 
+class Gradients(NamedTuple):
+    """What a batch does to a block before its optimizer has seen it.
+
+    Attributes:
+        trainable: gradients with respect to the block's trainable pytree.
+        terms: the scalars to record.
+        features: the block's (n, …), not detached.
+        batch_stats: the new statistics of stages, head and modules.
+    """
+
+    trainable: Params
+    terms: Terms
+    features: jax.Array
+    batch_stats: tuple[BatchStats, ...]
+
+
+def gradients(
+    block: Block, state: StageState, batch: Batch, key: jax.Array
+) -> Gradients:
+    """The gradients of a block's loss, of one batch.
+
+    Args:
+        block: the block.
+        state: before the update.
+        batch: as of `update`.
+        key: as of `update`.
+    """
+    # The gradient with respect to the features stands between the block's two halves.
+    features, backward, batch_stats = jax.vjp(
+        functools.partial(_forward, block, state, _input_of(batch)),
+        state.params,
+        has_aux=True,
+    )
+    grads, (terms, *other_stats) = jax.grad(
+        functools.partial(_local_loss, block, state, batch, key),
+        argnums=(0, 1, 2, 3),
+        has_aux=True,
+    )(features[-1], features, state.head["params"], state.modules["params"])
+    through_head, (*earlier, through_loss), *others = grads
+    terms |= {
+        TASK_GRADIENT: _norm(through_head),
+        LOCAL_GRADIENT: _norm(through_loss),
+    }
+    return Gradients(
+        trainable=(*backward((*earlier, through_loss + through_head)), *others),
+        terms=terms,
+        features=features[-1],
+        batch_stats=(batch_stats, *other_stats),
+    )
+
+
 def update(
     block: Block, state: StageState, batch: Batch, key: jax.Array
 ) -> tuple[StageState, Terms, jax.Array]:
@@ -324,26 +408,12 @@ def update(
         objective's terms; the block's features (n, …), detached.
     """
     trainable = (state.params, state.head["params"], state.modules["params"])
-    # The gradient with respect to the features stands between the block's two halves.
-    features, backward, batch_stats = jax.vjp(
-        functools.partial(_forward, block, state.batch_stats, _input_of(batch)),
-        state.params,
-        has_aux=True,
+    found = gradients(block, state, batch, key)
+    updates, opt_state = block.optimizer.update(
+        found.trainable, state.opt_state, trainable
     )
-    grads, (terms, head_stats, module_stats) = jax.grad(
-        functools.partial(_local_loss, block, state, batch, key),
-        argnums=(0, 1, 2, 3),
-        has_aux=True,
-    )(features[-1], features, *trainable[1:])
-    through_head, (*earlier, through_loss), *others = grads
-    terms |= {
-        TASK_GRADIENT: _norm(through_head),
-        LOCAL_GRADIENT: _norm(through_loss),
-    }
-    grads = (*backward((*earlier, through_loss + through_head)), *others)
-    # The update.
-    updates, opt_state = block.optimizer.update(grads, state.opt_state, trainable)
     params, head_params, module_params = optax.apply_updates(trainable, updates)
+    batch_stats, head_stats, module_stats = found.batch_stats
     state = StageState(
         step=state.step + 1,
         params=params,
@@ -351,8 +421,9 @@ def update(
         head={**state.head, "params": head_params, "batch_stats": head_stats},
         opt_state=opt_state,
         modules={"params": module_params, "batch_stats": module_stats},
+        fixed=state.fixed,
     )
-    return state, terms, jax.lax.stop_gradient(features[-1])
+    return state, found.terms, jax.lax.stop_gradient(found.features)
 
 
 def _input_of(batch: Batch) -> jax.Array:
@@ -376,17 +447,18 @@ def _apply(
 
 def _forward(
     block: Block,
-    batch_stats: tuple[BatchStats, ...],
+    state: StageState,
     x: jax.Array,
     params: tuple[Params, ...],
 ) -> tuple[tuple[jax.Array, ...], tuple[BatchStats, ...]]:
     """The output of each stage of a block, and their new batch statistics."""
     x, outputs, new_stats = x.astype(block.compute_dtype), [], []
-    for module, entry, stats in zip(block.stages, params, batch_stats, strict=True):
+    entries = zip(block.stages, params, state.batch_stats, state.fixed, strict=True)
+    for module, entry, stats, fixed in entries:
         stage: Callable[..., Any] = functools.partial(_apply, block, module)
         if block.remat:
             stage = jax.checkpoint(stage)
-        x, stats = stage(entry, stats, x)
+        x, stats = stage(entry, stats, x, fixed)
         new_stats.append(stats)
         outputs.append(x)
     return tuple(outputs), tuple(new_stats)
@@ -451,14 +523,8 @@ def _head_outputs(
     block: Block, state: StageState, params: Params, x: jax.Array
 ) -> tuple[jax.Array, BatchStats]:
     """What the head makes of features, float32, and its new batch statistics."""
-    # Collections that no gradient reaches, such as a follower's weights.
-    frozen = {
-        name: entry
-        for name, entry in state.head.items()
-        if name not in ("params", "batch_stats")
-    }
     outputs, stats = _apply(
-        block, block.head, params, state.head["batch_stats"], x, frozen
+        block, block.head, params, state.head["batch_stats"], x, further(state.head)
     )
     return _cast(outputs, jnp.float32), stats
 
@@ -657,4 +723,15 @@ def stack(phases: Sequence[Phase], blocks: Sequence[Block]) -> Algorithm:
             )
         )
 
-    return Algorithm(tuple(phases), predict, features, network=Network())
+    pieces = tuple(functools.partial(_exit, block, i) for i, block in enumerate(blocks))
+    return Algorithm(tuple(phases), predict, features, Network(), pieces=pieces)
+
+
+def _exit(block: Block, number: int, network: Network, x: jax.Array) -> AtExit:
+    """A block and its head, the block being the one of that number."""
+    stages = network.stages[block.first : block.stage + 1]
+    dtype = block.compute_dtype
+    x = apply_frozen(block.stages, stages, x, compute_dtype=dtype)[-1]
+    head = network.heads[number]
+    outputs = apply_frozen((block.head,), (head,), x, compute_dtype=dtype)[-1]
+    return AtExit(x, outputs.astype(jnp.float32))

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from dib_jax.analysis.angles import is_angle
 from dib_jax.tasks import Measure, measure_of, style
 from dib_jax.tasks.exhibits import Drawing
 from dib_jax.tasks.pictures import viewable
@@ -74,7 +75,8 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
 
     Args:
         rows: lines of metrics.jsonl.
-        measures: of the task; those in per cent are metrics and no terms.
+        measures: of the task; those in per cent are metrics and no terms, and angles
+            have figures of their own.
 
     Returns:
         Those with a number somewhere, `loss` and `task_loss` first; `loss` is left out
@@ -95,7 +97,9 @@ def terms(rows: Rows, measures: Measures) -> tuple[str, ...]:
     # The whole first, then its parts.
     first = [name for name in ("loss", "task_loss") if name in names]
     return tuple(
-        name for name in dict.fromkeys([*first, *names]) if name not in left_out
+        name
+        for name in dict.fromkeys([*first, *names])
+        if name not in left_out and not is_angle(name)
     )
 
 
@@ -162,6 +166,10 @@ def training_curves(
         width: inches.
     """
     figure, both = style.panels(2, 1, width=width, height=2.6, margin=0, sharex=True)
+    # A phase that records neither has no room on the axis.
+    drawn = (metric, "task_loss", "loss")
+    there = {row["stage"] for row in rows if any(is_number(row.get(n)) for n in drawn)}
+    rows = [row for row in rows if row["stage"] in there]
     layout = _Epochs(rows, overlapping=overlapping)
     splits = {row["split"] for row in rows}
     panels = (
@@ -289,6 +297,11 @@ class Rendered(NamedTuple):
 
 def render(drawing: Drawing) -> Rendered:
     """Draw it, once for all folders and pages that it goes to."""
+    with style.readable():
+        return _render(drawing)
+
+
+def _render(drawing: Drawing) -> Rendered:
     wide, narrow = drawing.draw(width=style.WIDE), drawing.draw(width=style.NARROW)
     large, vector = png(wide), svg(wide) if drawing.vector else None
     pair = (vector, svg(narrow)) if vector and len(vector) <= _LARGEST_SVG else None
@@ -366,7 +379,8 @@ class _Epochs:
 
     def __init__(self, rows: Rows, *, overlapping: bool) -> None:
         self._rows = rows
-        self.stages = sorted({row["stage"] for row in rows})
+        # In the order in which they train.
+        self.stages = list(dict.fromkeys(row["stage"] for row in rows))
         self._colors = style.stage_colors(len(self.stages))
         self._several = len(self.stages) > 1
         self._overlapping = overlapping or not self._several

@@ -15,7 +15,7 @@ import numpy as np
 
 from dib_jax.analysis import recording
 from dib_jax.analysis import statistics as stats
-from dib_jax.analysis.runs import END_TO_END, read_json
+from dib_jax.analysis.runs import is_end_to_end, read_json
 from dib_jax.settings import flatten
 from dib_jax.tasks.exhibits import Cell, Table
 from dib_jax.training.workdir import finished, read_results, write_json
@@ -65,12 +65,15 @@ class Probed(NamedTuple):
         config: its config, flat, by dotted field.
         information: of `read_information`.
         seconds: of its training; None while it runs.
+        unused: sections of the config that its algorithm had no use for, once it has
+            finished.
     """
 
     workdir: pathlib.Path
     config: dict[str, Any]
     information: dict[str, np.ndarray]
     seconds: float | None
+    unused: tuple[str, ...] = ()
 
 
 class Findings(NamedTuple):
@@ -107,8 +110,10 @@ def read_probed(workdir: pathlib.Path) -> Probed:
         ValueError: it was not probed, or a file is damaged.
     """
     config = flatten(read_json(workdir / "config.json"))
-    seconds = read_results(workdir)["seconds"] if finished(workdir) else None
-    return Probed(workdir, config, recording.read_information(workdir), seconds)
+    results = read_results(workdir) if finished(workdir) else {}
+    information = recording.read_information(workdir)
+    unused = tuple(results.get("unused", ()))
+    return Probed(workdir, config, information, results.get("seconds"), unused)
 
 
 def groups(runs: Group) -> list[list[Probed]]:
@@ -257,7 +262,7 @@ def differentiation(
 
 
 def _is_end_to_end(run: Probed) -> bool:
-    return run.config["algorithm.name"] == END_TO_END
+    return is_end_to_end(run.config["algorithm.name"])
 
 
 def _beside(baseline: Group, other: Group, split: str) -> tuple[str, list[_Row]]:
@@ -305,9 +310,9 @@ def as_text(table: Table) -> str:
 
 
 def name_of(run: Probed) -> str:
-    """Data set, algorithm and objective of a run, in words."""
+    """Data set, algorithm and, where it had one, objective of a run, in words."""
     words = [run.config["dataset.name"], run.config["algorithm.name"]]
-    if not _is_end_to_end(run):
+    if not _is_end_to_end(run) and "objective" not in run.unused:
         words.append(run.config["objective.name"])
     return ", ".join(filter(None, words))
 

@@ -28,7 +28,9 @@ class Section(NamedTuple):
 
 def escape(value: Any) -> str:
     """Text that means itself in HTML, in attributes too."""
-    return _html.escape(str(value), quote=True)
+    # The name of a file need not be text: what is none of it is spelt out.
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _html.escape(text, quote=True)
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -143,7 +145,15 @@ def command(text: str) -> str:
 
 
 def page(
-    title: str, *, subtitle: str, lead: str, sections: Sequence[Section], footer: str
+    title: str,
+    *,
+    subtitle: str,
+    lead: str,
+    sections: Sequence[Section],
+    footer: str,
+    wide: bool = False,
+    refresh: int = 0,
+    images: str = "data:",
 ) -> str:
     """The whole page.
 
@@ -153,6 +163,9 @@ def page(
         lead: HTML between the title and the first section.
         sections: in order; a page of several gets a line of links to them.
         footer: HTML.
+        wide: whether tables may be as wide as the screen.
+        refresh: seconds after which a reader's copy is loaded again; 0 for never.
+        images: where they may be from, in the words of a content security policy.
 
     Returns:
         A complete HTML 5 document.
@@ -165,13 +178,17 @@ def page(
         f"{part.html}</section>\n"
         for part in sections
     )
+    kind = ' class="broad"' if wide else ""
+    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
     style = importlib.resources.files("dib_jax.analysis").joinpath("page.css")
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        "<!DOCTYPE html>\n"
+        f'<html lang="en"{kind}>\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f"img-src {images}; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style.read_text()}</style>\n</head>\n<body>\n"
+        f"{again}"
+        f"<title>{escape(title)}</title>\n<style>\n{style.read_text('utf-8')}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>"
         f'<p class="subtitle">{escape(subtitle)}</p></header>\n'
         f"<main>\n{lead}\n"

@@ -26,6 +26,7 @@ import numpy as np
 
 from dib_jax.analysis import probes
 from dib_jax.information import cka_matrix, label_gram
+from dib_jax.training import digests
 from dib_jax.training.workdir import write_atomically
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def recorder(
         measure = _measure(experiment, settings)
         ends = np.cumsum([phase.epochs for phase in experiment.algorithm.phases])
 
-        def observe(moment: "Moment") -> None:
+        def observe(moment: "Moment") -> pathlib.Path | None:
             if moment.epoch % settings["every_epochs"] and moment.epoch not in ends:
-                return
+                return None
             start = time.monotonic()
             values = measure(moment.network)
             values["epoch"] = np.asarray(moment.epoch)
@@ -74,7 +75,9 @@ def recorder(
             values["seconds"] = np.asarray(time.monotonic() - start)
             folder = workdir / _FOLDER
             folder.mkdir(exist_ok=True)
-            _write(folder / f"{moment.epoch:08d}.npz", values)
+            path = folder / f"{moment.epoch:08d}.npz"
+            _write(path, values)
+            return path
 
         return observe
 
@@ -148,7 +151,8 @@ def _program(
         batch = prepare(samples, common)
         features = experiment.algorithm.features(network, batch)
         width = settings["bandwidth"]
-        grams = probes.make_grams(batch.inputs, features, bandwidth=width)
+        inputs = experiment.dataset.kind.measured(batch.inputs, common)
+        grams = probes.make_grams(inputs, features, bandwidth=width)
         values = probes.quantities(grams, target, alpha=settings["alpha"], sizes=sizes)
         rows, columns = np.triu_indices(count)
         linear = grams.linear[:, rows, columns]
@@ -251,6 +255,7 @@ def gather(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a file is damaged.
     """
+    digests.check(workdir, f"{_FOLDER}/")  # none is missing
     files = [_read(path) for path in probe_files(workdir)]
     return {
         f"{split}/{key}": value
@@ -378,6 +383,7 @@ def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    digests.check(path.parent.parent, f"{_FOLDER}/{path.name}")
     try:
         # Opened here: `np.load` leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:

@@ -2,15 +2,21 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dib_jax.settings import differences
+from dib_jax.training import digests
 
 END_TO_END = "end_to_end"
 # In what a run and its baseline may differ: end to end there is no local loss, and
 # neither probes nor what is kept of a frozen part change a run.
 _MAY_DIFFER = frozenset({"objective", "algorithm", "cache", "epochs", "analysis"})
+
+
+def is_end_to_end(algorithm: str) -> bool:
+    """Whether an algorithm is back-propagation through all stages."""
+    return algorithm in (END_TO_END, f"graph_{END_TO_END}")
 
 
 class Run(NamedTuple):
@@ -34,7 +40,13 @@ class Run(NamedTuple):
     @property
     def end_to_end(self) -> bool:
         """Whether it was trained by back-propagation through all stages."""
-        return self.algorithm == END_TO_END
+        return is_end_to_end(self.algorithm)
+
+    @property
+    def counterpart(self) -> str:
+        """Name of the algorithm that trains the same network end to end."""
+        on_graph = self.section("model").get("name") in ("gcn", "gat")
+        return f"graph_{END_TO_END}" if on_graph else END_TO_END
 
     @property
     def unused(self) -> Sequence[str]:
@@ -96,11 +108,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no JSON object")
+    digests.check(path.parent, path.name)
     return value
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; ValueError where one but the last is damaged."""
+    digests.check(path.parent, path.name)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -111,6 +125,28 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
                 break  # being written, or cut off by a kill
             raise ValueError(f"{path}:{number} is damaged: {error}") from None
     return rows
+
+
+def find_beside(workdir: pathlib.Path, algorithm: str) -> Run | None:
+    """A run in a folder beside this one that differs in its algorithm alone.
+
+    Its probes, caches and the sections that one of the two has no use for may differ.
+
+    Args:
+        workdir: of a run.
+        algorithm: of the other one.
+
+    Returns:
+        The first such run by name, or None.
+    """
+    config = read_json(workdir / "config.json")
+    for other in _neighbours(workdir):
+        changed = set(differences(config, other.config))
+        sections = {dotted.partition(".")[0] for dotted in changed}
+        allowed = {"algorithm", "cache", "analysis", *other.unused}
+        if other.algorithm == algorithm and sections <= allowed:
+            return other
+    return None
 
 
 def find_baseline(workdir: pathlib.Path) -> Run | None:
@@ -134,18 +170,24 @@ def find_baseline(workdir: pathlib.Path) -> Run | None:
     """
     run = read_run(workdir)
     found = []
-    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
-        if path.parent == workdir.absolute():
-            continue
-        try:
-            other = read_run(path.parent)
-        except ValueError:
-            continue  # an unfinished, foreign or damaged neighbour is not our business
+    for place, other in enumerate(_neighbours(workdir)):
         if run.end_to_end == other.end_to_end:
             continue
         changed = set(differences(run.config, other.config))
         sections = {dotted.partition(".")[0] for dotted in changed}
         same_budget = "epochs" not in changed or run.passes == other.passes
         if sections <= _MAY_DIFFER and same_budget:
-            found.append((len(sections - {"algorithm", "cache"}), str(path), other))
+            found.append((len(sections - {"algorithm", "cache"}), place, other))
     return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def _neighbours(workdir: pathlib.Path) -> Iterator[Run]:
+    """The finished runs in folders beside one, by name."""
+    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
+        if path.parent == workdir.absolute():
+            continue
+        try:
+            run = read_run(path.parent)
+        except ValueError:
+            continue  # an unfinished, foreign or damaged neighbour is not our business
+        yield run

@@ -41,8 +41,10 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.analysis import figures, findings, information_figures
     from dib_jax.analysis.recording import write_information
+    from dib_jax.training.devices import own_devices
     from dib_jax.training.workdir import finished
 
+    own_devices()  # or it is said why there is none
     found = findings.groups([findings.read_probed(workdir) for workdir in workdirs])
     beside, roles = findings.differentiation(found)
     parts = []

@@ -37,7 +37,8 @@ def assemble(
     if config.batch_size > count:
         raise ValueError(
             f"batch_size: {config.batch_size} is more than the {count} training "
-            f"samples of {dataset.name!r}; allowed are 1 to {count}"
+            f"samples of {dataset.name!r}; allowed are 1 to {count}, such as "
+            f"--config.batch_size={1 << min(count, 32).bit_length() - 1}"
         )
     return _experiment(config, name, dataset, dataset.kind.common(dataset.train), mesh)
 
@@ -91,6 +92,7 @@ def _experiment(
     common: dict[str, np.ndarray],
     mesh: jax.sharding.Mesh | None,
 ) -> Experiment:
+    mesh = mesh or devices.mesh_of(devices.own_devices()[:1])
     sections = config.to_dict()
     known: dict[str, Any] = {"num_classes": len(dataset.class_names)}
 
@@ -120,7 +122,7 @@ def _experiment(
         augment=augment,
         cache=Cache(**sections["cache"]),
         streams=streams(config.dataset.placement, dataset),
-        mesh=mesh or devices.mesh_of(jax.local_devices()[:1]),
+        mesh=mesh,
         about={
             "config_name": name,
             "dataset": config.dataset.name,

@@ -13,15 +13,26 @@ memory       the same by the compiler's figures alone, with plain convolutions o
              platform and no step run; the same flags
 scaling      temporaries of a step as depth (4 to 32 stages), batch (32 to 1024) and
              width grow, by the compiler's figures alone; --quick=True for the smallest
+linear       deep linear networks a layer at a time: what width, depth and the best rate
+             do, in float64, on one thread; --quick=True for a look of a minute
 convolution  a convolution with both gradients in a loop, ours against patches and what
              JAX derives, on one thread; --batch_sizes=128,37 --dtypes=float32,bfloat16
 overhead     what the information term and the engine add to the steps of all stages;
              --networks=vgg11 --batch_sizes=128 --seconds=2 for each stage
 gpu          pictures a second by each algorithm in bfloat16 and how busy the GPU is;
              with --data_dir=DIR, which holds cifar10, the time to 94 % (--epochs=24)
+graphs       graph networks by layers and end to end on Facebook's pages in
+             --data_dir=DIR: time to equal accuracy and temporaries; --seeds=3
+graph_sizes  the same on generated graphs of up to a million nodes: time, temporaries
+             and memory; --nodes=10000,100000 --features=64 of each node
+depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how alike
+             nodes become; --depths=2,4 --seeds=3
 compile      that train steps and measures compile for a TPU, on one chip and on all of
              a described topology, with peak memory and work; needs libtpu, no TPU;
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
+faults       what becomes of runs that are killed, damaged, given bad input, short of a
+             disk, or two in one folder; --kills=200 --damages=200 --inputs=300
+             --disks=20 --pairs=50 --seed=0, --minutes=8 for each of them at most
 """
 
 import importlib
@@ -43,12 +54,20 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "training": {**_SIZES, "algorithms": tuple[str, ...]},
     "memory": {**_SIZES, "algorithms": tuple[str, ...]},
     "scaling": {"quick": bool},
+    "linear": {"quick": bool},
     "convolution": {"batch_sizes": tuple[int, ...], "dtypes": tuple[str, ...]},
     "overhead": {**_SIZES, "seconds": float},
     "gpu": {**_SIZES, "data_dir": str, "epochs": int},
+    "faults": {
+        **dict.fromkeys(("kills", "damages", "inputs", "disks", "pairs", "seed"), int),
+        "minutes": float,
+    },
+    "graphs": {"data_dir": str, "seeds": int},
+    "graph_sizes": {"nodes": tuple[int, ...], "features": int},
+    "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
-_ONE_THREAD = ("information", "estimation", "convolution")
+_ONE_THREAD = ("information", "estimation", "convolution", "linear")
 
 
 def main(arguments: list[str]) -> None:
@@ -82,6 +101,8 @@ def main(arguments: list[str]) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     benchmark = importlib.import_module(f"dib_jax.commands.benchmarks.{name}")
     table = importlib.import_module("dib_jax.commands.benchmarks.table")
+    if name != "faults":  # whose processes are forked before JAX starts a device
+        importlib.import_module("dib_jax.training.devices").own_devices()
     called = command_line.called("benchmark")
     command = shlex.join(["python", "-m", called, *arguments])
     rows: list[dict[str, Any]] = []

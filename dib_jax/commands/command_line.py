@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pathlib
+import re
 import shutil
 import sys
 import traceback
@@ -19,7 +20,7 @@ import ml_collections
 
 from dib_jax import settings
 from dib_jax.commands import config as configs
-from dib_jax.commands import values
+from dib_jax.commands import surroundings, values
 from dib_jax.commands.registry import nearest, prefixed
 
 # Commands that go on where they were stopped.
@@ -53,6 +54,7 @@ class Request(NamedTuple):
         workdir: where the run goes.
         devices: how many of this machine's share each batch; None for all.
         distributed: whether several processes make the run.
+        watch: name of who gets every line of metrics.jsonl; "" for nobody.
     """
 
     config: ml_collections.ConfigDict
@@ -61,6 +63,7 @@ class Request(NamedTuple):
     workdir: pathlib.Path
     devices: int | None
     distributed: bool
+    watch: str
 
 
 class ConfigFile(NamedTuple):
@@ -71,12 +74,14 @@ class ConfigFile(NamedTuple):
         name: without folder and ending.
         variant: "full", or what stands behind the colon.
         config: what `get_config` returned, not yet checked.
+        required: fields that it leaves to the command line, dotted.
     """
 
     path: pathlib.Path
     name: str
     variant: str
     config: ml_collections.ConfigDict
+    required: tuple[str, ...] = ()
 
 
 def split_arguments(
@@ -128,7 +133,11 @@ def split_arguments(
                 f"{flag} is given twice, as {target[key]!r} and as {value!r}; "
                 "give it once"
             )
+        if not field:
+            check_local(f"{flag}: got {value!r}", value)
         target[key] = value
+    for word in found.rest:
+        check_local(f"got {word!r}", word)
     if found.rest and not rest:
         known = ", ".join(flag for flag, takes in takes_value.items() if takes)
         raise ValueError(
@@ -138,6 +147,26 @@ def split_arguments(
         print(help)
         raise SystemExit(0)
     return found
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def check_local(words: str, place: str) -> None:
+    """Refuse an address, such as gs://bucket, which would become a folder here.
+
+    Args:
+        words: what starts the message.
+        place: a file or folder.
+
+    Raises:
+        ValueError: it is an address.
+    """
+    if _ADDRESS.match(place):
+        raise ValueError(
+            f"{words}; only folders and files of this machine are read and written: "
+            "mount the place, or copy it"
+        )
 
 
 def _next_value(flag: str, waiting: list[str]) -> str:
@@ -170,7 +199,8 @@ def read_request(arguments: Sequence[str], *, help: str) -> Request:
         FileNotFoundError: there is no such config file.
     """
     flags = ("--config=PATH", "--workdir=DIR", "--devices=N", "--distributed")
-    given = split_arguments(arguments, (*flags, "--config.FIELD=VALUE"))
+    more = ("--watch=NAME", "--config.FIELD=VALUE")
+    given = split_arguments(arguments, (*flags, *more))
     path = given.flags.get("config")
     if given.help and path is None:
         print("\n".join([help, *_listed_configs()]))
@@ -181,7 +211,16 @@ def read_request(arguments: Sequence[str], *, help: str) -> Request:
             f"{', '.join(map(str, config_files())) or 'your own'}; --help says more"
         )
     file = load_config(path)
+    for field in file.required:
+        if field not in given.overrides:
+            raise ValueError(
+                f"{field} is left to you by {file.path}: give --config.{field}=VALUE"
+            )
     config = configs.complete(override(file.config, given.overrides))
+    check_local(
+        f"dataset.data_dir: got {config.dataset.data_dir!r}", config.dataset.data_dir
+    )
+    check_local(f"workdir: got {config.workdir!r}", config.workdir)
     workdir = _workdir(given, file, config)
     devices = whole_number(given.flags, "devices")
     distributed = "distributed" in given.flags
@@ -199,7 +238,15 @@ def read_request(arguments: Sequence[str], *, help: str) -> Request:
         raise SystemExit(0)
     check_workdir(workdir, config)
     config.workdir = str(workdir)
-    return Request(config, file.name, file.variant, workdir, devices, distributed)
+    return Request(
+        config=config,
+        config_name=file.name,
+        variant=file.variant,
+        workdir=workdir,
+        devices=devices,
+        distributed=distributed,
+        watch=given.flags.get("watch", ""),
+    )
 
 
 def _workdir(
@@ -324,7 +371,28 @@ def load_config(path_and_variant: str) -> ConfigFile:
             f"{path}: get_config returned {config!r}; it must return an "
             "ml_collections.ConfigDict"
         )
-    return ConfigFile(path, path.stem, variant or "full", config)
+    plain, required = _resolved(config)
+    config = ml_collections.ConfigDict(plain)
+    return ConfigFile(path, path.stem, variant or "full", config, tuple(required))
+
+
+def _resolved(
+    config: ml_collections.ConfigDict, prefix: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """Values in place of references, and the required ones that are not set."""
+    plain: dict[str, Any] = {}
+    required: list[str] = []
+    for name in config:
+        try:
+            value = config[name]
+        except ml_collections.config_dict.RequiredValueError:
+            required.append(f"{prefix}{name}")
+            continue
+        if isinstance(value, ml_collections.ConfigDict):
+            value, inner = _resolved(value, f"{prefix}{name}.")
+            required += inner
+        plain[name] = value
+    return plain, required
 
 
 def _where(path: pathlib.Path, error: BaseException) -> str:
@@ -423,6 +491,13 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
             holds files that are not a run's.
     """
     try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--workdir: {str(workdir)!a} is no UTF-8, which checkpoints need in the "
+            "names of their folders; give another, or set PYTHONUTF8=1 if it is"
+        ) from None
+    try:
         place = next(each for each in (workdir, *workdir.parents) if each.exists())
     except OSError as error:
         raise ValueError(f"--workdir: {_one_line(error)}") from None
@@ -491,8 +566,15 @@ def start(name: str) -> NoReturn:
     Args:
         name: of its module in this package: "run".
     """
-    command = importlib.import_module(f"dib_jax.commands.{name}").main
-    sys.exit(main(command, command=called(name), goes_on=name in _RESUMED))
+    aside, command = surroundings.settle(), called(name)
+
+    def run(arguments: list[str]) -> int | None:
+        if not {"--help", "-h"} & {*arguments}:
+            for line in aside:
+                say(command, line)
+        return importlib.import_module(f"dib_jax.commands.{name}").main(arguments)
+
+    sys.exit(main(run, command=command, goes_on=name in _RESUMED))
 
 
 def main(
@@ -519,27 +601,50 @@ def main(
         The exit status, for `sys.exit`.
     """
     try:
-        status = function(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
-        return status or 0
+        return _call(function, sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         again = "; the same command goes on from the last checkpoint" if goes_on else ""
         say(command, f"interrupted{again}")
-        return 130
+        return surroundings.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone; Python must not try to flush it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        surroundings.nowhere(sys.stdout)
         return 1
     except Exception as error:
         is_ours = _is_ours(type(error).__module__)
         is_bad_value = isinstance(error, ValueError) and (
             is_ours or _is_raised_by_us(error)
         )
-        is_bad_input = is_bad_value or isinstance(error, OSError)
+        is_bad_input = is_bad_value or isinstance(error, OSError) or _is_start(error)
         if not (is_bad_input or is_ours):
             raise
         say(command, _one_line(error))
         return 2 if is_bad_input else 1
+
+
+def _call(function: Callable[[list[str]], int | None], given: Sequence[str]) -> int:
+    """The exit status, when all that was printed is out."""
+    try:
+        status = function(list(given))
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status or 0
+
+
+# How JAX says that it has not what it was told to start with.
+_STARTING = ("jax._src.xla_bridge", "jax._src.config")
+_NO_START = ("Unable to initialize backend", "Unknown backend")
+
+
+def _is_start(error: Exception) -> bool:
+    """Whether JAX does not start in this environment: no defect of ours."""
+    if not isinstance(error, RuntimeError | ValueError | AssertionError):
+        return False
+    frames = (frame.f_globals for frame, _ in traceback.walk_tb(error.__traceback__))
+    starts = any(each.get("__name__") in _STARTING for each in frames)
+    return starts or str(error).startswith(_NO_START)
 
 
 def _is_raised_by_us(error: Exception) -> bool:

@@ -26,6 +26,7 @@ search in DIR/search; the same command goes on where it stopped. Leaves DIR/tabl
 """
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import pathlib
@@ -35,15 +36,21 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, surroundings
 from dib_jax.commands import config as configs
 from dib_jax.commands.registry import prefixed
+from dib_jax.training.lock import owned
 
 # The runs of a method on a data set, a seed each.
 Runs = dict[tuple[str, str], list["Run"]]
+# A page of what is finished takes one in so many parts of the time.
+_SHARE = 20.0
+# A page of what is finished takes one in so many parts of the time.
+_SHARE = 20.0
+Processes = set["subprocess.Popen[bytes]"]
 
 _NEEDED = ("base", "methods", "datasets", "seeds", "reference")
 _FIELDS = ("like", *_NEEDED, "search", "curves", "axis")
@@ -253,7 +260,13 @@ def trials(plan: Plan, run: Run, workdir: pathlib.Path) -> list[Run]:
 
 
 def execute(
-    plan: Plan, runs: Sequence[Run], *, jobs: int, workdir: pathlib.Path
+    plan: Plan,
+    runs: Sequence[Run],
+    *,
+    jobs: int,
+    workdir: pathlib.Path,
+    failures: list[str] | None = None,
+    after: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Do the runs that are not finished, some side by side, and say how it goes.
 
@@ -262,6 +275,8 @@ def execute(
         runs: in the order in which they start.
         jobs: how many at once.
         workdir: of the comparison; each run's output goes to a file in its `logs`.
+        failures: to which a line is added for each run that failed.
+        after: called when a run is finished.
 
     Returns:
         A line for each run that failed.
@@ -272,10 +287,10 @@ def execute(
     for share in _shares(jobs):
         shares.put(share)
     waiting = [run for run in runs if not _is_done(run)]
-    begun, failures = time.perf_counter(), []
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    begun, failures = time.perf_counter(), [] if failures is None else failures
+    with _pool(jobs) as (pool, started):
         futures = {
-            pool.submit(_execute_one, plan.base, run, logs, shares): run
+            pool.submit(_execute_one, plan.base, run, logs, shares, started): run
             for run in waiting
         }
         finishing = concurrent.futures.as_completed(futures)
@@ -294,7 +309,22 @@ def execute(
                 f"about {left / 60:.0f} min left",
                 flush=True,
             )
+            after()
     return failures
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[tuple[concurrent.futures.Executor, Processes]]:
+    """Threads that wait for processes; what is left of these ends with the block."""
+    started: Processes = set()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield pool, started
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(started):
+                process.terminate()
+            raise
 
 
 def _is_done(run: Run) -> bool:
@@ -310,7 +340,11 @@ def _results(run: Run) -> dict[str, Any]:
 
 
 def _execute_one(
-    base: str, run: Run, logs: pathlib.Path, shares: "queue.SimpleQueue[list[int]]"
+    base: str,
+    run: Run,
+    logs: pathlib.Path,
+    shares: "queue.SimpleQueue[list[int]]",
+    started: Processes,
 ) -> str:
     """Do a run in a process of its own; a line where it fails, else ""."""
     words = [f"--config.{field}={value}" for field, value in run.overrides.items()]
@@ -322,10 +356,18 @@ def _execute_one(
     cores = shares.get()
     try:
         with log.open("a") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=surroundings.child_environment(),
+            )
+            started.add(process)
             if cores:
                 os.sched_setaffinity(process.pid, cores)
-            if not process.wait():
+            status = process.wait()
+            started.discard(process)
+            if not status:
                 return ""
     finally:
         shares.put(cores)  # or the runs that wait for them would do so for ever
@@ -405,6 +447,16 @@ def main(arguments: list[str]) -> None:
         given.flags.get("workdir") or f"runs/compare-{file.name}-{file.variant}"
     ).expanduser()
     found = planned(plan, workdir, data_dir=given.flags.get("data_dir", ""))
+    command = f"python -m {command_line.called('compare')} {shlex.join(arguments)}"
+    _check(plan, list(itertools.chain(*found.values())))
+    with owned(workdir):
+        _compare(plan, found, jobs=jobs, workdir=workdir, command=command)
+
+
+def _compare(
+    plan: Plan, found: Runs, *, jobs: int, workdir: pathlib.Path, command: str
+) -> None:
+    """Do all runs, and write the report, which is there as soon as one is done."""
     chosen: dict[tuple[str, str], str] = {}
     if plan.search:
         found, chosen = searched(plan, found, jobs=jobs, workdir=workdir)
@@ -412,17 +464,38 @@ def main(arguments: list[str]) -> None:
     _check(plan, everything)
     # A seed of every method first: a comparison that is stopped early is a whole one.
     everything.sort(key=lambda run: plan.seeds.index(run.seed))
-    failures = execute(plan, everything, jobs=jobs, workdir=workdir)
-    finished = [run for run in everything if _is_done(run)]
-    if not finished:
-        raise RunsFailedError(f"no run finished; the first: {failures[0]}")
-    # Late, for it needs JAX.
-    from dib_jax.commands.comparison_report import write_report
+    wrote, cost = time.monotonic(), 0.0
 
-    command = f"python -m {command_line.called('compare')} {shlex.join(arguments)}"
-    report = write_report(workdir, plan, finished, chosen, command=command)
-    print((workdir / "table.md").read_text().partition("```")[0].strip())
-    print(f"{len(finished)} of {len(everything)} runs, report {report}")
+    def report() -> tuple[list[Run], pathlib.Path]:
+        # Late, for it needs JAX; a device, if there is one, is for the runs.
+        import jax
+
+        from dib_jax.commands.comparison_report import write_report
+
+        jax.config.update("jax_platforms", "cpu")
+        finished = [run for run in everything if _is_done(run)]
+        left = len(everything) - len(finished) - len(failures)
+        path = write_report(workdir, plan, finished, chosen, command=command, left=left)
+        return finished, path
+
+    def now_and_then() -> None:
+        nonlocal wrote, cost
+        if time.monotonic() - wrote >= _SHARE * cost:
+            start = time.monotonic()
+            report()
+            wrote = time.monotonic()
+            cost = wrote - start
+
+    failures: list[str] = []
+    execute(
+        plan, everything, jobs=jobs, workdir=workdir, failures=failures,
+        after=now_and_then,
+    )  # fmt: skip
+    if not any(map(_is_done, everything)):
+        raise RunsFailedError(f"no run finished; the first: {failures[0]}")
+    finished, path = report()
+    print((workdir / "table.md").read_text("utf-8").partition("```")[0].strip())
+    print(f"{len(finished)} of {len(everything)} runs, report {path}")
     if failures:
         raise RunsFailedError(f"{len(failures)} runs failed: {'; '.join(failures)}")
 

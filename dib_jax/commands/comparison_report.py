@@ -6,12 +6,14 @@ import io
 import json
 import math
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dib_jax.analysis import comparison, curves, page
+from dib_jax.analysis import angles, comparison, curves, page
 from dib_jax.analysis.comparison import Contrasts, Entry, Row
 from dib_jax.analysis.report import shown
+from dib_jax.analysis.runs import read_metrics
 from dib_jax.commands.compare import Plan, Run
 from dib_jax.tasks import measure_of, measures_of
 from dib_jax.tasks.exhibits import Drawing
@@ -36,6 +38,7 @@ def write_report(
     chosen: Mapping[tuple[str, str], str],
     *,
     command: str,
+    left: int = 0,
 ) -> pathlib.Path:
     """Write table.md, .csv and .json, the figures and report.html.
 
@@ -47,6 +50,7 @@ def write_report(
         runs: the finished ones.
         chosen: what a search has chosen by (data set, method); empty without one.
         command: that makes them.
+        left: how many runs are still to be done.
 
     Returns:
         The path of report.html.
@@ -60,7 +64,7 @@ def write_report(
     cells = _cells(table, plan.reference, chosen)
     header, lines = list(cells[0]), [list(row.values()) for row in cells]
     text = _markdown([header, ["---"] * len(header), *lines], said, command)
-    write_atomically(workdir / "table.md", text.encode())
+    write_atomically(workdir / "table.md", text.encode(errors="backslashreplace"))
     rows = [
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
         for row in table
@@ -74,6 +78,12 @@ def write_report(
     drawings = _drawings(workdir, plan, runs, entries, table)
     pictures = "".join(shown.drawing(workdir, drawing) for drawing in drawings)
     words = {number for number, name in enumerate(header) if name in _WORDS}
+    if left:
+        said = [
+            f"{len(runs)} of {len(runs) + left} runs are finished. The page is written "
+            "again as others are, and loads itself every minute.",
+            *said,
+        ]
     text = page.page(
         "Comparison of training methods",
         subtitle=f"{', '.join(plan.datasets)}; seeds {', '.join(map(str, plan.seeds))}",
@@ -84,6 +94,8 @@ def write_report(
             page.Section("command", "Command", page.command(command)),
         ],
         footer=page.escape(_made_on(entries)),
+        wide=True,
+        refresh=60 if left else 0,
     )
     write_atomically(workdir / "report.html", text.encode())
     return workdir / "report.html"
@@ -139,6 +151,26 @@ def _drawings(
                 drawn.append(Drawing(f"{dataset}_{quantity}", curve, caption, caption))
     if everything:
         _write_csv(workdir / "curves.csv", everything)
+    return drawn + _angles(plan, runs, entries)
+
+
+def _angles(plan: Plan, runs: Sequence[Run], entries: Sequence[Entry]) -> list[Drawing]:
+    """Angles of feedback weights, for the data sets with runs that have some."""
+    drawn = []
+    for dataset in plan.datasets:
+        rows: dict[str, list[Any]] = {}
+        for run, entry in zip(runs, entries, strict=True):
+            if run.dataset == dataset and entry.results.get("angles"):
+                lines = read_metrics(run.workdir / "metrics.jsonl")
+                rows.setdefault(run.method, []).append(lines)
+        if rows:
+            caption = (
+                f"{dataset}: angles between the weights B that errors come back "
+                "through and the transpose of the layer’s weights W, and between the "
+                "layer’s gradient and the true one; means over seeds."
+            )
+            draw = functools.partial(angles.methods_figure, rows)
+            drawn.append(Drawing(f"{dataset}_angles", draw, caption, caption))
     return drawn
 
 
@@ -219,7 +251,24 @@ def notes(
             f"pairs of {len(methods)} methods together, {len(seeds)} seeds as blocks): "
             f"{len(pairs) or 'none'} of {math.comb(len(methods), 2)} pairs{named}."
         )
-    return said
+    return said + [
+        f"{dataset}, {method}: at the end the angles between feedback weights and "
+        f"transposes are {angles} degrees, input side first (means over seeds)."
+        for (dataset, method), angles in _last_angles(entries).items()
+    ]
+
+
+def _last_angles(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for entry in entries:
+        if seed := entry.results.get("angles"):
+            found.setdefault((entry.dataset, entry.method), []).append(seed)
+    return {
+        run: ", ".join(
+            f"{statistics.fmean(layer):.1f}" for layer in zip(*seeds, strict=True)
+        )
+        for run, seeds in found.items()
+    }
 
 
 def _made_on(entries: Sequence[Entry]) -> str:

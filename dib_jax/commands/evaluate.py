@@ -1,22 +1,86 @@
 """Evaluate a finished run once more: the metrics of every exit on the test split.
 
-python -m experiments.evaluate --workdir=DIR
+python -m experiments.evaluate --workdir=DIR [--exits [--rule=RULE]
+    [--loss=POINTS | --cost=SHARE | --tau=TAU] [DIR …]]
 
 Restores the network of a finished run from its checkpoint and evaluates every
-stage's head on the test split.
+stage's head on the test split. With --exits a sample leaves at the first head
+that is sure of it: a threshold τ is chosen on the validation split, and
+accuracy, work and time are measured on the test split, beside the same network
+end to end. They go into exits.json, results.json and the report. Several
+folders are runs that differ in their seed: their means follow.
 
   --workdir=DIR  the folder of a run
+  --exits        leave at the first head that is sure
+  --rule=RULE    confidence, entropy or commitment (what algorithm.name=cascade
+                 has learnt of it, the usual rule where it is there)
+  --loss=POINTS  τ is the cheapest that is at most so many points of accuracy
+                 below the best one on the validation split; 0.5 where no goal
+                 is given
+  --cost=SHARE   τ is the most accurate one of at most so many times the FLOPs
+                 of the network end to end
+  --tau=TAU      the threshold itself, 0 to 1
   --help         this
 """
 
-from dib_jax.commands import command_line
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from dib_jax.commands import command_line, exits
+
+if TYPE_CHECKING:
+    from dib_jax.analysis.exits import Goal
+
+
+def evaluate_exits(
+    workdirs: list[pathlib.Path], *, rule: "str | None" = None, goal: "Goal"
+) -> list[dict[str, Any]]:
+    """What `--exits` does, for a notebook too.
+
+    Args:
+        workdirs: of finished runs.
+        rule: by which samples leave; None for the usual one.
+        goal: what τ is chosen for.
+
+    Returns:
+        What exits.json of each run holds now.
+
+    Raises:
+        ValueError: a run is not finished, has no exits, or not this rule.
+    """
+    from dib_jax.commands.run import load_run, write_report
+    from dib_jax.training.lock import owned
+
+    found = []
+    for workdir in workdirs:
+        with owned(workdir):
+            trained = load_run(workdir)
+            found.append(exits.record(workdir, trained, rule, goal))
+            write_report(workdir, trained)
+    return found
 
 
 def main(arguments: list[str]) -> None:
     """The command."""
     help = command_line.documented("evaluate", __doc__, summary=False)
-    given = command_line.split_arguments(arguments, ("--workdir=DIR",), help=help)
+    flags = ("--workdir=DIR", *exits.FLAGS)
+    given = command_line.split_arguments(arguments, flags, rest="folders", help=help)
     workdir = command_line.find_workdir(given.flags)
+    others = [command_line.find_workdir({"workdir": word}) for word in given.rest]
+    if "exits" not in given.flags and others:
+        raise ValueError("several folders belong to --exits; give one, or --exits")
+    rule, goal = exits.read_goal(given.flags)
+    if "exits" not in given.flags:
+        _evaluate(workdir)
+        return
+    found = evaluate_exits([workdir, *others], rule=rule, goal=goal)
+    for folder, measured in zip([workdir, *others], found, strict=True):
+        print(f"{folder}\n{exits.as_text(measured)}\n")
+    if others:
+        print(exits.over_seeds(found))
+
+
+def _evaluate(workdir: pathlib.Path) -> None:
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.commands.run import load_run
 

@@ -66,6 +66,9 @@ def _norms(params: Any) -> Any:
 
 def _constant(peak: float, steps: int, warmup: int) -> optax.Schedule:
     del steps
+    # Of no steps, optax's warm-up is 0 for ever.
+    if not warmup:
+        return optax.constant_schedule(peak)
     return optax.warmup_constant_schedule(0.0, peak, warmup)
 
 

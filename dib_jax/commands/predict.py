@@ -1,39 +1,62 @@
 """Say what is on pictures, by the network of a finished run.
 
-python -m experiments.predict --workdir=DIR [--out=OUT] IMAGE…
+python -m experiments.predict --workdir=DIR [--out=OUT]
+    [--exits [--rule=RULE] [--tau=TAU]] IMAGE…
 
 Draws on each picture what the network of a run finds in it, as OUT/NAME.png,
-and writes OUT/predictions.json. IMAGE is a file, or a folder of files, of any
-size and format that Pillow reads. A file that cannot be read is named and
-skipped, and the exit status is 1.
+and writes OUT/predictions.json and OUT/index.html. IMAGE is a file, or a
+folder of files and folders, of any size and format that Pillow reads. Where
+folders are named like classes, the accuracy is said. A file that cannot be
+read is named and skipped, and the exit status is 1.
 
   --workdir=DIR  the folder of a finished run
   --out=OUT      where the pictures and predictions.json go; DIR/predictions
-                 where it is left out
+                 where it is left out. OUT-2 if OUT has predictions already
+  --exits        a picture leaves at the first head that is sure of it, by the
+                 rule and threshold that `experiments.evaluate --exits` has
+                 chosen; predictions.json says at which stage
+  --rule=RULE    confidence, entropy or commitment, instead of that rule
+  --tau=TAU      0 to 1, instead of that threshold
   --help         this
 """
 
 import io
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, exits
+from dib_jax.commands.exits import Leaving
+from dib_jax.commands.prediction_page import (
+    Predicted,
+    accuracy_line,
+    class_of_folder,
+    index_page,
+)
+from dib_jax.data.folders import walk
+from dib_jax.data.picture_files import (
+    UnreadablePictureError,
+    fit,
+    fitted_size,
+    is_picture,
+    read_picture,
+)
 
-_CLEAR = ("rgba", "la", "pa")  # modes with transparency
+_WRITTEN = "predictions.json"
 _BATCH = 32  # pictures that are held at once
-
-
-class UnreadablePictureError(Exception):
-    """A file that is no picture, or a damaged one; the message says why."""
+_PIXELS = 1 << 26  # and about how many pixels, 200 MB of them
 
 
 def predict(
-    workdir: pathlib.Path, images: Iterable[pathlib.Path], out: pathlib.Path
+    workdir: pathlib.Path,
+    images: Iterable[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    leaving: Leaving | None = None,
 ) -> list[pathlib.Path]:
     """Everything that the command does, for a notebook too.
 
@@ -42,25 +65,28 @@ def predict(
         images: files and folders.
         out: a folder without predictions.json; made where it is missing. No file in it
             is overwritten.
+        leaving: when a picture leaves the network early; None for never.
 
     Returns:
         The files that could not be read.
 
     Raises:
         ValueError: there is no finished run, its data are no pictures, a file is
-            missing, a folder holds no picture, or `out` holds predictions.json already.
+            missing, a folder holds no picture, `out` holds predictions.json already,
+            or the network cannot be left so.
         OSError: `out` cannot be written.
     """
-    files = _files(images)
-    if (out / "predictions.json").exists():
+    if (out / _WRITTEN).exists():
         raise ValueError(
-            f"--out: {out / 'predictions.json'} is there already and is not "
+            f"--out: {out / _WRITTEN} is there already and is not "
             "overwritten; give another --out=FOLDER"
         )
+    tops = _files(images)
+    files = list(tops)
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.commands.assemble import assemble_from
     from dib_jax.training.finished import restore
-    from dib_jax.training.workdir import read_results, write_json
+    from dib_jax.training.workdir import read_results, write_atomically, write_json
 
     read_results(workdir)  # whether it is finished
     experiment = assemble_from(workdir, with_data=False)
@@ -71,30 +97,52 @@ def predict(
             "be shown"
         )
     network, _ = restore(experiment, workdir)
+    outputs_of = _whole if leaving is None else leaving.outputs(experiment, network)
     out.mkdir(parents=True, exist_ok=True)
-    entries: list[dict[str, Any]] = []
+    taken = {path.name.lower() for path in out.iterdir()}
+    predicted: list[Predicted] = []
     unreadable: list[pathlib.Path] = []
-    for start in range(0, len(files), _BATCH):
-        pictures = _read(files[start : start + _BATCH], unreadable)
-        found = _found(experiment, network, list(pictures.values()))
-        for (file, picture), objects in zip(pictures.items(), found, strict=True):
-            _write_drawing(out, file, picture, objects)
+    for pictures in _groups(files, unreadable):
+        shown = list(pictures.values())
+        found, left_at = _found(experiment, network, shown, outputs_of)
+        for number, (file, picture) in enumerate(pictures.items()):
+            objects = found[number]
+            drawing = _free_name(taken, file.stem)
+            _write_drawing(out / drawing, file, picture, objects)
             size = list(picture.size)
-            entries.append({"file": str(file), "size": size, "objects": objects})
-    write_json(out / "predictions.json", entries)
+            at = {} if left_at is None else {"exit": left_at[number]}
+            entry = {"file": str(file), "size": size, **at, "objects": objects}
+            names = experiment.dataset.class_names
+            truth = class_of_folder(file, tops[file], names)
+            predicted.append(Predicted(entry, drawing, truth))
+    page = index_page(predicted, workdir).encode(errors="replace")
+    write_atomically(out / _free_name(taken, "index", ".html"), page)
+    write_json(out / _WRITTEN, [one.entry for one in predicted])
+    if line := accuracy_line(predicted):
+        print(line)
     return unreadable
 
 
-def _found(
-    experiment: Any, network: Any, pictures: list[Image.Image]
-) -> list[list[dict[str, Any]]]:
-    """What a network finds in each of some pictures, at most `_BATCH`."""
-    import jax
-
+def _whole(
+    experiment: Any, network: Any, samples: dict[str, np.ndarray]
+) -> tuple[Any, None]:
+    """The outputs of the last exit, which all samples come to."""
     from dib_jax.training.evaluation import outputs_of
 
+    return outputs_of(experiment, network, samples), None
+
+
+def _found(
+    experiment: Any,
+    network: Any,
+    pictures: list[Image.Image],
+    outputs_of: Callable[..., tuple[Any, Sequence[int] | None]],
+) -> tuple[list[list[dict[str, Any]]], Sequence[int] | None]:
+    """What a network finds in each of some pictures, at most `_BATCH`, and its exit."""
+    import jax
+
     if not pictures:
-        return []
+        return [], None
     dataset = experiment.dataset
     shape = dataset.train["images"].shape[1:]
     # Sets of scenes, which have several boxes to a picture, keep the sides' proportion.
@@ -102,19 +150,18 @@ def _found(
     inputs = np.zeros((_BATCH, *shape), np.uint8)  # one shape, so compiled once
     for row, picture in enumerate(pictures):
         inputs[row] = fit(picture, shape, pad=pad)
-    objects = experiment.task.objects(
-        outputs_of(experiment, network, {"images": inputs})
-    )
+    outputs, left_at = outputs_of(experiment, network, {"images": inputs})
+    objects = experiment.task.objects(outputs)
     found = jax.tree.map(np.asarray, objects)
     listed = []
     for row, picture in enumerate(pictures):
         # Pixels of the picture to the whole width and height of the network's input.
-        size, fitted = picture.size, _fitted_size(picture.size, shape, pad=pad)
+        size, fitted = picture.size, fitted_size(picture.size, shape, pad=pad)
         unit = size[0] * shape[1] / fitted[0], size[1] * shape[0] / fitted[1]
         places = [(row, int(place)) for place in np.flatnonzero(found.found[row])]
         names = dataset.class_names
         listed.append([_object(found, place, names, size, unit) for place in places])
-    return listed
+    return listed, left_at
 
 
 def _object(
@@ -133,103 +180,29 @@ def _object(
     return entry
 
 
-def _read(
+def _groups(
     files: Iterable[pathlib.Path], unreadable: list[pathlib.Path]
-) -> dict[pathlib.Path, Image.Image]:
-    """The pictures in some files; a file that cannot be read is named and noted."""
-    pictures = {}
+) -> Iterator[dict[pathlib.Path, Image.Image]]:
+    """Some pictures at a time; a file that cannot be read is named and noted."""
+    group: dict[pathlib.Path, Image.Image] = {}
+    pixels = 0
     for file in files:
         try:
-            pictures[file] = read_picture(file)
+            group[file] = read_picture(file)
         except UnreadablePictureError as error:
             _say(f"skipped {file}: {error}")
             unreadable.append(file)
-    return pictures
-
-
-def read_picture(path: pathlib.Path) -> Image.Image:
-    """A picture, upright, as RGB or grey of 8 bits.
-
-    The orientation that a camera has noted is applied, as every viewer does. Palettes
-    are resolved, what is transparent is white, 16 bits become 8, and of several frames
-    the first is taken.
-
-    Args:
-        path: a file that Pillow reads.
-
-    Raises:
-        UnreadablePictureError: it does not.
-    """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            return _eight_bits(picture)
-    except Exception as error:  # Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadablePictureError(reason) from error
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        levels = np.nan_to_num(np.asarray(picture, np.float64))
-        if picture.mode.startswith("I;") or levels.max() > 255:  # 65535 is white
-            levels = levels / 257
-        elif picture.mode == "F" and levels.max() <= 1:
-            levels = levels * 255
-        levels = np.clip(np.round(levels), 0, 255)
-        return Image.fromarray(levels.astype(np.uint8))
-    if "transparency" in picture.info or picture.mode.lower() in _CLEAR:
-        clear = picture.convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return Image.alpha_composite(white, clear).convert("RGB")
-    if picture.mode in ("L", "1"):
-        return picture.convert("L")
-    return picture.convert("RGB")
-
-
-def fit(picture: Image.Image, shape: tuple[int, ...], *, pad: bool) -> np.ndarray:
-    """A picture in the shape of a data set's.
-
-    Args:
-        picture: RGB or grey.
-        shape: (h, w, c), c of 1 (grey) or 3.
-        pad: keep the proportion of the sides, and fill up with black at the right and
-            below; else stretch.
-
-    Returns:
-        uint8 (h, w, c).
-
-    Raises:
-        ValueError: the data set's pictures are neither grey nor RGB.
-    """
-    channels = shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(
-            f"the run's pictures have {channels} channels; only grey (1) and RGB (3) "
-            "ones can be made of files"
-        )
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    size = _fitted_size(picture.size, shape, pad=pad)
-    resized = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
-    result = np.zeros(shape, np.uint8)
-    result[: size[1], : size[0]] = resized.reshape(size[1], size[0], channels)
-    return result
-
-
-def _fitted_size(
-    size: tuple[int, int], shape: tuple[int, ...], *, pad: bool
-) -> tuple[int, int]:
-    """Width and height that a picture has within the network's input."""
-    height, width = shape[:2]
-    if not pad:
-        return width, height
-    scale = min(width / size[0], height / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+            continue
+        pixels += group[file].width * group[file].height
+        if len(group) == _BATCH or pixels > _PIXELS:
+            yield group
+            group, pixels = {}, 0
+    if group:
+        yield group
 
 
 def _write_drawing(
-    out: pathlib.Path, file: pathlib.Path, picture: Image.Image, objects: list[Any]
+    path: pathlib.Path, file: pathlib.Path, picture: Image.Image, objects: list[Any]
 ) -> None:
     from dib_jax.tasks.pictures import Mark, draw
     from dib_jax.tasks.style import stage_colors
@@ -244,43 +217,54 @@ def _write_drawing(
         marks.append(Mark(entry.get("box"), words, color))
     buffer = io.BytesIO()
     draw(picture, marks).save(buffer, format="PNG")
-    path = _free_name(out, file.stem)
     write_atomically(path, buffer.getvalue())
     words = ", ".join(mark.words for mark in marks)
     print(f"{file} → {path}: {words or 'nothing found'}")
 
 
-def _files(images: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The files meant, folders replaced by the pictures in them, each once."""
-    Image.init()
-    endings = set(Image.registered_extensions())
-    files: list[pathlib.Path] = []
+def _files(images: Iterable[pathlib.Path]) -> dict[pathlib.Path, pathlib.Path]:
+    """The files meant, each once, with the folder that was given for it or is its."""
+    files: dict[pathlib.Path, pathlib.Path] = {}
     for path in images:
         if path.is_dir():
-            inside = sorted(
+            inside = [
                 file
-                for file in path.glob("[!.]*")
-                if file.suffix.lower() in endings and file.is_file()
-            )
+                for file in walk(path)
+                if is_picture(file)
+                and not file.is_dir()
+                # What an earlier call has drawn is not looked at again.
+                and (file.parent == path or not (file.parent / _WRITTEN).exists())
+            ]
             if not inside:
                 raise ValueError(
                     f"{path} holds no picture; give a folder of pictures, or files"
                 )
-            files += inside
+            files |= {file: path for file in inside if file not in files}
         elif path.exists():
-            files.append(path)
+            files.setdefault(path, path.parent)
         else:
             raise ValueError(f"{path} is not there; give pictures, or folders of them")
-    return list(dict.fromkeys(files))
+    return files
 
 
-def _free_name(folder: pathlib.Path, stem: str) -> pathlib.Path:
-    """`<stem>.png`, or with a number behind the stem where that name is taken."""
+def _free_name(taken: set[str], stem: str, ending: str = ".png") -> str:
+    """`<stem>.png`, or with a number behind the stem; from now on it is taken."""
+    numbered = (f"{stem}-{number}{ending}" for number in itertools.count(2))
+    names = itertools.chain([stem + ending], numbered)
     # Names that differ in capitals alone are one name on some systems.
-    taken = {path.name.lower() for path in folder.iterdir()}
-    numbered = (f"{stem}-{number}.png" for number in itertools.count(2))
-    names = itertools.chain([f"{stem}.png"], numbered)
-    return folder / next(name for name in names if name.lower() not in taken)
+    name = next(name for name in names if name.lower() not in taken)
+    taken.add(name.lower())
+    return name
+
+
+def _without_predictions(out: pathlib.Path) -> pathlib.Path:
+    """A folder, or with a number behind its name where it has predictions already."""
+    numbered = (out.with_name(f"{out.name}-{n}") for n in itertools.count(2))
+    return next(
+        folder
+        for folder in itertools.chain([out], numbered)
+        if not (folder / _WRITTEN).exists()
+    )
 
 
 def _say(message: str) -> None:
@@ -291,7 +275,7 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = command_line.split_arguments(
         arguments,
-        ("--workdir=DIR", "--out=OUT"),
+        ("--workdir=DIR", "--out=OUT", "--exits", "--rule=RULE", "--tau=TAU"),
         rest="pictures and folders of pictures",
         help=command_line.documented("predict", __doc__, summary=False),
     )
@@ -300,10 +284,14 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--out is empty; give a folder, or leave the flag out")
     if not given.rest:
         raise ValueError("no picture is given: name files, or folders of pictures")
-    out = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
+    wanted = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
+    out = _without_predictions(wanted)
+    if out != wanted:
+        _say(f"{wanted} has predictions already; these go to {out}")
     images = [pathlib.Path(word).expanduser() for word in given.rest]
-    count = len(predict(workdir, images, out))
-    print(f"predictions in {out / 'predictions.json'}")
+    leaving = exits.read_leaving(workdir, given.flags)
+    count = len(predict(workdir, images, out, leaving=leaving))
+    print(f"predictions in {out / _WRITTEN}, and to look at in {out / 'index.html'}")
     if count:
         files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")
         _say(f"{files} could not be read and {were} skipped")

@@ -2,9 +2,8 @@
 
 python -m experiments.prepare NAME [--FLAG=VALUE …]
 
-Downloads a data set, or takes a folder of annotated pictures, writes it into
-the folder of data sets, and draws a contact sheet of pictures with labels and
-boxes.
+Downloads a data set, or takes a folder of pictures, writes it into the folder
+of data sets, and draws a contact sheet of pictures with labels and boxes.
 
   NAME                    cifar10, cifar100, fashion_mnist, gtsrb, mnist,
                           svhn_cropped; gtsrb48 is gtsrb with pictures of 48x48;
@@ -12,9 +11,11 @@ boxes.
   --data_dir=VALUE        folder of data sets (TFDS_DATA_DIR,
                           ~/tensorflow_datasets)
   --archives=VALUE        folder of archives that need not be downloaded
-  --source=VALUE          folder of pictures with Pascal VOC or YOLO
-                          annotations; then:
-  --size=VALUE            side of the stored pictures, in pixels (256)
+  --source=VALUE          folder of pictures with YOLO, Pascal VOC or COCO
+                          annotations, a table (CSV) of names and labels, or
+                          a folder for each class; then:
+  --size=VALUE            side of the stored pictures, in pixels (256, or
+                          less where all pictures are smaller)
   --classes=VALUE         names of the classes, in order (those found)
   --test_fraction=VALUE   part held out where there is no test folder (0.2)
   --skip_bad_boxes=VALUE  leave pictures with a bad box out (False)
@@ -26,9 +27,10 @@ from typing import Any
 
 from dib_jax.commands import command_line
 
+_SHEET = "contact_sheet.png"
 _OPTIONS = {
     "size": int,
-    "classes": tuple[str, ...],
+    "classes": str,
     "test_fraction": float,
     "skip_bad_boxes": bool,
 }
@@ -49,7 +51,7 @@ def prepare(
         name: of the data set; with `source` any that is a plain folder name.
         data_dir: folder of data sets; empty for the usual places.
         archives: folder of archives that need not be downloaded.
-        source: folder of annotated pictures.
+        source: folder of pictures, with annotations or in folders of classes.
         options: those of `dib_jax.data.annotated.write_annotated`, with `source`.
 
     Returns:
@@ -68,19 +70,27 @@ def prepare(
 
     root = data.data_root(data_dir)
     folder = root / data.check_name(name)
+    shown = []
+
+    def show(written: pathlib.Path) -> None:
+        """Check a set and draw its sheet, which one's own must pass to appear."""
+        shown.append(data.load(name, data_dir=str(written.parent), val_fraction=0))
+        write_contact_sheet(shown[0], written / _SHEET)
+
     if source:
         if name in (*data.known_names(), *preparation.downloadable()):
             raise ValueError(f"{name!r} is the name of another set; choose your own")
-        write_annotated(pathlib.Path(source).expanduser(), folder, **options)
+        place = pathlib.Path(source).expanduser()
+        write_annotated(place, folder, complete=show, **options)
     elif name in data.known_names():
         raise ValueError(f"{name!r} is embedded: there is nothing to prepare")
     elif preparation.is_prepared(name, root):
         print(f"{name} is already in {folder}")
     else:
         preparation.prepare(name, root, archives=archives)
-    dataset = data.load(name, data_dir=str(root), val_fraction=0)
-    sheet = folder / "contact_sheet.png"
-    write_contact_sheet(dataset, sheet)
+    if not source:
+        show(folder)
+    (dataset,) = shown
     counts = ", ".join(
         f"{split} {len(arrays['labels'])}"
         for split, arrays in (("train", dataset.train), ("test", dataset.test))
@@ -88,7 +98,7 @@ def prepare(
     shape = "x".join(map(str, dataset.train["images"].shape[1:]))
     print(f"{counts} pictures of {shape}, {len(dataset.class_names)} classes")
     print(describe_duplicates(dataset))
-    return sheet
+    return folder / _SHEET
 
 
 def main(arguments: list[str]) -> None:

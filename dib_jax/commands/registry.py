@@ -16,6 +16,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from dib_jax.commands import surroundings
+
 
 class Option(NamedTuple):
     """What a config may set: a field of the engine's, or a keyword of a factory.
@@ -45,7 +47,9 @@ def find(package: str, name: str, *, root: str = "dib_jax") -> Callable[..., Any
 
     Raises:
         ValueError: there is none of that name; the message lists those there are.
+        dib_jax.commands.surroundings.StartError: JAX does not start.
     """
+    surroundings.import_jax()
     kind = package.rpartition(".")[2].removesuffix("s").replace("_", " ")
     if not isinstance(name, str):
         raise ValueError(f"got {name!r}; the name of the {kind} must be a string")

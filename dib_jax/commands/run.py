@@ -1,7 +1,7 @@
 """Train, evaluate and report one experiment, its data set downloaded where it can be.
 
 python -m experiments.run --config=configs/NAME.py[:quick] [--workdir=DIR]
-    [--devices=N | --distributed] [--config.FIELD=VALUE …]
+    [--devices=N | --distributed] [--watch=NAME] [--config.FIELD=VALUE …]
 
 Trains the network of a config stage by stage, evaluates it on the test split
 and writes a report. The same command goes on where it stopped.
@@ -12,6 +12,8 @@ and writes a report. The same command goes on where it stopped.
   --devices=N              devices that share each batch; otherwise all
   --distributed            one of several processes, all with this command; the
                            workdir is the first one's
+  --watch=NAME             who gets every line of metrics.jsonl at once: tensorboard,
+                           or file:function of your own, called with the workdir
   --config.FIELD=VALUE     set a field of the config, e.g. --config.seed=1
   --help                   this; with --config also every field and its value
 """
@@ -30,9 +32,11 @@ from dib_jax import settings
 from dib_jax.commands import command_line
 from dib_jax.commands.config import complete
 from dib_jax.commands.prepare import prepare
+from dib_jax.commands.registry import find, prefixed
 
 if TYPE_CHECKING:
     from dib_jax.training.finished import Trained
+    from dib_jax.training.records import Watch
 
 
 def run(
@@ -42,6 +46,7 @@ def run(
     config_name: str,
     command: str = "",
     devices: int | None = None,
+    watch: "Watch | None" = None,
 ) -> pathlib.Path:
     """Everything that the command does, for a notebook too.
 
@@ -52,19 +57,44 @@ def run(
         command: that makes the run, for the report; one is composed where it is empty.
         devices: how many of this process's devices share each batch; None for all
             devices of all processes.
+        watch: called with every line of metrics.jsonl as soon as it is written, a dict.
 
     Returns:
         The path of the report.
+
+    Raises:
+        ValueError: the config or the data cannot be used, or the workdir is another
+            config's or in use by another process.
     """
     # Late, so that a mistake on the command line is answered at once.
-    from dib_jax.training.devices import from_first
+    from dib_jax.commands import exits
+    from dib_jax.training.devices import from_first, is_first, together
+    from dib_jax.training.lock import owned
     from dib_jax.training.workdir import finished
 
-    if from_first(lambda: finished(workdir)):
-        trained = load_run(workdir)
-    else:
-        trained = train_run(config, workdir, config_name=config_name, devices=devices)
-    report = from_first(lambda: str(write_report(workdir, trained, command=command)))
+    with contextlib.ExitStack() as stack:
+
+        def own() -> None:
+            # What is not there is made when the config and the data are known to do.
+            if is_first() and (workdir / "config.json").exists():
+                stack.enter_context(owned(workdir))
+
+        together(own)  # before the data are read
+        if from_first(lambda: finished(workdir)):
+            trained = load_run(workdir)
+        else:
+            trained = train_run(
+                config,
+                workdir,
+                config_name=config_name,
+                devices=devices,
+                watch=watch,
+                held=stack,
+            )
+        from_first(lambda: exits.record_own(workdir, trained))
+        report = from_first(
+            lambda: str(write_report(workdir, trained, command=command))
+        )
     return pathlib.Path(report)
 
 
@@ -95,6 +125,8 @@ def train_run(
     *,
     config_name: str,
     devices: int | None = None,
+    watch: "Watch | None" = None,
+    held: contextlib.ExitStack | None = None,
 ) -> "Trained":
     """Train the experiment of a config with its probes, and write no report.
 
@@ -103,6 +135,8 @@ def train_run(
         workdir: as for `run`.
         config_name: as for `run`.
         devices: as for `run`.
+        watch: as for `run`.
+        held: until it is closed no other process gets the workdir; None: until the end.
 
     Returns:
         The finished run.
@@ -119,7 +153,8 @@ def train_run(
     experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
     if saved := from_first(lambda: _saved(workdir, config)):
         experiment = experiment._replace(config=saved)
-    return train(experiment, workdir, observer=recorder(workdir, config.to_dict()))
+    observer = recorder(workdir, config.to_dict())
+    return train(experiment, workdir, observer=observer, watch=watch, held=held)
 
 
 def _saved(
@@ -194,14 +229,21 @@ def main(arguments: list[str]) -> None:
     help = command_line.documented("run", __doc__, summary=False)
     request = command_line.read_request(arguments, help=help)
     keep_programs()
+    from dib_jax.training import digests
     from dib_jax.training.devices import from_first, initialize, is_first
     from dib_jax.training.workdir import finished, read_results
 
     if request.distributed:
         initialize()
+    watch = None
+    if request.watch:
+        with prefixed("--watch: "):
+            watch = find("commands.watchers", request.watch)(request.workdir)
     workdir = request.workdir
     report = workdir / "report.html"
     already = from_first(lambda: finished(workdir) and report.is_file())
+    if already:
+        from_first(lambda: digests.check(workdir, ""))
     if not already:
         report = run(
             request.config,
@@ -209,6 +251,7 @@ def main(arguments: list[str]) -> None:
             config_name=request.config_name,
             command=f"python -m {name} {shlex.join(arguments)}",
             devices=request.devices,
+            watch=watch,
         )
     if not is_first():
         return

@@ -13,10 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dib_jax.data.arrays import read_arrays
-from dib_jax.data.dataset import SPLITS, Dataset, check_dataset, without_groups
+from dib_jax.data.arrays import check_file_names, read_arrays
+from dib_jax.data.dataset import (
+    SPLITS,
+    Dataset,
+    check_dataset,
+    labels_in,
+    lacking_classes,
+    without_groups,
+)
+from dib_jax.data.graphs import read_graph
 from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES, check_boxes, whitened
+from dib_jax.data.planetoid import read_planetoid
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
 from dib_jax.data.split import check_fraction, split_rows
@@ -35,6 +44,8 @@ __all__ = [
     "size",
 ]
 
+_VOID = 255  # how some programs mark what is of no class
+
 
 def load(
     name: str,
@@ -50,8 +61,9 @@ def load(
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
-    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a version in
-    `<data_dir>/<name>/` that TFDS prepared as array_record; a data set of this package.
+    Looked for in this order: array files `<data_dir>/<name>/train.npz`; a graph,
+    `graph.npz` or Planetoid's `ind.*` files there; a version in that folder that TFDS
+    prepared as array_record; a data set of this package.
     `module:function` names a function of one's own instead. A set without a validation
     split gets one from train, by `split_rows` (stratified by label, groups kept
     together).
@@ -87,7 +99,7 @@ def load(
         splits[key] = dataset.kind.check(
             splits[key], source=sources[key], num_classes=num_classes
         )
-    class_names = dataset.class_names or _numbers(splits)
+    class_names = dataset.class_names or _numbers(splits, name)
     notes = [dataset.description] if dataset.description else []
     skipped = {}
     for key in present if boxes else ():
@@ -112,6 +124,8 @@ def load(
         notes.append(f"{used} of {whole} training samples used")
     if whiten:
         dataset = dataset._replace(kind=whitened(dataset.kind, whiten))
+    if lacking := lacking_classes(splits, class_names):
+        notes.append(lacking)
     dataset = check_dataset(
         dataset._replace(
             name=name,
@@ -131,13 +145,20 @@ def load(
     return dataset._replace(train=left, validation=take(train, held))
 
 
-def _numbers(splits: dict[str, Split]) -> tuple[str, ...]:
+def _numbers(splits: dict[str, Split], name: str) -> tuple[str, ...]:
     """The numbers of the classes, where they have no names."""
-    most = -1
-    for split in splits.values():
-        for key in {"labels", "box_labels"} & split.keys():
-            most = max(most, int(split[key].max(initial=-1)))
-    return tuple(map(str, range(most + 1)))
+    labels = sorted(set().union(*map(labels_in, splits.values())))
+    if labels and labels[0] > 0:
+        raise ValueError(
+            f"data set {name!r}: its labels begin at {labels[0]}; count them from 0, "
+            "or give class_names"
+        )
+    if _VOID in labels and labels[-2] < _VOID - 1:
+        raise ValueError(
+            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {_VOID}, "
+            "which often means none; leave those out, or give class_names"
+        )
+    return tuple(map(str, range(labels[-1] + 1 if labels else 0)))
 
 
 def _part(train: Split, samples: int, *, name: str) -> Split:
@@ -172,6 +193,10 @@ def kind_named(name: str) -> Kind:
     for kind in (PICTURES, VECTORS):
         if kind.name == name:
             return kind
+    if name == "nodes":
+        raise ValueError(
+            "nodes are nothing without their graph; its data set is needed"
+        )
     raise ValueError(
         f"samples of the kind {name!r} are not of this package; their data set is "
         "needed"
@@ -195,8 +220,13 @@ def _find(name: str, data_dir: str) -> tuple[Dataset, dict[str, str]]:
         return _own(name, data_dir), sources
     folder = data_root(data_dir) / check_name(name)
     files = {split: folder / f"{split}.npz" for split in SPLITS}
+    check_file_names(folder)
     if any(path.exists() for path in files.values()):
         return read_arrays(files, name), {key: str(path) for key, path in files.items()}
+    if (graph := folder / "graph.npz").exists():
+        return read_graph(graph, name), dict.fromkeys(SPLITS, str(graph))
+    if (folder / f"ind.{name}.graph").exists():
+        return read_planetoid(folder, name), dict.fromkeys(SPLITS, str(folder))
     if prepared := find_prepared(folder):
         sources = {split: f"{prepared}, {split} split" for split in SPLITS}
         return read_prepared(prepared, name), sources
@@ -251,7 +281,8 @@ def data_root(data_dir: str = "") -> Path:
 def _missing(name: str, data_dir: str, folder: Path) -> str:
     names = {*known_names(), *downloadable()}
     if folder.parent.is_dir():
-        names |= {path.parent.name for path in folder.parent.glob("*/train.npz")}
+        for file in ("train.npz", "graph.npz"):
+            names |= {path.parent.name for path in folder.parent.glob(f"*/{file}")}
     near = difflib.get_close_matches(name, sorted(names), n=1)
     guess = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
     embedded = ", ".join(known_names())
@@ -260,8 +291,9 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
     place = "" if data_dir else ", since dataset.data_dir is empty,"
     return (
         f"data set {name!r} was not found: it is not embedded ({embedded} is), and "
-        f"{folder}{place} holds neither array files (train.npz, test.npz) nor a "
-        f"version that TFDS prepared.{guess} Known names: {', '.join(sorted(names))}. "
+        f"{folder}{place} holds neither array files (train.npz, test.npz), a graph "
+        f"(graph.npz), nor a version that TFDS prepared.{guess} Known names: "
+        f"{', '.join(sorted(names))}. "
         f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
         "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
         f"array_record in DIR/{name}, and set dataset.data_dir=DIR."

@@ -255,12 +255,13 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         ValueError: it is damaged or cut off, or unsafe to unpack.
     """
-    with _sound(path, zipfile.BadZipFile):
+    with _sound(path, Exception):  # zipfile raises nearly any
         archive = zipfile.ZipFile(path)
     with archive:
         for member in archive.infolist():
             is_link = stat.S_ISLNK(member.external_attr >> 16)
-            _check_member(path, member.filename, "a link" if is_link else "")
+            kind = "encrypted" if member.flag_bits & 1 else ""
+            _check_member(path, member.filename, "a link" if is_link else kind)
         yield archive
 
 
@@ -274,13 +275,10 @@ def read_zip(archive: zipfile.ZipFile, member: str) -> bytes:
     Raises:
         ValueError: there is none, or it is damaged.
     """
-    # zipfile raises NotImplementedError for a compression that it does not know.
-    damage = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
-    try:
-        with blaming(f"{archive.filename}: {member} is damaged", damage):
-            return archive.read(member)
-    except KeyError:
-        raise ValueError(f"{archive.filename}: there is no {member} in it") from None
+    if member not in archive.NameToInfo:
+        raise ValueError(f"{archive.filename}: there is no {member} in it")
+    with blaming(f"{archive.filename}: {member} is damaged"):
+        return archive.read(member)
 
 
 def read_gzip(path: Path) -> bytes:

@@ -2,13 +2,15 @@
 
 import difflib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dib_jax.data.dataset import Dataset
+from dib_jax.data.dataset import SPLITS, Dataset
 from dib_jax.data.kind import Split
-from dib_jax.data.messages import one_line
+from dib_jax.data.messages import blaming, one_line
+from dib_jax.data.picture_folder import split_named
 
 _ARRAYS = ("images", "labels", "boxes", "box_labels", "groups")
 _NOTES = ("class_names", "description")
@@ -33,7 +35,7 @@ def read_arrays(files: dict[str, Path], name: str) -> Dataset:
     splits = {}
     for split, path in files.items():
         if path.exists():
-            splits[split] = _read(path)
+            splits[split] = read_file(path, _ARRAYS + _NOTES)
         elif split != "validation":
             raise FileNotFoundError(
                 f"data set {name!r} has no {split} split: {path} is missing; it holds "
@@ -55,17 +57,48 @@ def read_arrays(files: dict[str, Path], name: str) -> Dataset:
     )
 
 
-def _read(path: Path) -> Split:
+def check_file_names(folder: Path) -> None:
+    """Refuse array files whose names are nearly those of a split.
+
+    Args:
+        folder: of the data set.
+
+    Raises:
+        ValueError: there is one, which would be left out without a word.
+    """
+    for path in sorted(folder.glob("*.npz")):
+        split = split_named(path.stem)
+        if split and path.stem not in SPLITS:
+            raise ValueError(
+                f"{path}: a file of this name is not read; rename it to {split}.npz, "
+                "or move it away"
+            )
+
+
+def read_file(path: Path, names: Sequence[str]) -> Split:
+    """The arrays of an .npz file, without executing what may be pickled in it.
+
+    Args:
+        path: of the file.
+        names: those that are read; others are ignored, unless they look like one of
+            these that is not there.
+
+    Raises:
+        ValueError: it is not a sound .npz file, or an array is pickled or misspelt.
+    """
+    arrays = {}
+    # Opened here, since NumPy leaves a damaged file open.
     with open(path, "rb") as opened:
         if not zipfile.is_zipfile(opened):
             raise ValueError(f"{path}: not an .npz file, or cut off; write it again")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as file:
+        with blaming(f"{path}: damaged", remedy="; write the file again"):
+            opened.seek(0)
+            file = np.load(opened, allow_pickle=False)
         for key in file.files:
-            if key in _ARRAYS or key in _NOTES:
+            if key in names:
                 arrays[key] = _read_array(file, key, path)
             else:
-                _check_spelling(key, file.files, path)
+                _check_spelling(key, file.files, names, path)
     return arrays
 
 
@@ -85,9 +118,11 @@ def _read_array(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     return array
 
 
-def _check_spelling(key: str, keys: list[str], path: Path) -> None:
+def _check_spelling(
+    key: str, keys: list[str], names: Sequence[str], path: Path
+) -> None:
     # A misspelt optional array would be left out without a word.
-    near = difflib.get_close_matches(key, _ARRAYS + _NOTES, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
     if near and near[0] not in keys:
         raise ValueError(f"{path}: unknown array {key!r}; did you mean {near[0]!r}?")
 

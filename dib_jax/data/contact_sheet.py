@@ -61,9 +61,13 @@ def _tile(split: Split, row: int, class_names: tuple[str, ...]) -> Image.Image:
     for box in _boxes(split, row):
         x1, y1, x2, y2 = (float(side) * scale for side in box)
         if x1 < x2 and y1 < y2:  # NaN and boxes without area are not drawn
-            draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_COLOUR, width=2)
-    name = class_names[split["labels"][row]]
-    name = name.encode("latin-1", "replace").decode("latin-1")  # what any font has
+            draw.rectangle(
+                (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=_COLOUR, width=2
+            )
+    label = split["labels"][row]
+    name = class_names[label]
+    if any(ord(letter) > 255 for letter in name):  # not every font has it
+        name = f"class {label}"
     font = ImageFont.load_default()
     while name and draw.textlength(name, font=font) > _TILE:
         name = name[:-1]

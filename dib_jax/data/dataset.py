@@ -4,7 +4,8 @@ Every message names the file (or set and split), the first bad row counted from 
 value there and how many rows are bad.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +41,12 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
     Raises:
         ValueError: a needed split is empty, the samples' shapes differ, there are
-            fewer than two classes, or a group lies in two splits.
+            fewer than two classes or two of one name, or a group lies in two splits.
     """
     name = dataset.name
+    if len(set(dataset.class_names)) < len(dataset.class_names):
+        twice = sorted(n for n, k in Counter(dataset.class_names).items() if k > 1)
+        raise ValueError(f"data set {name!r}: several classes are named {twice[0]!r}")
     if len(set(dataset.class_names)) < 2:
         raise ValueError(
             f"data set {name!r} must have at least two classes, got class_names "
@@ -60,7 +64,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
         )
     owner: dict[int, str] = {}
     for key, split in splits.items():
-        for array in dataset.kind.content if split else ():
+        content = [name for name in dataset.kind.content if name in split]
+        for array in content:
             shape, other = dataset.train[array].shape[1:], split[array].shape[1:]
             if other != shape:
                 raise ValueError(
@@ -75,6 +80,30 @@ def check_dataset(dataset: Dataset) -> Dataset:
                     "file apart"
                 )
     return dataset
+
+
+def labels_in(split: Split) -> set[int]:
+    """The classes of a split's samples and boxes.
+
+    Args:
+        split: as the kind's `check` makes it, or empty.
+    """
+    found = [split[key] for key in ("labels", "box_labels") if key in split]
+    return {int(label) for array in found for label in np.unique(array) if label >= 0}
+
+
+def lacking_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> str:
+    """A line on the classes that other splits have and train lacks; "" for none.
+
+    Args:
+        splits: as the kind's `check` makes them.
+        class_names: by number.
+    """
+    others = set().union(*(labels_in(splits.get(key, {})) for key in SPLITS[1:]))
+    lacking = sorted(others - labels_in(splits["train"]))
+    names = ", ".join(class_names[label] for label in lacking[:5])
+    more = ", …" if len(lacking) > 5 else ""
+    return f"train lacks {len(lacking)} classes ({names}{more})" if lacking else ""
 
 
 def without_groups(

@@ -27,6 +27,8 @@ class Kind(NamedTuple):
         prepare: (samples, common) → the network's input (n, …).
         augment: text of `dataset.augment`, class names → (key, samples) → samples; a
             ValueError where that cannot be.
+        measured: (the network's input, common) → arrays (n, …) that information about
+            the input is about; the input itself, where nothing else is said.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Kind(NamedTuple):
     common: Callable[[Split], dict[str, np.ndarray]]
     prepare: Callable[[Any, Any], Any]
     augment: Callable[[str, tuple[str, ...]], Augmentation]
+    measured: Callable[[Any, Any], Any] = lambda inputs, common: inputs
 
 
 def size(split: Mapping[str, Any]) -> int:

@@ -38,6 +38,16 @@ def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Spli
         raise ValueError(
             f"{source}: images must have shape (n, h, w, c), got {images.shape}{hint}"
         )
+    height, width, channels = images.shape[1:]
+    if channels > 4 and (height == 3 or (height == 1 and width == channels)):
+        raise ValueError(
+            f"{source}: images of shape {images.shape} seem to have their channels "
+            "first; write np.moveaxis(images, 1, -1)"
+        )
+    if images.size and images.max() == 1:
+        raise ValueError(
+            f"{source}: images hold only 0 and 1, and white is 255; multiply by it"
+        )
     count = len(images)
     labels = kind.check_labels(
         arrays, count, "image", source=source, num_classes=num_classes
@@ -94,8 +104,15 @@ def check_boxes(split: Split, *, source: str, skip_bad_boxes: bool = False) -> S
     height, width = split["images"].shape[1:3]
     boxes = split["boxes"]
     good = inside(boxes, [width, height], slack=_BOX_SLACK)
+    there = np.ones(boxes.shape[:-1], bool)
     if "box_labels" in split:
-        good |= split["box_labels"] < 0
+        there = split["box_labels"] >= 0
+    if there.any() and boxes[there].max() <= 1 < min(width, height):
+        raise ValueError(
+            f"{source}: boxes lie in 0..1, as shares of the sides do; multiply them by "
+            f"the width and height, {width} and {height}"
+        )
+    good |= ~there
     sound = np.all(good.reshape(len(boxes), -1), axis=1)
     if sound.all():
         return split
@@ -180,18 +197,20 @@ def whitened(kind: Kind, side: int) -> Kind:
 
 # Directions of less variance, in units of that of a pixel, are not amplified.
 _LEAST_VARIANCE = 5e-4
-_SOME = 2_000  # pictures, whose patches number millions
+_PATCHES = 500_000  # about how many are looked at: 50 MB of 12 numbers
 
 
 def _common_of_patches(train: Split, *, side: int) -> dict[str, np.ndarray]:
     common = _common(train)
-    some = {"images": train["images"][:: max(len(train["images"]) // _SOME, 1)]}
-    x = _standardize(some, common)
-    if side > min(x.shape[1:3]):
+    images = train["images"]
+    height, width = images.shape[1:3]
+    if side > min(height, width):
         raise ValueError(
-            f"dataset.whiten: got {side}; pictures of {x.shape[2]}x{x.shape[1]} pixels "
-            "have no such patch"
+            f"dataset.whiten: got {side}; pictures of {width}x{height} pixels have no "
+            "such patch"
         )
+    some = images[:: -(-len(images) * height * width // _PATCHES)]
+    x = _standardize({"images": some}, common)
     windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(1, 2))
     # (n, h', w', c, rows, columns) → patches with channels last, as kernels have them.
     patches = np.moveaxis(windows, 3, -1).reshape(-1, side * side * x.shape[-1])

@@ -6,6 +6,7 @@ and waits for minutes where there is none.
 """
 
 import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ import numpy as np
 from dib_jax.data.dataset import SPLITS, Dataset
 from dib_jax.data.kind import Split
 from dib_jax.data.messages import blaming
+from dib_jax.data.picture_files import read_picture
+from dib_jax.data.picture_folder import split_named
 
 _INFO, _FORMAT = "dataset_info.json", "array_record"
 
@@ -65,40 +68,56 @@ def read_prepared(folder: Path, name: str) -> Dataset:
                 f"{folder}: has no feature {key!r}, only {', '.join(features)}; a set "
                 "here needs image and label"
             )
+    if features["image"].np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"{folder}: pictures must be uint8 or uint16, got "
+            f"{features['image'].np_dtype}"
+        )
+    names = {split_named(key): key for key in there} | {key: key for key in there}
     for key in ("train", "test"):
-        if key not in there:
+        if key not in names:
             raise ValueError(f"{folder}: has no {key} split, only {', '.join(there)}")
+    used = {key: names[key] for key in SPLITS if key in names}
+    decoders = {"image": tfds.decode.SkipDecoding()}  # to read them as all pictures
     with quiet(), blaming(problem, remedy=remedy):
-        form = getattr(features.get("bbox"), "bbox_format", None)
-        with_boxes = getattr(form, "name", form) == "REL_YXYX"
         class_names = tuple(map(str, features["label"].names))
         splits = {
-            key: _read(builder.as_data_source(key, file_format=_FORMAT), with_boxes)
-            for key in SPLITS
-            if key in there
+            key: _read(
+                builder.as_data_source(stored, file_format=_FORMAT, decoders=decoders),
+                features,
+            )
+            for key, stored in used.items()
         }
     description = f"{name} {folder.name} as prepared by TFDS"
+    if unused := sorted(there.keys() - used.values()):
+        description += f"; not used: {', '.join(unused)}"
     validation = splits.get("validation", {})
     return Dataset(
         name, splits["train"], validation, splits["test"], class_names, description
     )
 
 
-def _read(source: Sequence[dict[str, Any]], with_boxes: bool) -> Split:
+def _read(source: Sequence[dict[str, Any]], features: dict[str, Any]) -> Split:
+    form = getattr(features.get("bbox"), "bbox_format", None)
+    with_boxes = getattr(form, "name", form) == "REL_YXYX"
+    mode = "L" if features["image"].shape[-1] == 1 else "RGB"
     count = len(source)
     labels = np.empty(count, np.int32)
     images = np.empty((0, 0, 0, 0), np.uint8)
     boxes, groups = np.empty((count, 4), np.float32), np.full(count, -1, np.int64)
     for row in range(count):
         example = source[row]
+        # Boxes of TFDS are of the picture as it is stored.
+        picture = read_picture(io.BytesIO(example["image"]), upright=not with_boxes)
+        pixels = np.atleast_3d(np.asarray(picture.convert(mode)))
         if not row:
-            images = np.empty((count, *example["image"].shape), np.uint8)
-        if example["image"].shape != images.shape[1:]:
+            images = np.empty((count, *pixels.shape), np.uint8)
+        if pixels.shape != images.shape[1:]:
             raise ValueError(
                 f"pictures differ in shape: row 0 {images.shape[1:]}, row {row} "
-                f"{example['image'].shape}"
+                f"{pixels.shape}"
             )
-        images[row], labels[row] = example["image"], example["label"]
+        images[row], labels[row] = pixels, example["label"]
         groups[row] = example.get("group", -1)
         if with_boxes:
             boxes[row] = example["bbox"]

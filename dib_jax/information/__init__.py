@@ -10,6 +10,7 @@ from dib_jax.information.dependence import (
     cka_matrix,
     hsic,
     linear_cka,
+    minibatch_cka,
     normalized_hsic,
 )
 from dib_jax.information.entropy import (
@@ -45,6 +46,7 @@ from dib_jax.information.gram import (
     squared_distances,
     unit_scale,
 )
+from dib_jax.information.layers import information_plane, layer_grams
 
 __all__ = [
     "Estimate",
@@ -60,15 +62,18 @@ __all__ = [
     "estimated_renyi_entropy",
     "gaussian_gram",
     "hsic",
+    "information_plane",
     "joint_entropy",
     "knn_bandwidth",
     "label_gram",
     "label_joint_entropy",
     "label_mutual_information",
+    "layer_grams",
     "linear_cka",
     "linear_gram",
     "mean_bandwidth",
     "median_bandwidth",
+    "minibatch_cka",
     "mutual_information",
     "mutual_information_matrix",
     "named_bandwidth",

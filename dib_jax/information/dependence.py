@@ -1,11 +1,13 @@
 """Dependence by centred kernels: HSIC, normalised HSIC, CKA.
 
 They work on n · Gram, the kernel matrix with unit diagonal. 0/0 is 0 in all three.
+Asked as `<=`, so that NaN is no 0/0: it stays NaN.
 """
 
+import functools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from dib_jax.information.gram import (
     check_gram,
     check_gram_stack,
     check_grams,
+    check_trace,
     check_widths,
     gaussian_gram,
     linear_gram,
@@ -28,77 +31,160 @@ def _centred_kernel(gram: jax.Array) -> jax.Array:
     return kernel - rows[None, :] - rows[:, None] + jnp.mean(rows)
 
 
-def hsic(a: jax.Array, b: jax.Array) -> jax.Array:
+def _u_centred_kernel(gram: jax.Array) -> jax.Array:
+    """n · Gram without its diagonal, centred so that products estimate without bias."""
+    n = gram.shape[0]
+    if n < 4:
+        raise ValueError(f"unbiased=True needs at least 4 samples, got {n}")
+    off_diagonal = 1 - jnp.eye(n, dtype=gram.dtype)
+    kernel = gram * n * off_diagonal
+    rows = jnp.sum(kernel, axis=0)
+    mean = jnp.sum(rows) / ((n - 1) * (n - 2))
+    rows = rows / (n - 2)
+    return (kernel - rows[None, :] - rows[:, None] + mean) * off_diagonal
+
+
+def hsic(a: jax.Array, b: jax.Array, *, unbiased: bool = False) -> jax.Array:
     """Hilbert–Schmidt independence criterion, tr(H K_a H K_b)/(n − 1)².
 
     Args:
         a: (n, n), a Gram; K_a = n · a.
         b: (n, n), likewise, of the same samples.
+        unbiased: the U-statistic in its place, whose mean over samples of any size is
+            that of all the data: tr(Ũ_a Ũ_b)/(n (n − 3)), where Ũ is K with its
+            diagonal set to 0 and centred for that. Static.
 
     Returns:
-        Scalar ≥ 0; 0 for n = 1.
+        Scalar ≥ 0; 0 for n = 1. Unbiased it may be below 0.
 
     Raises:
-        ValueError: sizes differ.
+        ValueError: sizes differ, `unbiased` with less than 4 samples, or, outside
+            `jit`, a trace is not 1.
 
-    Source: Gretton, Bousquet, Smola & Schölkopf, ALT 2005, definition 2.
+    Source: Gretton, Bousquet, Smola & Schölkopf, ALT 2005, definition 2; unbiased Song,
+    Smola, Gretton, Bedo & Borgwardt, JMLR 13, 2012, eq. 5.
     """
     a, b = check_grams(a, b)
-    return _hsic(_centred_kernel(a), _centred_kernel(b))
+    check_trace(a, b)
+    centre = _centring(unbiased)
+    return _hsic(centre(a), centre(b), unbiased=unbiased)
 
 
-def _hsic(centred_a: jax.Array, centred_b: jax.Array) -> jax.Array:
+def _centring(unbiased: bool) -> Callable[[jax.Array], jax.Array]:
+    return _u_centred_kernel if unbiased else _centred_kernel
+
+
+def _hsic(
+    centred_a: jax.Array, centred_b: jax.Array, *, unbiased: bool = False
+) -> jax.Array:
     n = centred_a.shape[0]
-    return jnp.sum(centred_a * centred_b) / max(n - 1, 1) ** 2
+    return jnp.sum(centred_a * centred_b) / (
+        n * (n - 3) if unbiased else max(n - 1, 1) ** 2
+    )
 
 
-def cka(a: jax.Array, b: jax.Array) -> jax.Array:
+def cka(a: jax.Array, b: jax.Array, *, unbiased: bool = False) -> jax.Array:
     """Centred kernel alignment, hsic(a, b)/√(hsic(a, a) hsic(b, b)).
+
+    Of independent samples it is above 0, 0.2 for instance for 32 of them, and 0 in the
+    mean if `unbiased`.
 
     Args:
         a: (n, n), a Gram.
         b: (n, n), likewise, of the same samples.
+        unbiased: of the unbiased `hsic`; static.
 
     Returns:
-        Scalar from 0 to 1; 0 where one of the two is constant, or n = 1.
+        Scalar from 0 to 1, unbiased from −1; 0 where one of the two is constant, or
+        n = 1.
 
     Raises:
-        ValueError: sizes differ.
+        ValueError: sizes differ, or `unbiased` with less than 4 samples.
 
-    Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3.
+    Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3; unbiased
+    Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 2.
     """
     a, b = check_grams(a, b)
-    centred_a, centred_b = _centred_kernel(a), _centred_kernel(b)
-    squares = [_hsic(centred_a, centred_a), _hsic(centred_b, centred_b)]
-    # Below the rounding of the centring a kernel is constant.
-    least = (jnp.finfo(a.dtype).eps * 8) ** 2
-    varied = (squares[0] > least) & (squares[1] > least)
-    roots = [jnp.sqrt(jnp.where(varied, square, 1)) for square in squares]
-    return jnp.where(varied, _hsic(centred_a, centred_b) / roots[0] / roots[1], 0)
+    return _cka(a[None], b[None], unbiased=unbiased)
 
 
-def cka_matrix(grams: jax.Array) -> jax.Array:
+def minibatch_cka(a: jax.Array, b: jax.Array) -> jax.Array:
+    """CKA of many samples from Grams of minibatches of them.
+
+    mean hsic(a_i, b_i)/√(mean hsic(a_i, a_i) · mean hsic(b_i, b_i)), each unbiased: so
+    the number of samples in a minibatch does not matter to what it tends to.
+
+    Args:
+        a: (m, n, n), a Gram for each of m minibatches.
+        b: (m, n, n), likewise, of the same samples.
+
+    Returns:
+        Scalar from −1 to 1; 0 where one of the two is constant.
+
+    Raises:
+        ValueError: shapes differ, or there are less than 4 samples in a minibatch.
+
+    Source: Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3.
+    """
+    a, b = check_gram_stack(a), check_gram_stack(b)
+    if a.shape != b.shape:
+        raise ValueError(
+            "Gram matrices must be of the same samples in the same minibatches, got "
+            f"shapes {a.shape} and {b.shape}"
+        )
+    return _cka(a, b, unbiased=True)
+
+
+def _cka(a: jax.Array, b: jax.Array, *, unbiased: bool) -> jax.Array:
+    """CKA of (m, n, n) and (m, n, n), each HSIC a mean over m."""
+    centred_a, centred_b = (jax.vmap(_centring(unbiased))(each) for each in (a, b))
+
+    def mean(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.mean(
+            jax.vmap(functools.partial(_hsic, unbiased=unbiased))(one, other)
+        )
+
+    squares = [mean(centred_a, centred_a), mean(centred_b, centred_b)]
+    constant = [square <= _least(a.dtype) for square in squares]
+    roots = [
+        jnp.sqrt(jnp.where(flat, 1, square))
+        for flat, square in zip(constant, squares, strict=True)
+    ]
+    # Of a constant kernel and one of NaN it is NaN.
+    known = constant[0] & (squares[1] >= 0) | constant[1] & (squares[0] >= 0)
+    return jnp.where(known, 0, mean(centred_a, centred_b) / roots[0] / roots[1])
+
+
+def _least(dtype: jnp.dtype) -> float:
+    """Below the rounding of the centring a kernel is constant."""
+    return float(jnp.finfo(dtype).eps * 8) ** 2
+
+
+def cka_matrix(grams: jax.Array, *, unbiased: bool = False) -> jax.Array:
     """Centred kernel alignment of all pairs, from one matrix product.
 
     Args:
         grams: (l, n, n), Grams of the same samples.
+        unbiased: as for `cka`.
 
     Returns:
         (l, l), symmetric to rounding; entry (i, j) is `cka(grams[i], grams[j])`.
 
     Raises:
-        ValueError: `grams` is not (l, n, n).
+        ValueError: `grams` is not (l, n, n), or `unbiased` with less than 4 samples.
     """
     grams = check_gram_stack(grams)
-    centred = jax.vmap(_centred_kernel)(grams)
-    squares = jax.vmap(_hsic)(centred, centred)[:, None]
-    varied = squares > (jnp.finfo(grams.dtype).eps * 8) ** 2
-    flat = centred.reshape(len(grams), -1) / max(grams.shape[1] - 1, 1)
-    units = jnp.where(varied, flat / jnp.sqrt(jnp.where(varied, squares, 1)), 0)
+    centred = jax.vmap(_centring(unbiased))(grams)
+    n = grams.shape[1]
+    flat = centred.reshape(len(grams), -1)
+    flat = flat / (math.sqrt(n * (n - 3)) if unbiased else max(n - 1, 1))
+    squares = jnp.sum(flat * flat, axis=1, keepdims=True)
+    constant = squares <= _least(grams.dtype)
+    units = jnp.where(constant, 0, flat / jnp.sqrt(jnp.where(constant, 1, squares)))
     return matmul(units, units.T)
 
 
-def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
+def linear_cka(x: jax.Array, y: jax.Array, *, unbiased: bool = False) -> jax.Array:
     """Linear CKA of features, `cka(linear_gram(x), linear_gram(y))`.
 
     With centred features |Xᵀ Y|²/(|Xᵀ X| |Yᵀ Y|), Frobenius norms: the same for
@@ -107,16 +193,17 @@ def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
     Args:
         x: (n, …); features are flattened.
         y: (n, …), likewise, of the same samples; another number of features is fine.
+        unbiased: as for `cka`.
 
     Returns:
-        Scalar from 0 to 1; 0 where one of the two is constant.
+        Scalar from 0 to 1, unbiased from −1; 0 where one of the two is constant.
 
     Raises:
-        ValueError: sizes differ.
+        ValueError: sizes differ, or `unbiased` with less than 4 samples.
 
     Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3.
     """
-    return cka(linear_gram(x), linear_gram(y))
+    return cka(linear_gram(x), linear_gram(y), unbiased=unbiased)
 
 
 def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
@@ -132,12 +219,14 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
         Scalar from 0 to n − 1.
 
     Raises:
-        ValueError: sizes differ, or `epsilon` is not above 0.
+        ValueError: sizes differ, `epsilon` is not above 0, or, outside `jit`, a trace
+            is not 1.
 
     Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 3; Fukumizu, Gretton, Sun &
     Schölkopf, NeurIPS 2007.
     """
     a, b = check_grams(a, b)
+    check_trace(a, b)
     smoothed = smoother(a, epsilon=epsilon), smoother(b, epsilon=epsilon)
     return jnp.sum(smoothed[0] * smoothed[1].T)
 
@@ -176,7 +265,8 @@ def aligned_bandwidth(
         candidates: (m,), widths > 0 in units of x.
 
     Returns:
-        σ, one of the candidates, the first of the best ones. No gradient.
+        σ, one of the candidates, the first of the best ones; NaN where an alignment is.
+        No gradient.
 
     Raises:
         ValueError: sizes differ, there is no candidate, or a static one is not above 0.
@@ -196,4 +286,4 @@ def aligned_bandwidth(
     scores = jax.lax.map(
         lambda sigma: cka(gaussian_gram(x, sigma=sigma), target_gram), widths
     )
-    return widths[jnp.argmax(scores)]
+    return jnp.where(jnp.isnan(scores).any(), jnp.nan, widths[jnp.argmax(scores)])

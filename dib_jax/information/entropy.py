@@ -17,9 +17,11 @@ from dib_jax.information.gram import (
     check_gram_stack,
     check_grams,
     check_labels,
+    check_trace,
     label_gram,
 )
 from dib_jax.information.spectral import (
+    DEFAULT_ALPHA,
     check_alpha,
     entropy_of,
     entropy_of_blocks,
@@ -27,7 +29,7 @@ from dib_jax.information.spectral import (
 )
 
 
-def renyi_entropy(gram: jax.Array, *, alpha: float) -> jax.Array:
+def renyi_entropy(gram: jax.Array, *, alpha: float = DEFAULT_ALPHA) -> jax.Array:
     """Rényi entropy of order α of a Gram matrix, in bits.
 
     S_α(A) = log2(Σ_i λ_i^α) / (1 − α); at α = 1 its limit, von Neumann's entropy, and
@@ -41,11 +43,14 @@ def renyi_entropy(gram: jax.Array, *, alpha: float) -> jax.Array:
         Scalar of gram's dtype, from 0 (all samples alike) to log2 n (all distinct).
 
     Raises:
-        ValueError: `alpha` is not such a number, or `gram` is not square.
+        ValueError: `alpha` is not such a number, `gram` is not square, or, outside
+            `jit`, its trace is not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459.
     """
-    return entropy_of(check_gram(gram), check_alpha(alpha))
+    alpha, gram = check_alpha(alpha), check_gram(gram)
+    check_trace(gram)
+    return entropy_of(gram, alpha)
 
 
 def effective_rank(gram: jax.Array) -> jax.Array:
@@ -61,7 +66,7 @@ def effective_rank(gram: jax.Array) -> jax.Array:
         Scalar, from 1 to the rank of `gram`.
 
     Raises:
-        ValueError: `gram` is not square.
+        ValueError: as `renyi_entropy`.
 
     Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, for the singular values of
     a matrix; here for the eigenvalues of a covariance.
@@ -69,11 +74,12 @@ def effective_rank(gram: jax.Array) -> jax.Array:
     return jnp.exp2(renyi_entropy(gram, alpha=1.0))
 
 
-def joint_entropy(*grams: jax.Array, alpha: float) -> jax.Array:
+def joint_entropy(*grams: jax.Array, alpha: float = DEFAULT_ALPHA) -> jax.Array:
     """Joint entropy: S_α of the Hadamard product, normalised to trace 1, in bits.
 
     Args:
-        grams: (n, n) each, as for `renyi_entropy`, of the same samples in one order.
+        grams: (n, n) each, as for `renyi_entropy`, of the same samples in one order. Of
+            two or more the traces do not matter.
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
 
     Returns:
@@ -84,6 +90,8 @@ def joint_entropy(*grams: jax.Array, alpha: float) -> jax.Array:
 
     Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
     """
+    if len(grams) == 1:
+        return renyi_entropy(grams[0], alpha=alpha)
     alpha = check_alpha(alpha)
     return entropy_of(hadamard(*check_grams(*grams)), alpha)
 
@@ -106,7 +114,7 @@ def label_joint_entropy(
     gram: jax.Array,
     labels: jax.Array,
     *,
-    alpha: float,
+    alpha: float = DEFAULT_ALPHA,
     num_classes: int | None = None,
     class_size: int | None = None,
 ) -> jax.Array:
@@ -114,26 +122,27 @@ def label_joint_entropy(
 
     Sorted by class, the joint Gram is block diagonal: C small eigenvalue problems
     replace a large one. Concrete labels are sorted here; classes of similar size (up to
-    the same power of 2) are padded to the largest of them. Under `jit` with traced
-    labels every class is padded to `class_size`, so that the work is C · class_size³,
-    which is least for even classes and up to C times too much for uneven ones. A batch
-    with a larger class, or a label outside of 0..C−1, is computed by the dense Gram;
-    under `vmap` of traced labels both are computed.
+    the same power of 2) are padded to the largest of them. Labels that are traced, as
+    arguments of a jitted function are, take the dense Gram, unless both sizes are
+    given. Then every class is padded to `class_size`, so that the work is
+    C · class_size³, which is least for even classes and up to C times too much for
+    uneven ones. A batch with a larger class, or a label outside of 0..C−1, is computed
+    by the dense Gram; under `vmap` of traced labels both are computed.
 
     Args:
         gram: (n, n), as for `renyi_entropy`.
         labels: (n,), integers.
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
-        num_classes: C, for traced labels, which are 0..C−1; static.
+        num_classes: C, for traced labels, which are 0..C−1; static. With `class_size`.
         class_size: for traced labels, the size of the largest class in all but rare
-            batches; static.
+            batches; static. With `num_classes`.
 
     Returns:
         Scalar, in bits, from 0 to log2 n.
 
     Raises:
         ValueError: `alpha` is not such a number, sizes differ, labels are not integers,
-            or are traced without both sizes.
+            or only one of the two sizes is given.
 
     Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
     """
@@ -151,18 +160,23 @@ def label_joint_entropy(
     for name, size in sizes.items():
         if size is not None and (not isinstance(size, numbers.Integral) or size < 1):
             raise ValueError(f"{name} must be an integer ≥ 1 or None, got {size!r}")
+    if (num_classes is None) != (class_size is None):
+        raise ValueError(
+            "give num_classes and class_size together, or neither, got "
+            f"{num_classes!r} and {class_size!r}"
+        )
     if alpha == 2:  # no eigenvalues, so nothing is gained by smaller ones
-        return entropy_of(hadamard(gram, label_gram(labels)), alpha)
+        return _dense(gram, labels, alpha)
     if not isinstance(labels, jax.core.Tracer):
         members = _members_by_size(labels.tolist())
         return entropy_of_blocks(tuple(_blocks(gram, m) for m in members), alpha)
     if num_classes is None or class_size is None:
-        raise ValueError(
-            "labels that are traced need num_classes and class_size, which must be "
-            f"static, got {num_classes!r} and {class_size!r}; or use joint_entropy "
-            "with label_gram"
-        )
+        return _dense(gram, labels, alpha)
     return _of_traced_labels(alpha, num_classes, min(class_size, n), gram, labels)
+
+
+def _dense(gram: jax.Array, labels: jax.Array, alpha: float) -> jax.Array:
+    return entropy_of(hadamard(gram, label_gram(labels).astype(gram.dtype)), alpha)
 
 
 def _cases(
@@ -184,7 +198,7 @@ def _cases(
         return entropy_of_blocks((_blocks(gram, members),), alpha)
 
     def dense(gram: jax.Array) -> jax.Array:
-        return entropy_of(hadamard(gram, label_gram(labels)), alpha)
+        return _dense(gram, labels, alpha)
 
     return fits, by_blocks, dense
 
@@ -241,14 +255,16 @@ def _blocks(gram: jax.Array, members: jax.Array) -> jax.Array:
     members = jnp.where(somebody, members, 0)
     blocks = gram[members[:, :, None], members[:, None, :]]
     pairs = somebody[:, :, None] & somebody[:, None, :]
-    return jnp.where(pairs, blocks, 0) / jnp.trace(gram)
+    # Entries between classes do not count, unless one is no number.
+    total = jnp.where(jnp.isfinite(gram).all(), jnp.trace(gram), jnp.nan)
+    return jnp.where(pairs, blocks, 0) / total
 
 
 def label_mutual_information(
     gram: jax.Array,
     labels: jax.Array,
     *,
-    alpha: float,
+    alpha: float = DEFAULT_ALPHA,
     num_classes: int | None = None,
     class_size: int | None = None,
 ) -> jax.Array:
@@ -268,7 +284,8 @@ def label_mutual_information(
         Scalar, in bits; for α well above 1 it can be slightly negative.
 
     Raises:
-        ValueError: as `label_joint_entropy`.
+        ValueError: as `label_joint_entropy`, or, outside `jit`, the trace of `gram` is
+            not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459.
     """
@@ -277,6 +294,7 @@ def label_mutual_information(
         gram, labels, alpha=alpha, num_classes=num_classes, class_size=class_size
     )
     gram, labels = check_gram(gram), check_labels(labels)
+    check_trace(gram)
     same = labels[:, None] == labels[None, :]
     # Each class once, at its first sample.
     is_first = jnp.argmax(same, axis=1) == jnp.arange(labels.shape[0])
@@ -284,7 +302,9 @@ def label_mutual_information(
     return entropy_of(gram, alpha) + entropy_of_spectrum(shares, alpha) - joint
 
 
-def conditional_entropy(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array:
+def conditional_entropy(
+    a: jax.Array, b: jax.Array, *, alpha: float = DEFAULT_ALPHA
+) -> jax.Array:
     """Conditional entropy S_α(A | B) = S_α(A, B) − S_α(B), in bits.
 
     Args:
@@ -296,16 +316,20 @@ def conditional_entropy(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Arra
         Scalar, ≥ 0.
 
     Raises:
-        ValueError: `alpha` is not such a number, or sizes differ.
+        ValueError: `alpha` is not such a number, sizes differ, or, outside `jit`, a
+            trace is not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459, eq. 14.
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
+    check_trace(a, b)
     return entropy_of(hadamard(a, b), alpha) - entropy_of(b, alpha)
 
 
-def mutual_information(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array:
+def mutual_information(
+    a: jax.Array, b: jax.Array, *, alpha: float = DEFAULT_ALPHA
+) -> jax.Array:
     """Mutual information I_α(A; B) = S_α(A) + S_α(B) − S_α(A, B), in bits.
 
     With its gradient it takes three eigendecompositions; its gradient alone, one
@@ -320,18 +344,20 @@ def mutual_information(a: jax.Array, b: jax.Array, *, alpha: float) -> jax.Array
         Scalar; for α well above 1 it can be slightly negative.
 
     Raises:
-        ValueError: `alpha` is not such a number, or sizes differ.
+        ValueError: `alpha` is not such a number, sizes differ, or, outside `jit`, a
+            trace is not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459; as a loss, Yu, Yu &
     Príncipe, arXiv 2102.00533, eq. 10.
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
+    check_trace(a, b)
     joint = entropy_of(hadamard(a, b), alpha)
     return entropy_of(a, alpha) + entropy_of(b, alpha) - joint
 
 
-def total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
+def total_correlation(*grams: jax.Array, alpha: float = DEFAULT_ALPHA) -> jax.Array:
     """Total correlation Σ_i S_α(A_i) − S_α(A_1, …, A_k), in bits.
 
     Args:
@@ -342,18 +368,22 @@ def total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
         Scalar; 0 for one Gram, `mutual_information` for two.
 
     Raises:
-        ValueError: `alpha` is not such a number, sizes differ, or there is no Gram.
+        ValueError: `alpha` is not such a number, sizes differ, there is no Gram, or,
+            outside `jit`, a trace is not 1.
 
     Source: Watanabe, IBM J. Res. Dev. 4, 1960; with matrices, Yu et al.,
     arXiv 2101.10160.
     """
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
+    check_trace(*checked)
     marginals = sum(entropy_of(gram, alpha) for gram in checked)
     return marginals - entropy_of(hadamard(*checked), alpha)
 
 
-def dual_total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
+def dual_total_correlation(
+    *grams: jax.Array, alpha: float = DEFAULT_ALPHA
+) -> jax.Array:
     """Dual total correlation S_α(A_1..k) − Σ_i S_α(A_i | the others), in bits.
 
     Args:
@@ -364,13 +394,15 @@ def dual_total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
         Scalar; 0 for one Gram, `mutual_information` for two.
 
     Raises:
-        ValueError: `alpha` is not such a number, sizes differ, or there is no Gram.
+        ValueError: `alpha` is not such a number, sizes differ, there is no Gram, or,
+            outside `jit`, a trace is not 1.
 
     Source: Han, Information and Control 36, 1978; with matrices, Yu et al.,
     arXiv 2101.10160.
     """
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
+    check_trace(*checked)
     joint = entropy_of(hadamard(*checked), alpha)
     if len(checked) == 1:
         return joint - joint
@@ -381,7 +413,9 @@ def dual_total_correlation(*grams: jax.Array, alpha: float) -> jax.Array:
     return sum(rests) - (len(checked) - 1) * joint
 
 
-def mutual_information_matrix(grams: jax.Array, *, alpha: float) -> jax.Array:
+def mutual_information_matrix(
+    grams: jax.Array, *, alpha: float = DEFAULT_ALPHA
+) -> jax.Array:
     """Mutual information between all pairs of variables, in bits.
 
     Args:
@@ -393,10 +427,12 @@ def mutual_information_matrix(grams: jax.Array, *, alpha: float) -> jax.Array:
         2 S(A) − S(A∘A), which need not be the largest of its row.
 
     Raises:
-        ValueError: `alpha` is not such a number, or `grams` is not (l, n, n).
+        ValueError: `alpha` is not such a number, `grams` is not (l, n, n), or, outside
+            `jit`, a trace is not 1.
     """
     alpha = check_alpha(alpha)
     grams = check_gram_stack(grams)
+    check_trace(*grams)
     length = grams.shape[0]
     rows, columns = jnp.triu_indices(length)
 

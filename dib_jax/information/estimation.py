@@ -18,8 +18,9 @@ import jax.numpy as jnp
 
 from dib_jax.information.decompositions import eigh, matmul, qr, solve_lower
 from dib_jax.information.entropy import hadamard
-from dib_jax.information.gram import check_gram, check_grams
+from dib_jax.information.gram import check_gram, check_grams, check_trace
 from dib_jax.information.spectral import (
+    DEFAULT_ALPHA,
     check_alpha,
     entropy_of,
     entropy_of_spectrum,
@@ -48,8 +49,8 @@ class Estimate(NamedTuple):
 def estimated_renyi_entropy(
     gram: jax.Array,
     *,
-    alpha: float,
     key: jax.Array,
+    alpha: float = DEFAULT_ALPHA,
     rank: int = 128,
     probes: int = 8,
 ) -> Estimate:
@@ -65,8 +66,8 @@ def estimated_renyi_entropy(
 
     Args:
         gram: (n, n), symmetric, positive semi-definite, trace 1 (`normalize_gram`).
-        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
         key: random key of the probes; the same key, the same estimate.
+        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
         rank: how many of the largest eigenvalues are found one by one; static.
         probes: how many random vectors see the others, ≥ 2; static.
 
@@ -74,23 +75,25 @@ def estimated_renyi_entropy(
         The estimate and its standard error.
 
     Raises:
-        ValueError: `alpha` is not such a number, `gram` is not square, or `rank` or
-            `probes` is too small.
+        ValueError: `alpha` is not such a number, `gram` is not square, `rank` or
+            `probes` is too small, or, outside `jit`, the trace is not 1.
 
     Source: top eigenvalues and a tail after Dong et al., arXiv 2205.07426; Lanczos
     quadrature after Ubaru, Chen & Saad, SIAM J. Matrix Anal. Appl. 38, 2017; for the
     Rényi functional Gong et al., arXiv 2112.13720.
     """
     _check_sizes(rank, probes)
-    return _estimate(check_gram(gram), check_alpha(alpha), key, int(rank), int(probes))
+    alpha, gram = check_alpha(alpha), check_gram(gram)
+    check_trace(gram)
+    return _estimate(gram, alpha, key, int(rank), int(probes))
 
 
 def estimated_mutual_information(
     a: jax.Array,
     b: jax.Array,
     *,
-    alpha: float,
     key: jax.Array,
+    alpha: float = DEFAULT_ALPHA,
     rank: int = 128,
     probes: int = 8,
 ) -> Estimate:
@@ -101,8 +104,8 @@ def estimated_mutual_information(
     Args:
         a: (n, n), as for `renyi_entropy`.
         b: (n, n), likewise, of the same samples.
-        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
         key: random key of the probes; the same key, the same estimate.
+        alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
         rank: how many of the largest eigenvalues are found one by one; static.
         probes: how many random vectors see the others, ≥ 2; static.
 
@@ -115,11 +118,12 @@ def estimated_mutual_information(
     _check_sizes(rank, probes)
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
+    check_trace(a, b)
     terms = [
         _estimate(gram, alpha, key, int(rank), int(probes))
         for gram in (a, b, hadamard(a, b))
     ]
-    error = jnp.sqrt(sum((term.error**2 for term in terms), start=jnp.zeros(())))
+    error = jnp.sqrt(sum(term.error**2 for term in terms[1:]) + terms[0].error ** 2)
     return Estimate(terms[0].bits + terms[1].bits - terms[2].bits, error)
 
 

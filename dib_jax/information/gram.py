@@ -8,13 +8,52 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+
+def _on_host(values: Any, name: str) -> Any:
+    """Arrays of NumPy's and lists of numbers as arrays in the machine's byte order.
+
+    Raises:
+        ValueError: it holds no numbers.
+    """
+    if isinstance(values, list | tuple) and not any(
+        isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(values)
+    ):
+        values = np.asarray(values)
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.dtype.kind in "OSUMm":
+        raise ValueError(f"{name} must be numbers, got an array of {values.dtype}")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _is_cut(values: Any) -> bool:
+    """Whether JAX would give this array of NumPy's a type with fewer bits."""
+    return (
+        isinstance(values, np.ndarray)
+        and jax.dtypes.canonicalize_dtype(values.dtype) != values.dtype
+    )
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    """(n, …) → (n, d) in at least float32."""
+    """(n, …) → (n, d) in at least float32.
+
+    Of NumPy's 64-bit numbers, if JAX has none, the first sample is taken away before
+    they are rounded: nothing here depends on where the origin is, and times in seconds
+    since 1970 differ by less than float32 resolves.
+    """
+    x = _on_host(x, "features")
+    if _is_cut(x) and x.dtype.kind in "fiu" and x.size:
+        if x.dtype.kind in "iu":
+            fits = max(-int(x.min()), int(x.max())) < 2**62
+            x = x.astype(np.int64 if fits else np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = (x - x[0]).astype(np.float32)
     x = jnp.asarray(x)
     if x.ndim < 1 or x.shape[0] < 1:
         raise ValueError(
@@ -42,6 +81,7 @@ def _pairwise(x: jax.Array) -> jax.Array:
     # From the same product: so what is rounded cancels between equal samples.
     squares = jnp.diagonal(product)
     distances = squares[:, None] + squares[None, :] - 2 * product
+    # By a product, which keeps NaN.
     off_diagonal = 1 - jnp.eye(x.shape[0], dtype=x.dtype)
     return jnp.maximum(distances, 0) * off_diagonal
 
@@ -68,24 +108,54 @@ def squared_distances(x: jax.Array) -> jax.Array:
 
     Returns:
         (n, n), ≥ 0, symmetric to rounding, the diagonal exactly 0; at least float32.
+        Infinite where a square is beyond the type's range, NaN if a feature is.
 
     Raises:
         ValueError: `x` has no sample axis.
     """
-    return _pairwise(_flat(x))
+    moved, unit = _in_range(_flat(x))
+    # One factor after the other: their product may overflow.
+    return _pairwise(moved) * unit * unit * 64
+
+
+def _in_range(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """An eighth of the differences to the first sample, in a unit, and this unit.
+
+    So neither differences nor their squares overflow or underflow.
+    """
+    moved = _moved(x)
+    unit = _unit(jnp.max(jnp.abs(moved), initial=0))
+    return moved / unit, unit
+
+
+def _unit(size: jax.Array) -> jax.Array:
+    """The power of two at or below a size: dividing by it changes no digit.
+
+    Neither it nor its reciprocal is so small that a device takes it for 0.
+    """
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(size))
+    limit = -int(jnp.finfo(size.dtype).minexp) - 1
+    exponent = jnp.clip(exponent - 1, -limit, limit)
+    return jnp.ldexp(jnp.ones((), size.dtype), exponent)
+
+
+def _moved(x: jax.Array) -> jax.Array:
+    """An eighth of the difference to the first sample, which does not overflow.
+
+    An eighth of any width, too, has a reciprocal that is no subnormal number.
+    """
+    return x / 8 - jax.lax.stop_gradient(x[0]) / 8
 
 
 def _distances(x: jax.Array) -> jax.Array:
     """Distances that neither overflow nor underflow, without a gradient."""
-    x = jax.lax.stop_gradient(_flat(x))
-    x = x - x[0]
-    largest = jnp.max(jnp.abs(x), initial=0)
-    scale = jnp.where(largest > 0, largest, 1)
-    return jnp.sqrt(_pairwise(x / scale)) * scale
+    moved, unit = _in_range(jax.lax.stop_gradient(_flat(x)))
+    return jnp.sqrt(_pairwise(moved)) * unit * 8
 
 
 def _or_one(sigma: jax.Array) -> jax.Array:
-    return jnp.where((sigma > 0) & jnp.isfinite(sigma), sigma, 1)
+    """The width, 1 for 0; what is not finite stays so, and is seen."""
+    return jnp.where(sigma == 0, 1, sigma)
 
 
 def _pairs(x: jax.Array) -> jax.Array:
@@ -100,7 +170,8 @@ def median_bandwidth(x: jax.Array) -> jax.Array:
         x: (n, …); features are flattened.
 
     Returns:
-        σ, a scalar in units of x; 1 where the median is 0 or n = 1. No gradient.
+        σ, a scalar in units of x; 1 where the median is 0 or n = 1; NaN where a feature
+        is NaN or infinite. No gradient.
 
     Source: Gretton et al., A kernel two-sample test, JMLR 13, 2012, section 8.
     """
@@ -114,7 +185,8 @@ def mean_bandwidth(x: jax.Array) -> jax.Array:
         x: (n, …); features are flattened.
 
     Returns:
-        σ, a scalar in units of x; 1 where the mean is 0 or n = 1. No gradient.
+        σ, a scalar in units of x; 1 where the mean is 0 or n = 1; NaN where a feature
+        is NaN or infinite. No gradient.
     """
     distances = _distances(x)
     n = distances.shape[0]
@@ -129,7 +201,8 @@ def quantile_bandwidth(x: jax.Array, *, q: float = 0.05) -> jax.Array:
         q: 0 to 1.
 
     Returns:
-        σ, a scalar in units of x; 1 where the quantile is 0 or n = 1. No gradient.
+        σ, a scalar in units of x; 1 where the quantile is 0 or n = 1; NaN where a
+        feature is NaN or infinite. No gradient.
 
     Raises:
         ValueError: `q` is not in 0..1.
@@ -152,7 +225,8 @@ def knn_bandwidth(x: jax.Array, *, k: int = 10) -> jax.Array:
         k: neighbours, ≥ 1; capped at n − 1.
 
     Returns:
-        σ, a scalar in units of x; 1 where the mean is 0 or n = 1. No gradient.
+        σ, a scalar in units of x; 1 where the mean is 0 or n = 1; NaN where a feature
+        is NaN or infinite. No gradient.
 
     Raises:
         ValueError: `k` is below 1.
@@ -167,7 +241,7 @@ def knn_bandwidth(x: jax.Array, *, k: int = 10) -> jax.Array:
         return jnp.ones((), distances.dtype)
     others = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, distances)
     nearest = -jax.lax.top_k(-others, min(int(k), n - 1))[0]
-    return _or_one(jnp.mean(nearest))
+    return _or_one(jnp.sum(nearest / nearest.size))  # large ones do not overflow
 
 
 def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
@@ -178,7 +252,7 @@ def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
         gamma: factor, > 0.
 
     Returns:
-        σ, a scalar.
+        σ, a scalar, whatever the features' values.
 
     Raises:
         ValueError: `gamma` is not above 0.
@@ -258,7 +332,8 @@ def unit_scale(x: jax.Array) -> jax.Array:
         x: (n, …).
 
     Returns:
-        (n, …), at least float32; 0 with gradient 0 where all samples are the same.
+        (n, …), at least float32; 0 with gradient 0 where all samples are the same; NaN
+        where a feature is NaN or infinite, or their sum is beyond the type's range.
 
     Raises:
         ValueError: `x` has no sample axis.
@@ -267,13 +342,13 @@ def unit_scale(x: jax.Array) -> jax.Array:
     size = jnp.max(jnp.abs(x), initial=0)
     x = x - jnp.mean(x, axis=0)
     largest = jnp.max(jnp.abs(x), initial=0)
-    # Deviations below the rounding of the mean are none.
-    varied = largest > 8 * jnp.finfo(x.dtype).eps * size
+    # Deviations below the rounding of the mean are none. Asked so that NaN stays NaN.
+    constant = largest <= 8 * jnp.finfo(x.dtype).eps * size
     # Divided first, so that squares neither overflow nor underflow; the quotient below
     # does not depend on it, so neither does its gradient.
-    scale = jax.lax.stop_gradient(jnp.where(varied, largest, 1))
-    x = jnp.where(varied, x, 0) / scale
-    return x / jnp.sqrt(jnp.where(varied, jnp.mean(x**2), 1))
+    scale = jax.lax.stop_gradient(jnp.where(constant, 1, largest))
+    x = jnp.where(constant, 0, x) / scale
+    return x / jnp.sqrt(jnp.where(constant, 1, jnp.mean(x**2)))
 
 
 def check_widths(
@@ -293,16 +368,18 @@ def check_widths(
 def _in_widths(x: jax.Array, sigma: jax.Array) -> jax.Array:
     """Samples (n, m, c) less the first, in units of the widths (c,), as (n, m · c)."""
     # Divided before squaring: at scales of 1e±20 the squares leave float32.
-    moved = x - jax.lax.stop_gradient(x[0])
+    moved = _moved(x)
     limits = jnp.finfo(x.dtype)
-    sigma = jnp.maximum(sigma, limits.tiny)
+    sigma = jnp.maximum(sigma / 8, limits.tiny)
     # Samples that are this many σ apart are infinitely far apart for the kernel, and
     # their squares do not overflow.
     size = math.prod(x.shape[1:])
     farthest = math.sqrt(float(limits.max) / (16 * (size + 1)))
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(moved)), axis=(0, 1), initial=0)
-    # In this form a σ of NaN stays NaN, and the result shows it.
+    # In this form a σ of NaN stays NaN, and the result shows it; so does an infinite
+    # one, for which all samples would be alike.
     sigma = jnp.where(sigma * farthest < largest, largest / farthest, sigma)
+    sigma = jnp.where(sigma == jnp.inf, jnp.nan, sigma)
     return (moved / sigma).reshape(x.shape[0], size)
 
 
@@ -380,22 +457,20 @@ def linear_gram(x: jax.Array) -> jax.Array:
 
     Returns:
         (n, n), trace 1; its diagonal is not constant. Where all samples are alike, the
-        matrix of 1/n, as a Gaussian Gram is then.
+        matrix of 1/n, as a Gaussian Gram is then; NaN where a feature is NaN or
+        infinite.
 
     Raises:
         ValueError: `x` has no sample axis.
     """
     flat = _flat(x)
     n = flat.shape[0]
-    moved = flat - jax.lax.stop_gradient(flat[0])
+    moved, _ = _in_range(flat)
     centred = moved - jnp.mean(moved, axis=0)
-    # In units of the largest entry: squares of 1e±20 leave float32.
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(centred)), initial=0)
-    scale = jnp.where(largest > 0, largest, 1)
-    product = _product(centred / scale, centred / scale)
+    product = _product(centred, centred)
     total = jnp.trace(product)
     alike = jnp.full((n, n), 1 / n, flat.dtype)
-    return jnp.where(total > 0, product / jnp.where(total > 0, total, 1), alike)
+    return jnp.where(total == 0, alike, product / jnp.where(total == 0, 1, total))
 
 
 def label_gram(labels: jax.Array) -> jax.Array:
@@ -419,12 +494,20 @@ def check_labels(labels: jax.Array) -> jax.Array:
     """Labels as an array of one integer for each sample.
 
     Args:
-        labels: (n,), integers.
+        labels: (n,), integers. NumPy's that are too large for JAX's type, such as
+            hashes, are replaced by the places of their values in ascending order.
 
     Raises:
         ValueError: they are not.
     """
-    labels = jnp.asarray(labels)
+    labels = _on_host(labels, "labels")
+    given: Any = _on_host(labels, "labels")
+    if _is_cut(given) and given.dtype.kind in "iu" and given.size:
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(given.dtype))
+        if not limits.min <= given.min() <= given.max() <= limits.max:
+            places = np.unique(given, return_inverse=True)[1]
+            given = places.reshape(given.shape)
+    labels = jnp.asarray(given)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
             f"labels must be integers, got {labels.dtype}; use the index of the class"
@@ -441,7 +524,7 @@ def normalize_gram(kernel: jax.Array) -> jax.Array:
     """Gram matrix of any positive semi-definite kernel matrix.
 
     A_ij = K_ij / (n √(K_ii K_jj)), so every diagonal entry is 1/n. A sample with
-    K_ii = 0 resembles only itself.
+    K_ii = 0 resembles only itself; one of NaN or infinity is NaN.
 
     Args:
         kernel: (n, n), symmetric, positive semi-definite.
@@ -457,11 +540,11 @@ def normalize_gram(kernel: jax.Array) -> jax.Array:
     kernel = check_gram(kernel, name="kernel")
     n = kernel.shape[0]
     diagonal = jnp.diagonal(kernel)
-    roots = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    roots = jnp.sqrt(jnp.where(diagonal <= 0, 1, diagonal))
     # One root after the other: their product can overflow where neither does.
     scaled = kernel / roots[:, None] / roots[None, :]
-    eye = jnp.eye(n, dtype=bool)
-    return jnp.where(eye, 1, scaled) / n
+    own = jnp.where(jnp.isfinite(diagonal), 1, jnp.nan)
+    return jnp.where(jnp.eye(n, dtype=bool), own, scaled) / n
 
 
 def check_gram(gram: jax.Array, *, name: str = "gram") -> jax.Array:
@@ -481,6 +564,28 @@ def check_gram(gram: jax.Array, *, name: str = "gram") -> jax.Array:
             "batch of them use jax.vmap"
         )
     return gram.astype(jnp.promote_types(gram.dtype, jnp.float32))
+
+
+def check_trace(*grams: jax.Array) -> None:
+    """Refuse Grams whose trace is not 1, outside `jit`, where it can be asked.
+
+    Args:
+        grams: (n, n) each.
+
+    Raises:
+        ValueError: a trace is more than a hundredth away from 1. NaN and infinity pass:
+            they show in the result.
+    """
+    for gram in grams:
+        if isinstance(gram, jax.core.Tracer) or not gram.is_fully_addressable:
+            continue
+        with jax.ensure_compile_time_eval():  # one that a traced function closes over
+            total = float(jnp.trace(gram))
+        if math.isfinite(total) and abs(total - 1) > 0.01:
+            raise ValueError(
+                f"a Gram must have trace 1, got {total:.6g}; normalize_gram makes one "
+                "of a kernel matrix"
+            )
 
 
 def check_grams(*grams: jax.Array) -> tuple[jax.Array, ...]:

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from dib_jax.information.decompositions import eigh, eigvalsh, matmul
 
+# As in the papers: near Shannon's entropy, whose order is 1.
+DEFAULT_ALPHA = 1.01
 # Within this distance of 1 the sum of λ^α is taken as 1 + Σ λ (λ^(α−1) − 1).
 _NEAR_ONE = 0.25
 # Orders whose sums of powers are taken from products of matrices.
@@ -169,7 +171,9 @@ def entropy_of_spectrum(
     spectrum = jnp.maximum(spectrum, 0)
     if alpha == math.inf:
         return -jnp.log2(jnp.max(spectrum))
-    logs = jnp.log(jnp.where(spectrum > 0, spectrum, 1))
+    # Asked so that NaN is no 0 and stays NaN.
+    zero = spectrum <= 0
+    logs = jnp.log(jnp.where(zero, 1, spectrum))
     masses = spectrum if weights is None else weights * spectrum
     if alpha == 1:
         return -jnp.sum(masses * logs) / math.log(2)
@@ -177,7 +181,7 @@ def entropy_of_spectrum(
         # The sum is 1 + O(α − 1), and the quotient by 1 − α would magnify its rounding.
         rest = jnp.sum(masses * jnp.expm1((alpha - 1) * logs))
         return jnp.log1p(rest) / ((1 - alpha) * math.log(2))
-    logs = jnp.where(spectrum > 0, logs, -jnp.inf)
+    logs = jnp.where(zero, -jnp.inf, logs)
     # As a sum of logarithms: λ^α leaves float32 at large α.
     total = jax.nn.logsumexp(alpha * logs, b=weights)
     return total / ((1 - alpha) * math.log(2))

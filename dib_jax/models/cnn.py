@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from dib_jax.models.convolution import Convolution
+from dib_jax.models.feedback import check_feedback
 from dib_jax.models.normalization import BatchNorm
 from dib_jax.models.options import check_at_least, check_layer_widths
 
@@ -16,18 +17,23 @@ class ConvolutionStage(nn.Module):
         convolutions: how many.
         pool: whether there is 2 × 2 max pooling.
         pool_after: which of the convolutions it follows, "first" or "last".
+        feedback: what errors come back through, one of `feedback.RULES`.
+        first: whether its input is the network's, which no error need come back to.
     """
 
     width: int
     convolutions: int = 1
     pool: bool = True
     pool_after: str = "first"
+    feedback: str = ""
+    first: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         pooled = 0 if self.pool_after == "first" else self.convolutions - 1
         for index in range(self.convolutions):
-            x = Convolution(self.width)(x)
+            rule = "" if self.first and index == 0 else self.feedback
+            x = Convolution(self.width, feedback=rule)(x)
             pool = self.pool and index == pooled
             x = BatchNorm(activation=nn.relu, pool=pool)(x, train=train)
         return x
@@ -39,6 +45,7 @@ def cnn(
     convolutions: int = 1,
     pools: int = 3,
     pool_after: str = "first",
+    feedback: str = "",
 ) -> tuple[nn.Module, ...]:
     """A small convolutional network, (n, h, w, c) → (n, h', w', widths[-1]).
 
@@ -48,14 +55,19 @@ def cnn(
         pools: how many of the first stages have 2 × 2 max pooling.
         pool_after: which of a stage's convolutions it follows: first, the cheaper, or
             last, with which all of them see the stage's input at full resolution.
+        feedback: with algorithm.name=feedback, what errors come back through: alignment
+            (random, fixed), sign_uniform, sign_random_batch, sign_random_fixed (the
+            weights' signs), kolen_pollack (needs sgd with momentum and weight decay:
+            adamw leaves it unaligned) or mirror; empty for the weights themselves.
 
     Returns:
         The stages, input side first.
 
     Raises:
         ValueError: a width or `convolutions` below 1, `pools` not in 0..stages, or an
-            unknown `pool_after`.
+            unknown `pool_after` or `feedback`.
     """
+    check_feedback(feedback)
     check_layer_widths(widths)
     check_at_least(1, convolutions=convolutions)
     if not 0 <= pools <= len(widths):
@@ -68,6 +80,8 @@ def cnn(
             convolutions=convolutions,
             pool=index < pools,
             pool_after=pool_after,
+            feedback=feedback,
+            first=index == 0,
         )
         for index, width in enumerate(widths)
     )

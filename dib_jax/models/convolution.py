@@ -16,6 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dib_jax.models.feedback import applied
+
 _Pair = tuple[jax.Array, jax.Array]
 
 
@@ -185,21 +187,41 @@ class Convolution(nn.Module):
         size: side of the kernel, odd.
         stride: step between two outputs, in pixels.
         kernel_init: of the kernel (size, size, c_in, features).
+        feedback: what errors come back through, one of `feedback.RULES`.
     """
 
     features: int
     size: int = 3
     stride: int = 1
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    feedback: str = ""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param(
-            "kernel",
-            self.kernel_init,
-            (self.size, self.size, x.shape[-1], self.features),
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+
+        def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return convolve(x, kernel, self.stride)
+
+        return applied(self, self.feedback, linear, x, kernel, self.kernel_init)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2 × 2 max pooling, (n, h, w, c) → (n, ⌊h/2⌋, ⌊w/2⌋, c); an odd border is cut off.
+
+    Raises:
+        ValueError: a map that is too small.
+    """
+    n, height, width, channels = x.shape
+    if height < 2 or width < 2:
+        raise ValueError(
+            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
+            "use fewer pooling stages or larger pictures"
         )
-        return convolve(x, kernel, self.stride)
+    rows, columns = height // 2, width // 2
+    cut = x[:, : 2 * rows, : 2 * columns]
+    return cut.reshape(n, rows, 2, columns, 2, channels).max(axis=(2, 4))
 
 
 def max_pool_to(x: jax.Array, size: int) -> jax.Array:

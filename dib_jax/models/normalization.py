@@ -179,13 +179,13 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1:]
-        ones = nn.initializers.ones
-        scale = (
-            self.param("scale", ones, channels) if self.scaled else jnp.ones(channels)
-        )
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        variance = self.variable("batch_stats", "var", jnp.ones, channels)
+        kind = channels, jnp.float32
+        scale = jnp.ones(*kind)
+        if self.scaled:
+            scale = self.param("scale", nn.initializers.ones, *kind)
+        bias = self.param("bias", nn.initializers.zeros, *kind)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, *kind)
+        variance = self.variable("batch_stats", "var", jnp.ones, *kind)
         if not train:
             running = mean.value, variance.value
             return _apply(

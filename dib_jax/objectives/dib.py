@@ -106,28 +106,35 @@ def dib(
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
-    def measure(signals: Signals) -> tuple[jax.Array, jax.Array]:
-        features, sigma = gram(signals.features)
+    def measure(features: jax.Array, source: jax.Array) -> jax.Array:
         if compress == "entropy":
-            return renyi_entropy(features, alpha=alpha), sigma
-        source = signals.network_input if compress == "input" else signals.stage_input
-        return mutual_information(gram(source)[0], features, alpha=alpha), sigma
+            return renyi_entropy(features, alpha=alpha)
+        return mutual_information(source, features, alpha=alpha)
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
         weight = number_for_stage("beta", beta, signals.stage) * _COURSES[course](
             signals.progress
         )
+        features, sigma = gram(signals.features)
+        source = features
+        if compress == "input":
+            source, _ = gram(signals.network_input)
+        elif compress == "previous":
+            source, _ = gram(signals.stage_input)
         if every == 1:
-            information, sigma = measure(signals)
+            information = measure(features, source)
             loss = signals.task_loss + weight * information
             return loss, {_TERMS[compress]: information, "sigma": sigma}
         measured = jnp.asarray(signals.step) % every == 0
-        dtype = jnp.promote_types(signals.features.dtype, jnp.float32)
-        nothing = jnp.zeros((), dtype)
-        information, sigma = jax.lax.cond(
+        # Eigendecompositions are what costs time. The Grams are made at every step: a
+        # conditional around them would hold several copies of the features for the
+        # backward pass, measured or not.
+        information = jax.lax.cond(
             measured,
-            lambda: jax.tree.map(lambda x: x.astype(dtype), measure(signals)),
-            lambda: (nothing, nothing),
+            measure,
+            lambda *_: jnp.zeros((), features.dtype),
+            features,
+            source,
         )
         loss = signals.task_loss + every * weight * information
         return loss, {

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
         if features.ndim != 4:
             return nn.Dense(height * width * channels)(x).reshape(count, *self.shape)
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         return Convolution(channels)(x) + bias.astype(x.dtype)
 
 

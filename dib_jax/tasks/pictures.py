@@ -1,12 +1,12 @@
 """Boxes and words drawn on pictures."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from dib_jax.tasks.style import font_file
 
 _SMALLEST, _LARGEST = 480, 1920  # pixels of the longer side of what is drawn on
 
@@ -59,8 +59,7 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     scale = min(max(1.0, _SMALLEST / longer), max(_LARGEST / longer, 1 / longer))
     drawn = _scaled(picture, scale)
     size, letters = drawn.size, max(14, round(max(drawn.size) / 40))
-    # Matplotlib's own, which is there wherever we run and has Greek and accents.
-    file = pathlib.Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    file = font_file("".join(mark.words for mark in marks))
     font = ImageFont.truetype(str(file), letters)
     line = round(1.5 * letters)
     below = [mark for mark in marks if mark.box is None]

@@ -5,8 +5,14 @@ and a sequential map beyond. Type keeps its size whatever the width, which is in
 pyplot and its global state are not used.
 """
 
+import contextlib
+import functools
 import math
-from collections.abc import Sequence
+import pathlib
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,6 +22,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import MaxNLocator
 
 # Okabe & Ito's palette without black and without yellow, which is lost on white paper.
@@ -41,6 +48,81 @@ def stage_colors(count: int) -> list[str]:
     # Its upper end is too light for white paper.
     positions = np.linspace(0.0, 0.88, count)
     return [to_hex(color) for color in matplotlib.colormaps["viridis"](positions)]
+
+
+# Matplotlib's own, which is there wherever we run and has Greek and accents; and others
+# that have more scripts, where they are installed.
+_OWN = "DejaVu Sans"
+_WIDER = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC",
+    "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "MS Gothic",
+    "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo",
+    "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Bengali",
+)  # fmt: skip
+_MISSING = re.compile(r"Glyph (\d+) .*missing from")
+
+
+@functools.cache
+def fonts() -> tuple[str, ...]:
+    """The fonts of figures: each is used for what those before it do not have."""
+    there = set(get_font_names())
+    return (_OWN, *(name for name in _WIDER if name in there))
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Draw with `fonts`; what no font has is said in a line."""
+    letters: set[str] = set()
+    with (
+        matplotlib.rc_context({"font.family": list(fonts())}),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.filterwarnings("always", message="Glyph")
+        yield
+    for each in caught:
+        if found := _MISSING.search(str(each.message)):
+            letters.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(
+                each.message, each.category, each.filename, each.lineno
+            )
+    say_missing(letters)
+
+
+def font_file(text: str) -> pathlib.Path:
+    """The file of the first font that has most of a text's letters.
+
+    Args:
+        text: to be drawn; what no font has is said in a line.
+    """
+    files = [pathlib.Path(findfont(name)) for name in fonts()]
+    loaded = [get_font(str(file)) for file in files]
+    shown = {letter for letter in text if letter.isprintable()}
+    missing = [{x for x in shown if not f.get_char_index(ord(x))} for f in loaded]
+    best = min(range(len(files)), key=lambda number: len(missing[number]))
+    say_missing(missing[best])
+    return files[best]
+
+
+_said: set[str] = set()
+
+
+def say_missing(letters: Iterable[str]) -> None:
+    """Say which letters figures cannot show, each once.
+
+    Args:
+        letters: that no font has.
+    """
+    new = sorted(set(letters) - _said)
+    _said.update(new)
+    if new:
+        some = "".join(new[:8]) + ("…" if len(new) > 8 else "")
+        print(
+            f"figures: no font that is installed has {some}; they are drawn as boxes: "
+            "install one, such as Noto Sans CJK",
+            file=sys.stderr,
+        )
 
 
 def panels(

@@ -10,10 +10,11 @@ mesh of all their devices. The first one owns the workdir: it alone reads and wr
 and the others need not see its disk.
 """
 
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -59,6 +60,47 @@ def _number(name: str) -> int | None:
     return int(text) if text else None
 
 
+class DeviceError(OSError):
+    """JAX starts no device."""
+
+
+def own_devices() -> list[jax.Device]:
+    """The devices of this process, which JAX starts where that was not done yet.
+
+    Raises:
+        DeviceError: it cannot.
+    """
+    try:
+        jax.device_put(0)  # to the default one, which may not be there
+        return jax.local_devices()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        line = " ".join(str(error).split())[:300].rstrip(".") or "none was found"
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
+        asked = [f"{n}={os.environ[n]}" for n in names if os.environ.get(n)]
+        told = f"with {', '.join(asked)} " if asked else ""
+        raise DeviceError(
+            f"{told}JAX starts no device: {line}; JAX_PLATFORMS=cpu is always there"
+        ) from None
+
+
+@contextlib.contextmanager
+def usual_arithmetic() -> Iterator[None]:
+    """What the engine is made for, whatever a session asks JAX for: float32 as it is.
+
+    64 bits would give states other types on the way; what refuses broadcasting, mixed
+    types or transfers would refuse what is meant here.
+    """
+    with contextlib.ExitStack() as stack:
+        for setting in (
+            jax.enable_x64(False),
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.transfer_guard("allow"),
+        ):
+            stack.enter_context(setting)
+        yield
+
+
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     """A mesh of some devices along the axis "data".
 
@@ -81,8 +123,9 @@ def choose(count: int | None, *, batch_size: int) -> Mesh:
 
     Raises:
         ValueError: there are not so many, or the batch cannot be split evenly.
+        DeviceError: JAX starts none.
     """
-    local = jax.local_devices()
+    local = own_devices()
     if count is not None and not 1 <= count <= len(local):
         raise ValueError(
             f"--devices: got {count}; allowed are 1 to {len(local)}, the "

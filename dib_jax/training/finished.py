@@ -7,7 +7,7 @@ import numpy as np
 
 from dib_jax import checkpoints
 from dib_jax.algorithms import Network
-from dib_jax.training.devices import from_first, is_first
+from dib_jax.training.devices import from_first, is_first, usual_arithmetic
 from dib_jax.training.evaluation import evaluate
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import resume
@@ -36,6 +36,7 @@ class Trained(NamedTuple):
     ensemble: dict[str, float] | None
 
 
+@usual_arithmetic()
 def load_trained(experiment: Experiment, workdir: pathlib.Path) -> Trained:
     """A finished run from its workdir, its test outputs computed anew.
 
@@ -51,6 +52,7 @@ def load_trained(experiment: Experiment, workdir: pathlib.Path) -> Trained:
     return Trained(experiment, network, results, *evaluate(experiment, network))
 
 
+@usual_arithmetic()
 def restore(
     experiment: Experiment, workdir: pathlib.Path
 ) -> tuple[Network, dict[str, Any]]:
@@ -66,7 +68,7 @@ def restore(
     """
     results = from_first(lambda: read_results(workdir))
     with Progress(0, shown=is_first()) as progress:
-        position, network, _ = resume(workdir, experiment, progress)
+        position, network, _ = resume(workdir, experiment, progress, goes_on=False)
     if position.phase < len(experiment.phases):
         raise checkpoints.CheckpointError(
             f"{workdir / 'checkpoints'}: the checkpoint of the finished network is "

@@ -1,6 +1,7 @@
 """Who looks at the network between epochs."""
 
 import functools
+import pathlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import jax
 
 from dib_jax.algorithms import Network, State
+from dib_jax.training import digests
 from dib_jax.training.devices import from_first, is_first, together
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import Position, initial_state
@@ -30,26 +32,31 @@ class Moment(NamedTuple):
 
 
 # Shown every moment from the untrained network to the last epoch, in order. Where a run
-# goes on, those since the last checkpoint are shown once more, to the same bits.
-Observer = Callable[[Moment], None]
-# (position, network, how many phases it holds) → seconds that the observer took.
-Show = Callable[[Position, Network, int], float]
+# goes on, those since the last checkpoint are shown once more, to the same bits. It
+# returns the file in the workdir that it has written and that is to stay as it is.
+Observer = Callable[[Moment], pathlib.Path | None]
+# (position, network, how many phases it holds) → seconds that the observer took, and
+# the digest of the file that it has written, by its path within the workdir.
+Show = Callable[[Position, Network, int], tuple[float, dict[str, str]]]
 
 
 def showing(
-    experiment: Experiment, observer: Callable[[Experiment], Observer] | None
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    observer: Callable[[Experiment], Observer] | None,
 ) -> Show:
     """What shows an observer the network.
 
     Args:
         experiment: the experiment.
+        workdir: of the run.
         observer: makes one of the experiment; None for nobody.
 
     Returns:
         The function; the seconds that it returns are not the training's.
     """
     if observer is None:
-        return lambda position, network, begun: 0.0
+        return lambda position, network, begun: (0.0, {})
     # The first process alone sees it: it is the one that writes.
     observe = together(lambda: observer(experiment) if is_first() else None)
 
@@ -64,7 +71,7 @@ def showing(
         features = jax.eval_shape(experiment.algorithm.features, network, example)
         return states, len(features)
 
-    def look(position: Position, network: Network, begun: int) -> None:
+    def look(position: Position, network: Network, begun: int) -> dict[str, str]:
         states, count = untrained()
         for phase, state in list(zip(experiment.phases, states, strict=True))[begun:]:
             network = phase.read(state, network)
@@ -73,11 +80,16 @@ def showing(
         for phase, epochs in zip(experiment.phases, done, strict=False):
             for number in range(count) if phase.trains is None else phase.trains:
                 trained[number] += epochs
-        observe(Moment(sum(done), tuple(trained), jax.device_get(network)))
+        path = observe(Moment(sum(done), tuple(trained), jax.device_get(network)))
+        if path is None:
+            return {}
+        return {path.relative_to(workdir).as_posix(): digests.digest(path)}
 
-    def show(position: Position, network: Network, begun: int) -> float:
+    def show(
+        position: Position, network: Network, begun: int
+    ) -> tuple[float, dict[str, str]]:
         start = time.monotonic()
-        from_first(lambda: look(position, network, begun))
-        return time.monotonic() - start
+        written = from_first(lambda: look(position, network, begun))
+        return time.monotonic() - start, written
 
     return show

@@ -1,13 +1,18 @@
-"""What a run says while it works: a bar on a terminal, else a line for each epoch."""
+"""What a run says while it works: a bar on a terminal, else lines in a log."""
 
 import sys
+import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
 from dib_jax.training.records import LABEL, Metrics
+
+# The bar keeps its width on any terminal; what does not fit behind it is cut off.
+_FORMAT = "{n_fmt}/{total_fmt} |{bar:10}| {elapsed}<{remaining} {desc}"
+# Seconds between lines where there is no terminal.
+_PAUSE = 5.0
 
 
 class Progress:
@@ -15,20 +20,20 @@ class Progress:
 
     def __init__(self, epochs: int, *, shown: bool = True) -> None:
         """A bar of `epochs` epochs if standard error is a terminal; nothing unshown."""
-        disable = None if shown else True
-        self._bar = tqdm(total=epochs, unit="epoch", disable=disable, file=sys.stderr)
-        self._shown = shown
+        self._bar = tqdm(
+            total=epochs,
+            bar_format=_FORMAT,
+            disable=None if shown else True,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
+        self._shown, self._said = shown, float("-inf")
 
     def __enter__(self) -> Self:
         """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Take the bar away."""
         self._bar.close()
 
@@ -37,6 +42,15 @@ class Progress:
         if self._shown:
             self._bar.write(line, file=sys.stderr)
             sys.stderr.flush()
+
+    def compiling(self, number: int) -> None:
+        """Say that a phase does not train yet.
+
+        Args:
+            number: of the last exit that trains in it.
+        """
+        if not self._bar.disable:
+            self._bar.set_description_str(f"{LABEL} {number}: compiling")
 
     def epochs_done(self, count: int) -> None:
         """Count epochs that an earlier start of the run has made."""
@@ -50,7 +64,7 @@ class Progress:
         metrics: Metrics,
         names: Sequence[str],
     ) -> None:
-        """Show an epoch.
+        """Show an epoch; in a log the last one of a phase, and others now and then.
 
         Args:
             number: of the last exit that trains.
@@ -61,15 +75,19 @@ class Progress:
         """
         shown = [f"loss {metrics['train']['loss']:.4f}"] if _has_loss(metrics) else []
         for split, values in metrics.items():
-            shown += [
+            found = [
                 f"{split} {name} {values[name]:.4f}" for name in names if name in values
             ]
+            # On a terminal there may be room for the last split alone.
+            shown = shown + found if self._bar.disable else found + shown
         text = f"{LABEL} {number} epoch {epoch}/{epochs}: {', '.join(shown)}"
-        if self._bar.disable:
-            self.say(text)
-        else:
-            self._bar.set_description_str(text)
+        if not self._bar.disable:
+            self._bar.set_description_str(text, refresh=False)
             self._bar.update()
+            self._bar.refresh()
+        elif epoch == epochs or time.monotonic() - self._said >= _PAUSE:
+            self.say(text)
+            self._said = time.monotonic()
 
 
 def _has_loss(metrics: Metrics) -> bool:

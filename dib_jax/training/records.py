@@ -1,8 +1,11 @@
 """Lines of metrics.jsonl: what was recorded in an epoch, for each exit."""
 
+import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -13,6 +16,8 @@ from dib_jax.algorithms import Occasional, Terms
 LABEL = "stage"
 
 Metrics = dict[str, dict[str, float]]
+# What sees every line that is written, as the dict that it is.
+Watch = Callable[[dict[str, Any]], None]
 
 
 class NonFiniteError(ArithmeticError):
@@ -56,26 +61,55 @@ def _value(term: Occasional | jax.Array) -> jax.Array:
     return term.value if isinstance(term, Occasional) else term
 
 
-def write_lines(
-    record: BinaryIO,
-    metrics: Mapping[int, Metrics],
-    *,
-    epoch: int,
-    step: int,
-    seconds: float,
-) -> None:
-    """Write a line for each exit and split.
+class Record:
+    """metrics.jsonl, written at its end.
 
-    Args:
-        record: metrics.jsonl, open at its end.
-        metrics: exit → split → name → value.
-        epoch: from 1.
-        step: updates that the phase has made.
-        seconds: that the epoch took.
+    Attributes:
+        size: bytes that it has.
     """
-    for number, splits in metrics.items():
-        for split, values in splits.items():
-            line: dict[str, Any] = {
+
+    def __init__(self, path: pathlib.Path, watch: Watch | None = None) -> None:
+        """Open the file; `watch` sees each line that is added."""
+        self._watch, self._hash = watch, hashlib.sha256()
+        self._file = path.open("ab")
+        self.size = 0
+        if path != pathlib.Path(os.devnull):
+            self._add(path.read_bytes())
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _add(self, content: bytes) -> None:
+        self._hash.update(content)
+        self.size += len(content)
+
+    def digest(self) -> str:
+        """SHA-256 of what it holds."""
+        return self._hash.hexdigest()
+
+    def write(
+        self,
+        metrics: Mapping[int, Metrics],
+        *,
+        epoch: int,
+        step: int,
+        seconds: float,
+    ) -> None:
+        """Write a line for each exit and split.
+
+        Args:
+            metrics: exit → split → name → value.
+            epoch: from 1.
+            step: updates that the phase has made.
+            seconds: that the epoch took.
+        """
+        lines: list[dict[str, Any]] = [
+            {
                 LABEL: number,
                 "epoch": epoch,
                 "step": step,
@@ -83,5 +117,14 @@ def write_lines(
                 **values,
                 "seconds": round(seconds, 4),
             }
-            record.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-    record.flush()
+            for number, splits in metrics.items()
+            for split, values in splits.items()
+        ]
+        texts = [json.dumps(line, allow_nan=False) + "\n" for line in lines]
+        content = "".join(texts).encode()
+        self._file.write(content)
+        self._file.flush()
+        self._add(content)
+        if self._watch:
+            for line in lines:
+                self._watch(line)

@@ -9,7 +9,7 @@ from dib_jax.data.duplicates import count_duplicates
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import Position
 from dib_jax.training.records import LABEL
-from dib_jax.training.workdir import hardware, versions
+from dib_jax.training.workdir import hardware, numerics, versions
 
 
 def results_of(
@@ -63,6 +63,7 @@ def results_of(
         "compile_seconds": round(position.compile_seconds, 3),
         "hardware": hardware(experiment.mesh.devices.tolist()),
         "versions": versions(),
+        "jax": numerics(),
         **task.beside(outputs, dataset.test, dataset.train),
     }
     if silent:

@@ -63,7 +63,7 @@ def sources(
     )
     # Each process has a folder of its own, whether they share a disk or not.
     folder = workdir / (f"cache-{number}" if number else "cache")
-    return Sources(experiment, train, validation, folder, say)
+    return Sources(experiment, train, validation.replace(validates=True), folder, say)
 
 
 def read(

@@ -3,25 +3,34 @@
 What happens in a step stands in `compilation.one_step` and in the algorithm.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import threadpoolctl
 
-from dib_jax.algorithms import Network, Phase
+from dib_jax.algorithms import Network
 from dib_jax.training import evaluation
 from dib_jax.training.compilation import Epoch, compile_epoch
-from dib_jax.training.devices import from_first, is_first, put, replicated, together
+from dib_jax.training.devices import (
+    from_first,
+    is_first,
+    put,
+    replicated,
+    together,
+    usual_arithmetic,
+)
 from dib_jax.training.experiment import Experiment, check
 from dib_jax.training.finished import Trained
 from dib_jax.training.observers import Observer, Show, showing
 from dib_jax.training.position import (
     Position,
     Training,
+    after_phase,
     begin,
     copied,
     learnt,
@@ -30,10 +39,10 @@ from dib_jax.training.position import (
     with_learnt,
 )
 from dib_jax.training.progress import Progress
-from dib_jax.training.records import LABEL, Metrics, means, write_lines
+from dib_jax.training.records import LABEL, Metrics, Record, Watch, means
 from dib_jax.training.results import results_of
 from dib_jax.training.splits import Sources, Splits, read, renewed, sources
-from dib_jax.training.workdir import claim, write_inputs, write_json
+from dib_jax.training.workdir import RECORD, claimed, write_results
 
 # Of the time, what checkpoints within a phase may take.
 _CHECKPOINT_SHARE = 0.05
@@ -47,6 +56,7 @@ class _Run(NamedTuple):
     sources: Sources
     progress: Progress
     show: Show
+    watch: Watch | None
 
 
 class _Measured(NamedTuple):
@@ -62,6 +72,8 @@ def train(
     workdir: pathlib.Path,
     *,
     observer: Callable[[Experiment], Observer] | None = None,
+    watch: Watch | None = None,
+    held: contextlib.ExitStack | None = None,
 ) -> Trained:
     """Train an experiment in a workdir, or go on where it stopped.
 
@@ -74,42 +86,58 @@ def train(
         observer: makes one of the experiment, before anything is written. It sees the
             network before each checkpoint is written, so that what it has written is
             there when the run goes on from one. Its time is not the training's.
+        watch: called with every line of metrics.jsonl as soon as it is written. Where a
+            run goes on, the lines since the last checkpoint come once more.
+        held: until it is closed no other process gets the workdir; None: until the end.
 
     Returns:
         The finished run, results.json written.
 
     Raises:
-        ValueError: the workdir belongs to another config, or the algorithm's phases do
-            not go together.
+        ValueError: the workdir belongs to another config or is in use by another
+            process, or the algorithm's phases do not go together.
         dib_jax.training.records.NonFiniteError: a loss became NaN or infinite.
         dib_jax.checkpoints.CheckpointError: there are checkpoints, but no sound one.
     """
-    check(experiment)
-    show = showing(experiment, observer)
-    from_first(lambda: claim(workdir, experiment.config))
-    from_first(lambda: write_inputs(workdir, experiment))
-    # LAPACK's threads only get in the way of XLA's own: small eigendecompositions on a
-    # CPU are faster on one thread.
-    one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
-    with one_thread, Progress(sum(experiment.epochs), shown=is_first()) as progress:
-        position, network, training = resume(workdir, experiment, progress)
-        both = sources(experiment, workdir, progress.say)
-        run = _Run(workdir, experiment, both, progress, show)
-        # What a run that was stopped has left; it is never read.
-        shutil.rmtree(both.folder, ignore_errors=True)
-        if (position.phase, position.epoch) == (0, 0):
-            show(position, network, 0)
-        splits: Splits | None = None
-        while position.phase < len(experiment.phases):
-            position, network, splits = _train_phase(
-                run, position, network, training, splits
-            )
-            training = None
-        shutil.rmtree(both.folder, ignore_errors=True)
-    test, outputs, ensemble = evaluation.evaluate(experiment, network)
-    results = results_of(experiment, position, test, outputs, ensemble)
-    from_first(lambda: write_json(workdir / "results.json", results))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(usual_arithmetic())
+        check(experiment)
+        show = showing(experiment, workdir, observer)
+        (held or stack).enter_context(claimed(workdir, experiment))
+        # Small eigendecompositions on a CPU are faster on one thread of LAPACK's.
+        stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
+        with Progress(sum(experiment.epochs), shown=is_first()) as progress:
+            position, network = _train(experiment, workdir, progress, show, watch)
+        test, outputs, ensemble = evaluation.evaluate(experiment, network)
+        results = results_of(experiment, position, test, outputs, ensemble)
+        results |= experiment.algorithm.about(network)
+        from_first(lambda: write_results(workdir, results, position.digests))
     return Trained(experiment, network, results, test, outputs, ensemble)
+
+
+def _train(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    progress: Progress,
+    show: Show,
+    watch: Watch | None,
+) -> tuple[Position, Network]:
+    """Train all phases from where the run stands; the workdir is ours."""
+    position, network, training = resume(workdir, experiment, progress)
+    both = sources(experiment, workdir, progress.say)
+    run = _Run(workdir, experiment, both, progress, show, watch)
+    # What a run that was stopped has left; it is never read.
+    shutil.rmtree(both.folder, ignore_errors=True)
+    if (position.phase, position.epoch) == (0, 0):
+        position = position._replace(digests=show(position, network, 0)[1])
+    splits: Splits | None = None
+    while position.phase < len(experiment.phases):
+        position, network, splits = _train_phase(
+            run, position, network, training, splits
+        )
+        training = None
+    shutil.rmtree(both.folder, ignore_errors=True)
+    return position, network
 
 
 def _train_phase(
@@ -127,6 +155,7 @@ def _train_phase(
     training = put(training, replicated(experiment.mesh))
     # What it reads, and its programs.
     splits = read(run.sources, position, network, splits)
+    run.progress.compiling(phase.exits[-1])
     arguments = (experiment, index, training.state, network, splits.train)
     program = together(lambda: compile_epoch(*arguments))
     outputs = evaluation.phase_outputs(experiment, index)
@@ -135,8 +164,8 @@ def _train_phase(
     position = position._replace(compile_seconds=compiled)
     # Its epochs.
     saved, cost = time.monotonic(), 0.0
-    lines = run.workdir / "metrics.jsonl" if is_first() else pathlib.Path(os.devnull)
-    with lines.open("ab") as record:
+    lines = run.workdir / RECORD if is_first() else pathlib.Path(os.devnull)
+    with Record(lines, run.watch if is_first() else None) as record:
         while position.epoch < phase.epochs:
             if position.epoch > first_epoch:
                 splits = renewed(run.sources, position, network, splits)
@@ -145,13 +174,16 @@ def _train_phase(
             )
             _record(run, position, measured, program, record)
             position = position._replace(
-                seconds=time.monotonic() - begun, metrics_bytes=record.tell()
+                seconds=time.monotonic() - begun, metrics_bytes=record.size
             )
             is_last = position.epoch == phase.epochs
             shown = phase.read(training.state, network)
             if is_last:
                 shown = with_learnt(phase, training.state, network, training.best)
-            begun += run.show(position, shown, index + 1)
+            pause, written = run.show(position, shown, index + 1)
+            begun += pause
+            written |= {RECORD: record.digest()}
+            position = position._replace(digests=position.digests | written)
             pause = time.monotonic() - saved
             if not is_last and cost <= _CHECKPOINT_SHARE * pause:
                 save_position(run.workdir, experiment, position, network, training)
@@ -159,7 +191,7 @@ def _train_phase(
     # What stays of it.
     network = with_learnt(phase, training.state, network, training.best)
     seconds = time.monotonic() - begun
-    position = _finished(position, phase, seconds, measured.notices, program)
+    position = after_phase(position, phase, seconds, measured.notices, program.figures)
     save_position(run.workdir, experiment, position, network, None)
     return position, network, splits
 
@@ -201,15 +233,14 @@ def _epoch(
 
 
 def _record(
-    run: _Run, position: Position, measured: _Measured, program: Epoch, record: BinaryIO
+    run: _Run, position: Position, measured: _Measured, program: Epoch, record: Record
 ) -> None:
     """Write an epoch's lines, and show it."""
     phase, epoch = run.experiment.phases[position.phase], position.epoch
     for number, messages in measured.notices.items():
         for message in messages.values():
             run.progress.say(f"{LABEL} {number}, epoch {epoch}: {message}")
-    write_lines(
-        record,
+    record.write(
         measured.metrics,
         epoch=epoch,
         step=epoch * program.steps,
@@ -217,33 +248,3 @@ def _record(
     )
     last, shown = phase.exits[-1], run.experiment.task.shown
     run.progress.epoch(last, epoch, phase.epochs, measured.metrics[last], shown)
-
-
-def _finished(
-    position: Position,
-    phase: Phase,
-    seconds: float,
-    notices: dict[int, dict[str, str]],
-    program: Epoch,
-) -> Position:
-    """The position after a phase, with its exits' entries of results.json."""
-    validation = position.validation or ({},) * len(phase.exits)
-    entries = [
-        {
-            LABEL: number,
-            "phase": position.phase,
-            "validation": values,
-            "seconds": round(seconds, 3),
-            "epochs": phase.epochs,
-            "best_epoch": position.best_epoch,
-            **dict.fromkeys(notices[number], True),
-            **program.figures,
-        }
-        for number, values in zip(phase.exits, validation, strict=True)
-    ]
-    return Position(
-        phase=position.phase + 1,
-        compile_seconds=position.compile_seconds,
-        metrics_bytes=position.metrics_bytes,
-        entries=(*position.entries, *entries),
-    )

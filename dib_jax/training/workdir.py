@@ -3,7 +3,8 @@
 config.json     the full configuration
 inputs.json     what must be known of the data set to use the network without it
 metrics.jsonl   a line for each stage, epoch and split
-results.json    written last, so it is there when the run is finished
+results.json    written when the run is finished
+digests.json    of what a finished run has left, see `dib_jax.training.digests`
 checkpoints/    see `dib_jax.checkpoints`
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -20,8 +21,15 @@ import jax
 import numpy as np
 
 from dib_jax.settings import differences, flatten
+from dib_jax.training import digests
+from dib_jax.training.devices import from_first, is_first, together
 from dib_jax.training.experiment import Experiment
+from dib_jax.training.lock import owned
 
+RECORD = "metrics.jsonl"
+_NUMERICS = (
+    "default_prng_impl", "threefry_partitionable", "default_matmul_precision"
+)  # fmt: skip
 _PACKAGES = ("dib_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -40,6 +48,32 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not (workdir / "config.json").exists():
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", config)
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path, experiment: Experiment) -> Iterator[None]:
+    """Be the only one to write into the workdir of an experiment's run.
+
+    Of several processes of the run the first one is it.
+
+    Args:
+        workdir: the folder; made if it is missing.
+        experiment: its pieces.
+
+    Raises:
+        ValueError: it belongs to another config, or is in use by another process.
+        OSError: it cannot be written.
+    """
+
+    def write() -> None:
+        claim(workdir, experiment.config)
+        write_inputs(workdir, experiment)
+
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: check_owner(workdir, experiment.config))
+        together(lambda: is_first() and stack.enter_context(owned(workdir)))
+        from_first(write)
+        yield
 
 
 def check_owner(
@@ -110,6 +144,26 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any]:
         ValueError: the run is not finished, or results.json is damaged.
     """
     return _read_json(workdir / "results.json")
+
+
+def write_results(
+    workdir: pathlib.Path,
+    results: Mapping[str, Any],
+    written: Iterable[str] | None = None,
+) -> None:
+    """Write results.json, and digests of all that is read again.
+
+    Args:
+        workdir: the folder of a run.
+        results: what it has measured.
+        written: the files that it has left beside, as paths within it; None where
+            results.json alone is written anew.
+    """
+    written = digests.known(workdir) if written is None else written
+    digests.forget(workdir)
+    write_json(workdir / "results.json", results)
+    names = ["config.json", "inputs.json", "results.json", *written]
+    write_json(workdir / digests.FILE, digests.of(workdir, names))
 
 
 _INPUTS = ("kind", "class_names", "samples", "common")
@@ -204,6 +258,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise ValueError(f"workdir: {path} holds no fields; choose another --workdir")
+    digests.check(path.parent, path.name)
     return found
 
 
@@ -231,6 +286,11 @@ def processor() -> str:
         lines = []
     names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
     return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def numerics() -> dict[str, Any]:
+    """Settings of JAX by which the same seed gives other numbers."""
+    return {name: getattr(jax.config, f"jax_{name}") for name in _NUMERICS}
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from dib_jax.tasks.classification import classification
 
 class Kind(NamedTuple):
     name: str
+    measured: Callable[[Any, Any], Any] = lambda inputs, common: inputs
 
 
 class Dataset(NamedTuple):

@@ -196,3 +196,17 @@ def test_files_are_what_they_say_and_the_same_each_time():
     assert drawn[0] == drawn[1]
     content = figures.png(confusion_matrix(counts, names))
     assert Image.open(io.BytesIO(content)).format == "PNG"
+
+
+def test_letters_that_no_font_has_are_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(style, "_said", set())
+    monkeypatch.setattr(style, "fonts", lambda: ("DejaVu Sans",))
+    pictures = [np.zeros((4, 4, 1), np.uint8)]
+    with style.readable():
+        figures.png(figures.picture_grid(pictures, ["café 限速 α"]))
+    line = "figures: no font that is installed has 速限; they are drawn as boxes"
+    said = capsys.readouterr().err
+    assert said.startswith(line)
+    assert said.count("\n") == 1
+    assert style.font_file("限 α").name == "DejaVuSans.ttf"
+    assert capsys.readouterr().err == ""

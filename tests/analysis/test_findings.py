@@ -118,7 +118,7 @@ def test_a_change_is_claimed_with_its_sign_where_all_runs_agree():
 
 def test_violations_are_counted_where_they_are():
     # Over 5 variables there are 10 triples a probe. None is violated at first.
-    assert "in 0 of 40 triples (0 %)." in said([made()])
+    assert "in 0 of 40 triples (0 %)." in said([made(algorithm="sequential")])
     # I(Y;X) = 1, so I(Y;T) = 1.5 is 0.5 above it in three triples a probe.
     found = find([made(violation=1.0)])
     text = "\n".join(found.sentences)
@@ -162,6 +162,13 @@ def test_roles_are_told_apart_by_the_change_of_each_stage():
     assert findings.differentiation([apart])[0] == []
     elsewhere = [run._replace(config={**run.config, "model.depth": 9}) for run in alike]
     assert findings.differentiation([apart, elsewhere])[0] == []
+
+
+def test_an_objective_that_had_no_use_is_not_named():
+    assert "digits, sequential, dib:" in said([made(algorithm="sequential")])
+    fed_back = made(algorithm="feedback")._replace(unused=("objective", "head"))
+    assert "digits, feedback:" in said([fed_back])
+    assert "digits, graph_end_to_end:" in said([made(algorithm="graph_end_to_end")])
 
 
 def test_the_control_with_shuffled_targets_stands_beside_the_value():

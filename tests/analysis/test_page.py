@@ -39,3 +39,15 @@ def test_sections_can_be_reached_by_their_names():
     )
     assert '<a href="#curves">Training</a>' in shown
     assert '<section id="curves"><h2>Training</h2><p>x</p></section>' in shown
+
+
+def test_a_name_that_is_no_text_can_be_written():
+    made = page.page("x\udcff", subtitle="", lead="", sections=[], footer="")
+    assert b"<h1>x\\udcff</h1>" in made.encode()
+
+
+def test_a_page_of_what_goes_on_loads_itself_again():
+    parts = {"subtitle": "", "lead": "", "sections": [], "footer": ""}
+    tag = '<meta http-equiv="refresh" content="60">'
+    assert tag in page.page("x", **parts, refresh=60)
+    assert "refresh" not in page.page("x", **parts).partition("<body>")[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from finished_run import CONFIG, make_trained, make_workdir, trained_on
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from dib_jax.analysis.report import find_baseline, write_report
 from dib_jax.tasks import Measure, Objects
@@ -520,3 +521,12 @@ def test_a_failed_write_leaves_the_earlier_report_whole(workdir, trained, monkey
         write_report(workdir, trained)
     assert (workdir / "report.html").read_text() == "the earlier one"
     assert not [p for p in workdir.rglob("*") if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("accuracy", "is_chance"), [(0.12, True), (0.16, False)])
+def test_a_result_at_chance_says_so(tmp_path, accuracy, is_chance):
+    folder = make_workdir(tmp_path / "run", stages=(0,), epochs=1, test=(accuracy,))
+    text = text_of(write_report(folder, make_trained(), command="x"))
+    assert ("This is chance: " in text) is is_chance
+    share = 100 * np.bincount(load_digits().target[:360]).max() / 360
+    assert (f"is right in {share:.1f} %, which is not below" in text) is is_chance

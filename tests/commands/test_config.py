@@ -127,6 +127,7 @@ def example() -> dict:
             "skip_bad_boxes": False,
             "skip_groups": (),
             "samples": 0,
+            "whiten": 0,
             "placement": "auto",
         },
         "model": {"name": f"{__name__}:network", "widths": (8, 8, 8), "depth": 3},
@@ -149,6 +150,7 @@ def example() -> dict:
             "momentum": 0.9,
             "schedule": "constant",
             "warmup_epochs": 0.0,
+            "norm_rate": 1.0,
         },
         "epochs": 2,
         "batch_size": 32,
@@ -211,6 +213,7 @@ def test_completing_adds_defaults_of_engine_and_factories():
             "momentum": 0.9,
             "schedule": "cosine",
             "warmup_epochs": 1.0,
+            "norm_rate": 1.0,
         },
     }
     usual["dataset"] = {**example()["dataset"], "name": "digits"}

@@ -272,6 +272,20 @@ def test_a_link_in_a_zip_archive_is_refused(tmp_path):
         pass
 
 
+def test_an_encrypted_zip_archive_is_refused(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "some text")
+    content = bytearray(path.read_bytes())
+    content[6] = content[content.index(b"PK\1\2") + 8] = 1  # the flag of a member
+    path.write_bytes(content)
+    with (
+        pytest.raises(ValueError, match=r"member 'a\.txt' is encrypted; nothing"),
+        open_zip(path),
+    ):
+        pass
+
+
 def test_a_damaged_member_is_named(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:

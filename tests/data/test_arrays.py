@@ -1,3 +1,4 @@
+import contextlib
 import io
 import zipfile
 
@@ -169,6 +170,12 @@ def test_one_class_name_is_not_enough(tmp_path):
     assert "at least two classes, got class_names ['0']" in error_of(tmp_path)
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    split = arrays(class_names=np.array(["a", "b", "a"]))
+    write(tmp_path, split, split)
+    assert "several classes are named 'a'" in error_of(tmp_path)
+
+
 def test_an_empty_split_is_refused(tmp_path):
     empty = arrays(0, labels=np.zeros(0, int))
     write(tmp_path, test=empty)
@@ -216,6 +223,84 @@ def test_a_flipped_bit_in_the_data_is_noticed(tmp_path):
     message = error_of(tmp_path)
     assert f"{folder / 'train.npz'}: array " in message
     assert "CRC" in message
+
+
+def test_a_flipped_byte_in_the_directory_of_a_file_is_one_line(tmp_path):
+    folder = write(tmp_path)
+    whole = (folder / "train.npz").read_bytes()
+    start = whole.index(b"PK\1\2")
+    right = 0
+    for place in range(start, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (folder / "train.npz").write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            load("mine", data_dir=str(tmp_path), val_fraction=0)
+            right += 1  # in a date or a number that is not used
+    assert 5 < right < len(range(start, len(whole), 7)) - 10
+
+
+def test_an_encrypted_file_is_one_line(tmp_path):
+    folder = write(tmp_path)
+    content = (folder / "test.npz").read_bytes()
+    start = content.index(b"PK\1\2")
+    content = (
+        content[:6] + b"\1" + content[7 : start + 8] + b"\1" + content[start + 9 :]
+    )
+    (folder / "test.npz").write_bytes(content)
+    assert "is encrypted, password required" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation", "dev", "Test"])
+def test_a_file_that_is_nearly_named_like_a_split_is_refused(tmp_path, name):
+    folder = write(tmp_path)
+    np.savez(folder / f"{name}.npz", **arrays())
+    assert f"{name}.npz: a file of this name is not read" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((12, 3, 8, 6), np.uint8), "seem to have their channels first"),
+        (np.zeros((12, 1, 8, 8), np.uint8), "seem to have their channels first"),
+        (np.ones((12, 8, 8, 1), np.uint8), "hold only 0 and 1, and white is 255"),
+        (np.zeros((12, 8, 8, 1), np.uint16), "must be uint8 .* got uint16"),
+        (np.zeros((12, 8, 8, 1), bool), "must be uint8 .* got bool"),
+    ],
+)
+def test_pictures_in_another_convention_are_refused(tmp_path, images, message):
+    write(tmp_path, arrays(images=images), arrays(images=images))
+    with pytest.raises(ValueError, match=message):
+        load("mine", data_dir=str(tmp_path))
+
+
+def test_labels_in_another_convention_are_refused(tmp_path):
+    plain = {"class_names": None}
+    split = arrays(labels=np.arange(12) % 3 + 1, **plain)
+    folder = write(tmp_path, split, split)
+    assert "its labels begin at 1; count them from 0" in error_of(tmp_path)
+    labels = np.arange(12) % 3
+    for name in ("train", "test"):
+        np.savez(folder / f"{name}.npz", **arrays(labels=labels, **plain))
+    load("mine", data_dir=str(tmp_path))
+    labels[4] = 255
+    np.savez(folder / "test.npz", **arrays(labels=labels, **plain))
+    assert "classes 0 to 2 and labels of 255, which often means" in error_of(tmp_path)
+    np.savez(folder / "train.npz", **arrays(512, labels=np.arange(512) // 2, **plain))
+    assert len(load("mine", data_dir=str(tmp_path)).class_names) == 256
+
+
+def test_classes_that_train_lacks_are_said(tmp_path):
+    write(tmp_path, arrays(labels=np.arange(12) % 2), arrays(6))
+    description = load("mine", data_dir=str(tmp_path)).description
+    assert description == "three kinds; train lacks 1 classes (c)"
+
+
+def test_boxes_in_shares_of_the_sides_are_refused(tmp_path):
+    boxes = np.array([[0.25, 0.25, 1, 1]] * 12)
+    write(tmp_path, arrays(boxes=boxes), arrays(6, boxes=boxes[:6]))
+    message = "boxes lie in 0..1, as shares of the sides do; multiply them by the width"
+    assert message in error_of(tmp_path, boxes=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip file at all", "npy"])

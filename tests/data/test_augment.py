@@ -59,6 +59,7 @@ def boxes_of_white(images):
 
 ALL = [
     "crop",
+    "shift",
     "flip",
     "affine",
     "brightness",
@@ -117,6 +118,23 @@ def test_crop_is_a_window_of_the_zero_padded_picture_and_finds_them_all():
     padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)))
     found = set()
     for row, picture in enumerate(np.asarray(cropped)):
+        places = [
+            (y, x)
+            for y in range(5)
+            for x in range(7)
+            if np.array_equal(padded[row, y : y + 16, x : x + 24], picture)
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    assert len(found) == 35
+
+
+def test_shift_is_a_window_of_the_mirrored_picture_and_finds_them_all():
+    batch = batch_of(dtype=jnp.float32)
+    shifted = compiled("shift:2")(jax.random.key(0), batch)["images"]
+    padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)), mode="reflect")
+    found = set()
+    for row, picture in enumerate(np.asarray(shifted)):
         places = [
             (y, x)
             for y in range(5)
@@ -360,7 +378,7 @@ def test_a_picture_without_boxes_passes():
     [
         ("corp", "unknown augmentation 'corp' .*; did you mean 'crop'?"),
         ("crop,Flip", "unknown augmentation 'Flip' .*; did you mean 'flip'?"),
-        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, affine"),
+        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, shift, flip"),
         ("crop flip", "unknown augmentation 'crop flip'"),
         ("flip,flip", "augmentation 'flip' stands twice"),
         ("crop,crop:2", "augmentation 'crop' stands twice"),

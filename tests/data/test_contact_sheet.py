@@ -50,6 +50,15 @@ def test_boxes_are_drawn_where_they_are_and_where_there_are_any(tmp_path):
     assert not (sheet_of(tmp_path, made) == PINK).all(axis=-1).any()
 
 
+@pytest.mark.parametrize(
+    "box", [(4, 2, 4.001, 6), (0, 0, 16, 0.001), (15.99, 0, 16, 1)]
+)
+def test_a_box_thinner_than_a_pixel_of_the_sheet_is_drawn(tmp_path, box):
+    boxes = np.array([box] * 4, np.float32)
+    drawn = sheet_of(tmp_path, dataset(4, (16, 16, 3), boxes=boxes)) == PINK
+    assert drawn.all(axis=-1).any()
+
+
 def test_a_name_that_no_font_has_does_no_harm(tmp_path):
     made = dataset(4, (8, 8, 1))._replace(class_names=("停", "Straße " * 20, "c"))
     sheet_of(tmp_path, made)

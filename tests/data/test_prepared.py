@@ -92,6 +92,40 @@ def test_plain_tfds_reads_the_same_directory(data_dir):
     np.testing.assert_array_equal(source[4]["image"], dataset.test["images"][4])
 
 
+class Mixed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Pictures of 16 bits, and splits under other names."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = None
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        names = ("train", "val", "test", "extra")
+        return {name: self._generate_examples() for name in names}
+
+    def _generate_examples(self):
+        for row in range(4):
+            picture = np.full((4, 4), 257 * 50 * row, np.uint16)
+            yield row, {"image": png(picture), "label": row % 2}
+
+
+def test_pictures_of_tfds_are_read_as_all_others_and_its_splits_are_used(tmp_path):
+    Mixed(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    dataset = load("mixed", data_dir=str(tmp_path))
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert sorted(split["images"][:, 2, 2, 0]) == [0, 50, 100, 150]
+    end = "as prepared by TFDS; not used: extra"
+    assert dataset.description == f"mixed 1.0.0 {end}"
+
+
 def test_no_network_is_asked(data_dir):
     code = (
         "import sys, socket\n"

@@ -4,15 +4,20 @@ import contextlib
 import json
 import os
 import pathlib
+import random
+import shutil
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from dib_jax.commands import benchmark, command_line
 from dib_jax.commands.benchmarks import (
     compile,
+    faults,
     gpu,
+    linear,
     memory,
     overhead,
     scaling,
@@ -20,7 +25,7 @@ from dib_jax.commands.benchmarks import (
     timing,
     training,
 )
-from dib_jax.commands.benchmarks.steps import lower_step
+from dib_jax.commands.benchmarks.steps import compile_step, lower_step, run_steps
 
 pytestmark = pytest.mark.once
 
@@ -171,6 +176,18 @@ def test_stages_that_are_alike_are_one_program(small):
     assert others[0] == others[1] != first
 
 
+def test_stages_that_share_a_program_are_each_run(small):
+    steps = training.algorithm_steps(
+        "sequential", "mlp", 2, **{"model.widths": "4,4,4"}
+    )
+    seen = {}
+    programs = [compile_step(step, seen)[0] for step in steps]
+    assert len(seen) == 2
+    run = run_steps(programs, steps)
+    run()
+    run()
+
+
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs libtpu.*pip install -e '\.\[tpu\]'"):
@@ -292,3 +309,80 @@ def test_the_time_to_a_target_is_that_of_the_first_epoch_there():
     ]
     assert gpu.seconds_to(lines, 1, 0.94) == (6.0, 4.0)
     assert gpu.seconds_to(lines, 0, 0.94) == (6.0, None)
+
+
+def test_the_map_of_depth_has_one_layer_for_its_unit(tmp_path, monkeypatch):
+    for name, value in {
+        "_MOST": 8,
+        "_INPUTS": 4,
+        "_SEEDS": 2,
+        "_RATES": (1.0,),
+    }.items():
+        monkeypatch.setattr(linear, name, value)
+    with jax.enable_x64(True):
+        rows = linear._map(2, (2,))
+        rows += linear._data("linnerud", (2,))
+    one = [row for row in rows if row["depth"] == 1 and row.get("from")]
+    assert len(one) == len(linear._POWERS) + 1
+    assert all(row["× updates"] == row["× FLOPs"] == 1 for row in one if row["updates"])
+    deep = [row for row in rows if row["depth"] == 2]
+    assert len(deep) == 2 * len(one) + 1  # from both ends, and plain descent
+    dearer = [row["kFLOP an update"] / one[0]["kFLOP an update"] for row in deep[:8]]
+    assert all(1 < ratio < 10 for ratio in dearer)
+    linear.plot(tmp_path / "map.png", rows)
+    assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_what_a_run_has_left_is_the_same_but_for_seconds(finished_run, tmp_path):
+    wanted = faults.left(finished_run)
+    assert faults.left(tmp_path) is None
+    for name, old, new, same in (
+        ("results.json", '"seconds": ', '"seconds": 1', True),
+        ("metrics.jsonl", '"seconds": ', '"seconds": 1', True),
+        ("metrics.jsonl", '"loss": ', '"loss": 1', False),
+        ("results.json", '"accuracy": 0', '"accuracy": 1', False),
+    ):
+        workdir = tmp_path / "run"
+        shutil.copytree(finished_run, workdir)
+        text = (workdir / name).read_text()
+        assert old in text
+        (workdir / name).write_text(text.replace(old, new))
+        assert (faults.left(workdir) == wanted) is same
+        shutil.rmtree(workdir)
+    shutil.copytree(finished_run, workdir)
+    next((workdir / "probes").iterdir()).unlink()
+    assert faults.left(workdir) != wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "same", "outcome"),
+    [
+        ("a line\n", 0, True, "same"),
+        ("a line\n", 0, False, "unnoticed"),
+        ("a line\nexperiments.run: no\n", 2, False, "refused"),
+        ("experiments.predict: skipped x: no\npredictions in y\n", 1, True, "refused"),
+        ("", 2, False, "other"),
+        ("Traceback (most recent call last):\n  x\nE: y\n", 1, False, "traceback"),
+        ("a line\n", -11, False, "other"),
+        ("a line\n", None, False, "hung"),
+    ],
+)
+def test_a_trial_is_what_its_command_said_and_left(
+    tmp_path, said, status, same, outcome
+):
+    class Ended(faults._Command):
+        def __init__(self):
+            self.log, self.words = tmp_path / "log", "run"
+
+    (tmp_path / "log").write_text(said)
+    assert Ended().outcome(status, lambda: same)[0] == outcome
+
+
+def test_a_file_is_spoilt_in_every_way(tmp_path):
+    seen, path = set(), tmp_path / "file"
+    for seed in range(60):
+        path.write_bytes(bytes(range(256)))
+        how = faults.spoil(path, random.Random(seed))
+        assert not path.exists() or how != "deleted"
+        seen.add(how)
+    assert seen == {"a bit", "a byte", "cut off", "zeros", "deleted"}

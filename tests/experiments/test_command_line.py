@@ -14,7 +14,7 @@ import types
 import pytest
 
 from dib_jax import settings
-from dib_jax.commands import command_line, evaluate, run
+from dib_jax.commands import command_line, evaluate, run, surroundings
 from dib_jax.commands import config as configs
 
 ROOT = pathlib.Path(command_line.__file__).parents[2]
@@ -394,6 +394,11 @@ def test_a_workdir_that_cannot_be_written_is_refused(capsys, folder, monkeypatch
     assert f"--workdir: {name} cannot be used, for locked cannot be written" in line
 
 
+def test_a_workdir_whose_name_is_no_text_is_refused(capsys):
+    said = refusal(capsys, "--config=configs/example.py", "--workdir=x\udcff")
+    assert "is no UTF-8" in said
+
+
 def test_a_workdir_with_an_impossible_name_is_refused(capsys):
     assert "File name too long" in refusal(capsys, EXAMPLE, f"--workdir={'x' * 999}")
 
@@ -453,6 +458,38 @@ def test_flags_and_the_rest_are_told_apart():
     assert not given.help
 
 
+PLACEHOLDERS = """
+import ml_collections
+from ml_collections import config_dict
+
+def get_config():
+    config = ml_collections.ConfigDict()
+    config.batch_size = config_dict.FieldReference(16)
+    config.seed = config_dict.required_placeholder(int)
+    config.optimizer = {"learning_rate": config_dict.required_placeholder(float)}
+    return config
+"""
+
+
+def test_what_a_config_leaves_open_is_asked_for(folder, capsys):
+    (folder / "configs" / "open.py").write_text(PLACEHOLDERS)
+    given = ("--config=configs/open.py", "--config.optimizer.learning_rate=0.5")
+    said = refusal(capsys, *given)
+    assert "seed is left to you by configs/open.py: give --config.seed=VALUE" in said
+    config = read(*given, "--config.seed=3").config
+    assert (config.seed, config.batch_size) == (3, 16)
+    assert config.optimizer.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "flag", ["--workdir", "--config.workdir", "--config.dataset.data_dir"]
+)
+def test_an_address_is_refused(capsys, flag):
+    config = "--config=configs/example.py"
+    said = refusal(capsys, config, f"{flag}=gs://bucket/run")
+    assert "got 'gs://bucket/run'; only folders and files of this machine" in said
+
+
 def test_a_switch_stands_alone():
     given = split("a.png", "--fast", "b.png", rest="pictures")
     assert given.flags == {"fast": ""}
@@ -466,7 +503,8 @@ def test_devices_are_flags_and_no_field_of_a_config(capsys):
     given = read(config, "--devices=2")
     assert (given.devices, given.distributed) == (2, False)
     assert given.config == read(config, "--distributed").config
-    assert read(config, "--distributed")[-2:] == (None, True)
+    both = read(config, "--distributed")
+    assert (both.devices, both.distributed) == (None, True)
     assert "whole number ≥ 1, got '0'" in refusal(capsys, config, "--devices=0")
     both = refusal(capsys, config, "--devices=2", "--distributed")
     assert "--devices and --distributed exclude each other" in both
@@ -611,6 +649,7 @@ def test_a_command_goes_by_the_name_that_it_was_called_by(package, capsys, monke
     main = types.ModuleType("__main__")
     main.__spec__ = importlib.machinery.ModuleSpec(f"{package}.evaluate", None)
     monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(surroundings, "settle", list)
     for given, status in ((["--help"], 0), ([], 2)):
         monkeypatch.setattr(sys, "argv", ["evaluate", *given])
         with pytest.raises(SystemExit) as caught:

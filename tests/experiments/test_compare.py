@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -138,7 +140,7 @@ def test_a_mistake_in_one_run_is_told_before_any_starts(tmp_path, capsys):
 def in_this_process(monkeypatch):
     """Runs without processes of their own, and without what their reports show."""
 
-    def execute(base, of, logs, shares):
+    def execute(base, of, logs, shares, started):
         words = [f"--config.{name}={value}" for name, value in of.overrides.items()]
         run.main([f"--config={base}", *words, f"--workdir={of.workdir}"])
         return ""
@@ -269,3 +271,36 @@ def test_however_many_methods_the_note_names_few_pairs(least, count, told):
     pairs = tuple(itertools.combinations(methods, 2))[45 - count :]
     found = {"digits": Contrasts(methods, (0, 1, 2), least, pairs)}
     assert told in comparison_report.notes(entries, found, "m9")[-1]
+
+
+def test_runs_that_are_under_way_end_with_an_interrupted_comparison():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    futures = []
+
+    def interrupted():
+        with compare._pool(1) as (pool, started):
+            started.add(process)
+            futures.extend(pool.submit(process.wait) for _ in range(2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert process.returncode != 0
+    assert futures[1].cancelled()
+
+
+def test_while_runs_are_left_the_page_says_how_many(tmp_path, monkeypatch):
+    plan = compare.read_plan({**PLAN, "methods": {"greedy": ()}, "reference": "greedy"})
+    runs = compare.planned(plan, tmp_path)["digits", "greedy"]
+    facts = {"hardware": "CPU", "versions": {"jax": "1"}, "temp_bytes": None}
+    entry = {"stage": 0, "test": RESULTS["test"], "seconds": 1.0}
+    results = {**RESULTS, **facts, "validation": {}, "stages": [entry]}
+    monkeypatch.setattr(comparison_report, "read_results", lambda workdir: results)
+    monkeypatch.setattr(comparison_report, "_drawings", lambda *_: [])
+    for left, said in ((1, True), (0, False)):
+        path = comparison_report.write_report(
+            tmp_path, plan, runs[:1], {}, command="x", left=left
+        )
+        page = path.read_text()
+        assert ("1 of 2 runs are finished" in page) is said
+        assert ('http-equiv="refresh"' in page) is said

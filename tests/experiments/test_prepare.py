@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dib_jax.commands import command_line, prepare
+from dib_jax.data import contact_sheet
 from dib_jax.data.archives import Archive
 from dib_jax.data.preparation import downloadable
 
@@ -75,6 +76,32 @@ def test_a_folder_of_pictures_is_prepared_and_shown(tmp_path, capsys):
     assert "mine is there already; move it away" in refused(capsys, *command)
     command[0] = "cifar10"
     assert "'cifar10' is the name of another set" in refused(capsys, *command)
+
+
+def test_folders_of_classes_are_prepared_and_nothing_is_left_of_what_fails(
+    tmp_path, capsys, monkeypatch
+):
+    for number in range(8):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 30 * number, np.uint8)).save(path)
+    source = f"--source={tmp_path / 'pictures'}"
+    command = ["mine", source, "--size=8", f"--data_dir={tmp_path / 'data'}"]
+
+    def full(dataset, path):
+        assert path.parent.parent != tmp_path / "data"
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contact_sheet, "write_contact_sheet", full)
+        assert "No space left on device" in refused(capsys, *command)
+    assert not list((tmp_path / "data").iterdir())
+    assert run(*command) == 0
+    out = capsys.readouterr().out
+    assert "read as classes by folder; no splits in it; the class names are " in out
+    assert "train 6, test 2 pictures of 8x8x3, 2 classes" in out
+    names = {path.name for path in (tmp_path / "data" / "mine").iterdir()}
+    assert names == {"train.npz", "test.npz", "contact_sheet.png"}
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path, capsys, monkeypatch):

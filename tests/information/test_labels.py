@@ -132,8 +132,41 @@ def test_mistakes_are_named(labels, sizes, message):
             function(GRAM, labels, alpha=1.01, **sizes)
 
 
-def test_traced_labels_ask_for_their_sizes():
-    with pytest.raises(ValueError, match="traced need num_classes and class_size"):
-        jax.jit(lambda labels: info.label_joint_entropy(GRAM, labels, alpha=1.01))(
-            LABELS["even"]
-        )
+@pytest.mark.parametrize("alpha", [1.01, 2.0])
+def test_traced_labels_of_unknown_sizes_take_the_dense_way(alpha):
+    with jax.enable_x64(True):
+        for function, same in (
+            (info.label_joint_entropy, dense_joint),
+            (info.label_mutual_information, dense_information),
+        ):
+            loss = functools.partial(function, alpha=alpha)
+            of_features = jax.jit(
+                jax.value_and_grad(lambda x, labels, f=loss: f(gram(x), labels))
+            )
+            got = of_features(X, LABELS["uneven"])
+            assert_same(got, dense(same, alpha)(X, LABELS["uneven"]), 1e-12)
+
+
+def test_one_size_alone_is_refused():
+    with pytest.raises(ValueError, match="together, or neither, got 5 and None"):
+        info.label_joint_entropy(GRAM, LABELS["even"], num_classes=5)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([1, 2**32 + 1, 1, 2**40]),
+        np.array([7, 2**63 + 7, 7, 2**63 + 8], np.uint64),
+        [3, 2**35, 3, 2**36],
+        np.array([0, 1, 0, 2], ">i4"),
+    ],
+    ids=["int64", "uint64", "list", "big-endian"],
+)
+def test_labels_of_any_width_and_byte_order_stay_apart(labels):
+    want = [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(info.label_gram(labels), np.array(want) / 4)
+
+
+def test_labels_that_are_words_are_refused():
+    with pytest.raises(ValueError, match="labels must be numbers, got an array of <U1"):
+        info.label_gram(np.array(["a", "b"]))

@@ -24,7 +24,7 @@ def source(cell):
 
 def test_the_readme_names_every_notebook():
     readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 5
     assert [path.name for path in NOTEBOOKS if path.name not in readme] == []
 
 

@@ -1,13 +1,13 @@
 """What is recorded of an epoch."""
 
-import io
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from dib_jax.objectives import Occasional
-from dib_jax.training.records import NonFiniteError, means, write_lines
+from dib_jax.training.records import NonFiniteError, Record, means
 
 
 def test_a_term_that_is_measured_now_and_then_is_averaged_where_it_was():
@@ -31,12 +31,18 @@ def test_the_first_value_that_is_not_finite_is_named(bad):
         means(terms, number=2, epoch=5)
 
 
-def test_a_line_for_each_exit_and_split():
-    record = io.BytesIO()
+def test_a_line_for_each_exit_and_split_and_whoever_watches_sees_it(tmp_path):
+    path, seen = tmp_path / "metrics.jsonl", []
+    path.write_text('{"earlier": 1}\n')
     splits = {"train": {"loss": 1.5}, "validation": {"accuracy": 0.5}}
     metrics = {0: splits, 3: {"train": {"loss": 2.0}}}
-    write_lines(record, metrics, epoch=2, step=18, seconds=0.123456)
-    lines = [json.loads(line) for line in record.getvalue().splitlines()]
+    with Record(path, seen.append) as record:
+        record.write(metrics, epoch=2, step=18, seconds=0.123456)
+    first, *lines = map(json.loads, path.read_text().splitlines())
+    assert first == {"earlier": 1}
+    assert record.size == path.stat().st_size
+    assert record.digest() == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert seen == lines
     same = {"epoch": 2, "step": 18}
     assert lines == [
         {"stage": 0, **same, "split": "train", "loss": 1.5, "seconds": 0.1235},

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from tiny_runs import (
 )
 
 from dib_jax import checkpoints
+from dib_jax.training import digests
 from dib_jax.training import train as engine
 from dib_jax.training.finished import load_trained
 from dib_jax.training.train import train
+from dib_jax.training.workdir import read_results, write_results
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -210,3 +213,99 @@ def test_a_phase_may_go_on_with_the_network_and_be_stopped(tmp_path):
     alone = train(experiment(layer(0)), tmp_path / "alone")
     scale = np.float32(0.99) ** (5 * whole.results["stages"][1]["best_epoch"])
     np.testing.assert_allclose(whole.network[0], scale * alone.network[0], rtol=1e-5)
+
+
+# What a run has written beside its checkpoints ----------------------------------------
+
+
+def noting(workdir):
+    """An observer that leaves a file for every moment."""
+
+    def observe(moment):
+        path = workdir / "notes" / f"{moment.epoch}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"epoch {moment.epoch}")
+        return path
+
+    return lambda experiment: observe
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """The folder of a run with checkpoints after the epochs 2, 3 and 4 of 5."""
+    stop_at(4, experiment(), tmp_path / "run", observer=noting(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def change_a_digit(path, line):
+    text = path.read_text().splitlines()
+    text[line] = text[line].replace("0.", "1.", 1)
+    path.write_text("\n".join(text) + "\n")
+
+
+def test_a_changed_line_of_the_record_is_made_again_from_before_it(
+    stopped, whole, capfd
+):
+    change_a_digit(stopped / "metrics.jsonl", -1)
+    capfd.readouterr()
+    resumed = train(experiment(), stopped, observer=noting(stopped))
+    said = capfd.readouterr().err
+    assert f"00000004 is not used: {stopped / 'metrics.jsonl'} is not as it was" in said
+    assert "going on after epoch 3 of 5" in said
+    assert_same(resumed, stopped, whole)
+
+
+def test_a_run_does_not_go_on_with_a_record_that_cannot_be_made_again(stopped):
+    change_a_digit(stopped / "metrics.jsonl", 0)
+    with pytest.raises(checkpoints.CheckpointError, match="metrics.jsonl is not as it"):
+        train(experiment(), stopped, observer=noting(stopped))
+
+
+@pytest.mark.parametrize(("epoch", "made_again"), [(4, True), (0, False)])
+def test_a_file_that_was_deleted_is_made_again_or_its_loss_is_said(
+    stopped, whole, capfd, epoch, made_again
+):
+    lost = stopped / "notes" / f"{epoch}.txt"
+    lost.unlink()
+    capfd.readouterr()
+    resumed = train(experiment(), stopped, observer=noting(stopped))
+    said = capfd.readouterr().err
+    assert f"{lost} is missing" in said
+    assert ("goes on without" not in said) is lost.exists() is made_again
+    assert_same(resumed, stopped, whole)
+
+
+def test_what_a_finished_run_has_left_is_not_read_when_it_was_changed(whole, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+    for name in ("results.json", "inputs.json", "metrics.jsonl", "config.json"):
+        before = (workdir / name).read_text()
+        (workdir / name).write_text(before + " ")
+        with pytest.raises(ValueError, match=f"{name} is not as it was written; put"):
+            digests.check(workdir, name)
+        (workdir / name).write_text(before)
+        digests.check(workdir, name)
+    (workdir / "results.json").write_text(
+        (workdir / "results.json").read_text().replace("0.", "1.", 1)
+    )
+    with pytest.raises(ValueError, match="remove .*digests.json to take the run as it"):
+        read_results(workdir)
+    (workdir / "digests.json").unlink()
+    assert read_results(workdir)["test"]
+
+
+def test_a_run_does_not_go_on_with_other_random_numbers(stopped):
+    with (
+        jax.threefry_partitionable(not jax.config.jax_threefry_partitionable),
+        pytest.raises(ValueError, match="set JAX_THREEFRY_PARTITIONABLE as it was"),
+    ):
+        train(experiment(), stopped)
+
+
+def test_results_that_get_more_are_written_with_their_digest(whole, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+    write_results(workdir, {**read_results(workdir), "more": 1})
+    digests.check(workdir, "")
+    assert read_results(workdir)["more"] == 1
+    assert "metrics.jsonl" in digests.known(workdir)

@@ -35,7 +35,7 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
         "config_name", "dataset", "dataset_description", "task", "objective", "head",
         "algorithm", "algorithm_about", "unused", "seed", "metric", "measures",
         "duplicates", "test", "validation", "stages", "temp_bytes", "peak_bytes",
-        "seconds", "compile_seconds", "hardware", "versions", "ensemble",
+        "seconds", "compile_seconds", "hardware", "versions", "ensemble", "jax",
     }  # fmt: skip
     assert next(iter(results)) == "config_name"
     assert results["config_name"] == "digits_cnn"
@@ -71,7 +71,8 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
     weight = 0.01 * 4 * 3 / 9
     assert penalty == pytest.approx(weight * record[0]["input_information"], rel=1e-3)
     assert sorted(path.name for path in workdir.iterdir()) == [
-        "checkpoints", "config.json", "inputs.json", "metrics.jsonl", "results.json",
+        ".lock", "checkpoints", "config.json", "digests.json", "inputs.json",
+        "metrics.jsonl", "results.json",
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dib_jax.analysis import page
 from dib_jax.analysis.figures import Rendered
-from dib_jax.analysis.report import commands, overview, shown, training
+from dib_jax.analysis.report import commands, exits, nodes, overview, shown, training
 from dib_jax.analysis.report.material import Material
 from dib_jax.analysis.runs import find_baseline, read_metrics, read_run
 from dib_jax.tasks.exhibits import Answers
@@ -74,9 +74,11 @@ def write_report(
         answers,
         count,
         information,
+        nodes.layer_features(trained),
     )
     exhibits = [shown.section(workdir, exhibit) for exhibit in task.exhibits(answers)]
-    before = [make(material) for make in training.SECTIONS]
+    sections = (*training.SECTIONS, *exits.SECTIONS, *nodes.SECTIONS)
+    before = [make(material) for make in sections]
     after = [make(material) for make in commands.SECTIONS]
     text = page.page(
         overview.title(run),

@@ -9,7 +9,7 @@ from dib_jax.analysis import page
 from dib_jax.analysis.page import Section, escape
 from dib_jax.analysis.report import wording
 from dib_jax.analysis.report.material import Maker, Material
-from dib_jax.analysis.runs import END_TO_END, Run
+from dib_jax.analysis.runs import Run
 from dib_jax.settings import flatten
 
 
@@ -95,7 +95,7 @@ def _baseline_words(material: Material) -> list[str]:
         # One number per stage means nothing to a network that trains as a whole.
         dropped.append("--config.epochs")
         epochs = [f"--config.epochs={sum(each)}"]
-    folder = run.workdir.with_name(f"{run.workdir.name}-{END_TO_END}")
+    folder = run.workdir.with_name(f"{run.workdir.name}-{run.counterpart}")
     shown = os.path.relpath(folder)
     if shown.startswith(".."):  # not as one would type it here
         shown = str(folder)
@@ -108,7 +108,7 @@ def _baseline_words(material: Material) -> list[str]:
             others.append(word)
         elif not has_value:
             next(words, None)  # its value is the next word
-    algorithm = f"--config.algorithm.name={END_TO_END}"
+    algorithm = f"--config.algorithm.name={run.counterpart}"
     return [*others, *epochs, algorithm, f"--workdir={_quoted(shown)}"]
 
 

@@ -1,7 +1,10 @@
 """What the sections of a report are made from."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from dib_jax.analysis.figures import Rendered
 from dib_jax.analysis.page import Section
@@ -22,6 +25,7 @@ class Material(NamedTuple):
         answers: of the network for the test split.
         samples: how many there are in it.
         information: figures of its probes.
+        features: of test nodes after each layer, (n, d); empty for other samples.
     """
 
     run: Run
@@ -32,6 +36,7 @@ class Material(NamedTuple):
     answers: Answers
     samples: int
     information: Sequence[Rendered]
+    features: Sequence[np.ndarray] = ()
 
     @property
     def metric(self) -> str:
@@ -46,8 +51,8 @@ class Material(NamedTuple):
     @property
     def overlapping(self) -> bool:
         """Whether the stages have the same epochs, so that their curves overlap."""
-        stages = [row["stage"] for row in self.rows]
-        return self.run.at_once or stages != sorted(stages)
+        stretches = len(list(itertools.groupby(row["stage"] for row in self.rows)))
+        return self.run.at_once or stretches > self.trained
 
     @property
     def trained(self) -> int:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dib_jax.analysis import page
 from dib_jax.analysis.page import escape
 from dib_jax.analysis.report import wording
 from dib_jax.analysis.report.material import Material
-from dib_jax.analysis.runs import END_TO_END, Run
+from dib_jax.analysis.runs import Run
 
 _ARXIV = "https://arxiv.org/abs/2510.27651"
 _RECONSTRUCTION = (
@@ -70,7 +72,27 @@ def _headline(material: Material) -> str:
         minus = "this run minus " + ("the baseline" if other.end_to_end else "it")
         cards.append(_card(shown, measure.unit, name, same, " other"))
         cards.append(_card(difference, unit, "Difference", minus, " other"))
-    return f'<div class="results">{"".join(cards)}</div>'
+    return f'<div class="results">{"".join(cards)}</div>' + _chance(material)
+
+
+def _chance(material: Material) -> str:
+    """A note where the run is no better than naming the commonest class always."""
+    labels = material.answers.test.get("labels")
+    if not material.measure.counts_samples or labels is None or np.ndim(labels) != 1:
+        return ""
+    counts = np.bincount(labels)
+    share = counts.max() / counts.sum()
+    low, _ = wording.wilson(material.run.results["test"][material.metric], counts.sum())
+    if low > share:
+        return ""
+    names = material.answers.class_names
+    name = names[counts.argmax()] if len(names) > counts.argmax() else counts.argmax()
+    return page.note(
+        "This is chance: whoever always says the commonest class of the test split, "
+        f"{escape(name)}, is right in {100 * share:.1f} %, which is not below the "
+        "interval above. More epochs or another optimizer.learning_rate may help, and "
+        "--help with the config says what can be set."
+    )
 
 
 def _card(value: str, unit: str, label: str, detail: str, kind: str = "") -> str:
@@ -123,8 +145,8 @@ def _what_was_run(material: Material) -> str:
     if other is None and not run.end_to_end:
         html += page.note(
             "There is no end-to-end baseline beside this run yet; the same command "
-            f"with <code>--config.algorithm.name={END_TO_END}</code> makes one: see "
-            '<a href="#reproduce">To reproduce</a>.'
+            f"with <code>--config.algorithm.name={run.counterpart}</code> makes one: "
+            'see <a href="#reproduce">To reproduce</a>.'
         )
     elif other is not None:
         name = "end-to-end baseline" if other.end_to_end else "stage-by-stage run"

@@ -8,7 +8,7 @@ from PIL import Image
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.figures import Rendered
 from dib_jax.analysis.page import Section, escape
-from dib_jax.tasks import exhibits
+from dib_jax.tasks import exhibits, style
 from dib_jax.tasks.pictures import viewable
 
 _SMALL, _THUMBNAIL = 96, 192  # pixels a side
@@ -101,7 +101,8 @@ def _examples(workdir: pathlib.Path, examples: exhibits.Examples) -> str:
             "\n".join(f"{line.text} {line.value}".strip() for line in item.lines)
             for item in items
         ]
-        content = figures.png(figures.picture_grid(pictures, captions))
+        with style.readable():
+            content = figures.png(figures.picture_grid(pictures, captions))
         figures.write(workdir, f"{examples.name}.png", content)
     return html + f'<div class="cards">{"".join(map(_card, items))}</div>'
 

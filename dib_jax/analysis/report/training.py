@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dib_jax.analysis import figures, page
+from dib_jax.analysis.angles import layers_figure
 from dib_jax.analysis.findings import read_findings
 from dib_jax.analysis.page import Section, escape
 from dib_jax.analysis.report import shown, wording
@@ -179,6 +180,25 @@ def _terms(material: Material) -> Section | None:
     return Section("terms", "Terms of the loss", html)
 
 
+def _angles(material: Material) -> Section | None:
+    """Of a run with feedback weights, their angles and those of the gradients."""
+    angles = material.run.results.get("angles")
+    if not angles:
+        return None
+    caption = (
+        "Means over each epoch. B is what errors come back through, in place of the "
+        "transpose of the layer’s weights W; at 90 degrees the two have nothing in "
+        "common. The first layer needs no B, and the output layer’s gradient is the "
+        "true one."
+    )
+    draw = functools.partial(layers_figure, material.rows)
+    alt = "Angles between B and the transpose of W, and between gradients, by layer."
+    drawn = shown.drawing(material.run.workdir, Drawing("angles", draw, alt, caption))
+    said = ", ".join(f"{angle:.1f}" for angle in angles)
+    note = page.note(f"At the end, input side first: {said} degrees.")
+    return Section("angles", "Feedback weights", drawn + note)
+
+
 def _information(material: Material) -> Section | None:
     """What the probes show, in the words of findings.json, and its tables."""
     found = read_findings(material.run.workdir)
@@ -190,4 +210,6 @@ def _information(material: Material) -> Section | None:
     return Section("information", "Information in the network", html)
 
 
-SECTIONS: tuple[Maker, ...] = (_stages, _costs, _curves, _terms, _information)
+SECTIONS: tuple[Maker, ...] = (
+    _stages, _costs, _curves, _terms, _angles, _information
+)  # fmt: skip

@@ -179,9 +179,17 @@ def lower_step(step: Step, *, repeat: int = 0) -> jax.stages.Lowered:
 
 def run_steps(programs: Sequence[Any], steps: Sequence[Step]) -> Callable[[], None]:
     """A function that runs each compiled step once, on arrays on the device."""
+    # A program that stages share takes the arguments of the first of them: what later
+    # ones get besides, networks with more frozen stages, it does not read.
+    first: dict[int, Step] = {}
     now = [
-        list(_arguments(step, lambda build, *given: jax.jit(build)(*given)))
-        for step in steps
+        list(
+            _arguments(
+                first.setdefault(id(program), step),
+                lambda build, *given: jax.jit(build)(*given),
+            )
+        )
+        for program, step in zip(programs, steps, strict=True)
     ]
 
     def run() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from dib_jax.data.archives import Archive, open_zip, read_zip
 from dib_jax.data.builders import Example, Examples, Paths, picture
 from dib_jax.data.messages import blaming
+from dib_jax.data.picture_files import read_picture
 
 _URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 ARCHIVES = tuple(
@@ -163,11 +164,8 @@ def _example(
         )
     member = beside.rpartition("/")[0] + "/" + name
     content = read_zip(archive, member)
-    with (
-        blaming(f"{archive.filename}: {member} is no picture, or truncated"),
-        Image.open(io.BytesIO(content)) as opened,
-    ):
-        image = opened.convert("RGB")
+    with blaming(f"{archive.filename}: {member} is no picture, or truncated"):
+        image = read_picture(io.BytesIO(content)).convert("RGB")
     if image.size != (width, height):
         raise ValueError(
             f"{source}: says {width}x{height} pixels, but {name} has "

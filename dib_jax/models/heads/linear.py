@@ -2,8 +2,10 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from dib_jax.models.convolution import average_pool_to, max_pool_to
+from dib_jax.models.feedback import dense
 from dib_jax.models.options import check_at_least, check_one_of, check_positive
 
 POOLINGS = {"mean": average_pool_to, "max": max_pool_to}
@@ -33,17 +35,21 @@ class Linear(nn.Module):
         pool: side of the grid; 0 keeps feature maps at full size.
         pooling: of each cell, mean or max.
         output_scale: factor of what the layer puts out.
+        feedback: what errors come back through, one of `feedback.RULES`; the algorithm
+            of that name sets it.
     """
 
     num_outputs: int
     pool: int
     pooling: str = "mean"
     output_scale: float = 1.0
+    feedback: str = ""
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        layer = dense(self.num_outputs, feedback=self.feedback)
         vectors = flatten(features, self.pool, self.pooling)
-        return nn.Dense(self.num_outputs)(vectors) * self.output_scale
+        return jnp.asarray(layer(vectors)) * self.output_scale
 
 
 def linear(

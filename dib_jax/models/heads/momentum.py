@@ -39,7 +39,8 @@ class Momentum(nn.Module):
         if self.bias == "stage":
             x = x + self.following(features, train=train)
         elif self.bias == "channels":
-            x = x + self.param("bias", nn.initializers.zeros, x.shape[-1:])
+            zeros = nn.initializers.zeros
+            x = x + self.param("bias", zeros, x.shape[-1:], jnp.float32)
         return nn.Dense(self.num_outputs)(flatten(x, self.pool))
 
     def _follower(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -23,7 +23,10 @@ class Winner(nn.Module):
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
         x = flatten(features, self.pool)
         table = self.param(
-            "table", nn.initializers.zeros, (x.shape[-1], self.num_outputs)
+            "table",
+            nn.initializers.zeros,
+            (x.shape[-1], self.num_outputs),
+            jnp.float32,
         )
         return table[jnp.argmax(x, axis=-1)].astype(x.dtype)
 

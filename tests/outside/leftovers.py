@@ -8,7 +8,7 @@ from dib_jax.algorithms import Algorithm, Batch, Data, Parts, in_batches, per_ph
 from dib_jax.algorithms.blocks import Network, block, local, stack
 
 
-def cascade(parts: Parts, *, sure: float = 0.5) -> Algorithm:
+def leftovers(parts: Parts, *, sure: float = 0.5) -> Algorithm:
     """Stages in turn, each on what the exits before it got wrong.
 
     A sample is answered by the first exit that is sure of it.

@@ -1,0 +1,29 @@
+"""Graph layers without labels (LRGI) on Cora's public split, 140 labels for the probes.
+
+Command:  python -m experiments.run --config=configs/cora_lrgi.py (or :quick)
+    --config.dataset.data_dir=DIR, which holds cora/graph.npz
+"""
+
+from dib_jax.commands.config import ConfigDict, complete, variant
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    quick = variant(arg, "quick")
+    layers = 2 if quick else 3
+    each, probes = (10, 20) if quick else (100, 300)
+    return complete(
+        dataset=dict(name="cora"),
+        model=dict(name="gcn", widths=(128,) * layers, activation="elu", skip=True),
+        algorithm=dict(name="lrgi"),
+        optimizer=dict(
+            name="adamw",
+            learning_rate=0.003,
+            weight_decay=0.0,
+            schedule="constant",
+            warmup_epochs=0.0,
+        ),
+        epochs=(each,) * layers + (probes,),
+        batch_size=140,
+        analysis=dict(every_epochs=10 if quick else 50),
+    )

@@ -1,0 +1,19 @@
+"""A cascade on scikit-learn's digits: each stage on what no exit before it has settled.
+
+Command:  python -m experiments.run --config=configs/digits_cascade.py (or :quick)
+"""
+
+from dib_jax.commands.config import ConfigDict, complete, variant
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration; `arg` may be "quick"."""
+    quick = variant(arg, "quick")
+    return complete(
+        algorithm=dict(name="cascade", tau=0.99),
+        objective=dict(name="cross_entropy"),
+        model=dict(pools=2),
+        epochs=3 if quick else 20,
+        batch_size=64,
+        analysis=dict(every_epochs=1 if quick else 5),
+    )
