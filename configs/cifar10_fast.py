@@ -38,5 +38,4 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         epochs=1 if quick else 10,
         batch_size=128 if quick else 1024,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

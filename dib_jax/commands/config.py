@@ -306,6 +306,21 @@ def variant(arg: str, *names: str) -> str:
     return arg
 
 
+def constant_adam(learning_rate: float) -> dict[str, Any]:
+    """The section `optimizer` for Adam at one rate all along, without weight decay.
+
+    Args:
+        learning_rate: above 0.
+    """
+    return {
+        "name": "adamw",
+        "learning_rate": learning_rate,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+    }
+
+
 def unknown(dotted: str, value: Any, known: Iterable[str]) -> str:
     """What to say of a field that does not exist.
 
