@@ -126,7 +126,7 @@ def _notebooks(repository: str | None) -> Iterator[tuple[str, str]]:
         badge, *rest = ("".join(_shown(cell)) for cell in cells)
         links = f"[Download]({path.name})"
         if repository:
-            address = re.search(r"\((\S+)\)$", badge.strip())[1]
+            address = re.search(r"\(([^()\s]+)\)$", badge.strip())[1]
             mine = repository.removeprefix("https://github.com/").strip("/")
             links += f" · [Open in Colab]({address.replace('OWNER/dib_jax', mine)})"
         # The title comes first, then what a page of a site has no use for: setting up.

@@ -193,7 +193,10 @@ def run_page(tmp_path, monkeypatch):
 
     def run(page):
         save(page, tmp_path, monkeypatch)
-        scope = {}
+        # Classes ask for the module that they are in.
+        module = types.ModuleType("page")
+        monkeypatch.setitem(sys.modules, "page", module)
+        scope = vars(module)
         for block in blocks(page):
             if block.language in SHELL:
                 for name, words in commands(block.code):
