@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from dib_jax import settings
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, surroundings
 from dib_jax.commands.config import complete
 from dib_jax.commands.prepare import prepare
 from dib_jax.commands.registry import find, prefixed
@@ -212,13 +212,12 @@ def keep_programs() -> None:
 
     if getattr(jax.config, "jax_compilation_cache_dir", None):
         return
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     facts, about = [platform.machine(), platform.processor()], "/proc/cpuinfo"
     if os.path.exists(about):
         with open(about, encoding="utf-8") as lines:
             facts += [line for line in lines if line.startswith(("flags", "Features"))]
     digest = hashlib.sha256("".join(facts[:3]).encode()).hexdigest()[:12]
-    folder = pathlib.Path(base) / "dib_jax" / f"programs-{digest}"
+    folder = surroundings.programs_folder(f"programs-{digest}")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
