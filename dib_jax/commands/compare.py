@@ -48,8 +48,6 @@ from dib_jax.training.lock import owned
 Runs = dict[tuple[str, str], list["Run"]]
 # A page of what is finished takes one in so many parts of the time.
 _SHARE = 20.0
-# A page of what is finished takes one in so many parts of the time.
-_SHARE = 20.0
 Processes = set["subprocess.Popen[bytes]"]
 
 _NEEDED = ("base", "methods", "datasets", "seeds", "reference")

@@ -20,6 +20,7 @@ from dib_jax.data.dataset import (
     check_dataset,
     labels_in,
     lacking_classes,
+    none_label,
     without_groups,
 )
 from dib_jax.data.graphs import read_graph
@@ -43,8 +44,6 @@ __all__ = [
     "load",
     "size",
 ]
-
-_VOID = 255  # how some programs mark what is of no class
 
 
 def load(
@@ -148,12 +147,19 @@ def _numbers(splits: dict[str, Split], name: str) -> tuple[str, ...]:
             f"data set {name!r}: its labels begin at {labels[0]}; count them from 0, "
             "or give class_names"
         )
-    if _VOID in labels and labels[-2] < _VOID - 1:
+    if void := none_label(map(str, labels)):
         raise ValueError(
-            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {_VOID}, "
+            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {void}, "
             "which often means none; leave those out, or give class_names"
         )
-    return tuple(map(str, range(labels[-1] + 1 if labels else 0)))
+    count = labels[-1] + 1 if labels else 0
+    if count > 2 * len(labels) + 10:
+        raise ValueError(
+            f"data set {name!r}: labels go up to {count - 1}, and only {len(labels)} "
+            "of these classes have a sample; number the classes from 0 without gaps, "
+            "or give class_names"
+        )
+    return tuple(map(str, range(count)))
 
 
 def _part(train: Split, samples: int, *, name: str) -> Split:
