@@ -270,7 +270,7 @@ def test_folders_in_folders_are_read_and_those_of_classes_give_an_accuracy(
     )
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.index("Wrong (1)") < page.index("Right (3)") < page.index("Others (1)")
-    assert "&lt;b&gt;&amp;ü.png" in page
+    assert "<bdi>&lt;b&gt;&amp;ü.png</bdi>" in page
     for entry in out.glob("*.png"):
         assert urllib.parse.quote(os.fsencode(entry.name)) in page
     # What was drawn is not looked at again.

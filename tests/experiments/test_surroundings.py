@@ -164,6 +164,7 @@ def test_what_jax_refuses_at_its_start_is_one_line():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "JAX does not start: " in done.stderr
+    assert "--config" not in done.stderr
     assert "JAX_DEBUG_NANS" in done.stderr
 
 
