@@ -480,7 +480,9 @@ def _compare(
         nonlocal wrote, cost
         if time.monotonic() - wrote >= _SHARE * cost:
             start = time.monotonic()
-            report()
+            _, path = report()
+            if not cost:
+                print(f"the report so far, made again as runs finish: {path}")
             wrote = time.monotonic()
             cost = wrote - start
 

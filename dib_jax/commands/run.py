@@ -143,7 +143,14 @@ def train_run(
     """
     from dib_jax.analysis.recording import recorder
     from dib_jax.commands.assemble import assemble
-    from dib_jax.training.devices import choose, from_first, in_turn, together
+    from dib_jax.data.dataset import SPLITS, lacking_classes
+    from dib_jax.training.devices import (
+        choose,
+        from_first,
+        in_turn,
+        is_first,
+        together,
+    )
     from dib_jax.training.train import train
 
     config = complete(config)
@@ -151,6 +158,10 @@ def train_run(
     in_turn(lambda: _prepare_missing(config))
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
+    dataset = experiment.dataset
+    splits = {split: getattr(dataset, split) for split in SPLITS}
+    if is_first() and (lacking := lacking_classes(splits, dataset.class_names)):
+        command_line.say(command_line.called("run"), lacking)
     if saved := from_first(lambda: _saved(workdir, config)):
         experiment = experiment._replace(config=saved)
     observer = recorder(workdir, config.to_dict())

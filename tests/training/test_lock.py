@@ -36,7 +36,15 @@ def test_a_second_process_is_told_who_has_the_folder_until_that_one_is_gone(
         impatient = lock.owned(folder, patience=0.1)
         with pytest.raises(lock.InUseError, match=name), impatient:
             pass
-        other.kill()
+        waited_for = []
+
+        def waiting(who):
+            waited_for.append(who)
+            other.kill()
+
+        with lock.owned(folder, patience=0, waiting=waiting):
+            (who,) = waited_for
+            assert who.startswith(f"process {other.pid} on ")
         other.wait()
     with lock.owned(folder), lock.owned(folder):
         assert f"process {os.getpid()} on" in (folder / ".lock").read_text()
