@@ -18,5 +18,4 @@ def get_config(arg: str = "") -> ConfigDict:
         head=dict(name="conv", layers=2),
         optimizer=dict(learning_rate=0.1),
         epochs=1 if quick else 16,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -22,5 +22,4 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(widths=(16, 16) if quick else (128, 128, 256, 256), pools=1),
         optimizer=dict(learning_rate=0.1),
         epochs=1 if quick else 50,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

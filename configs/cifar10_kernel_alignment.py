@@ -20,5 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(name="resnet", depth=8 if quick else 18, width=8 if quick else 64),
         optimizer=dict(learning_rate=0.1, weight_decay=2e-4),
         epochs=1 if quick else 200,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

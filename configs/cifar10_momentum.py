@@ -27,5 +27,4 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         epochs=1 if quick else 160,
         batch_size=128 if quick else 1024,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

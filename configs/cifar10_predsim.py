@@ -21,5 +21,4 @@ def get_config(arg: str = "") -> ConfigDict:
         dataset=dict(name="cifar10", val_fraction=0.05, augment="crop,flip"),
         model=dict(name="vgg", width=4 if quick else 128, pools=4),
         epochs=1 if quick else 400,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -24,5 +24,4 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(name="resnet", depth=8 if quick else 32, width=8 if quick else 16),
         epochs=1 if quick else 300,
         batch_size=64,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

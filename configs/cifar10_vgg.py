@@ -14,5 +14,4 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(name="vgg", width=4 if quick else 64, pools=4),
         optimizer=dict(learning_rate=0.1),
         epochs=1 if quick else 60,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

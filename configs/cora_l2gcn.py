@@ -4,7 +4,7 @@ Command:  python -m experiments.run --config=configs/cora_l2gcn.py (or :quick)
     --config.dataset.data_dir=DIR, which holds cora_full/graph.npz
 """
 
-from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.config import ConfigDict, complete, constant_adam, variant
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -15,13 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(name="gcn", widths=(16, 16)),
         objective=dict(name="cross_entropy"),
         algorithm=dict(name="l2gcn", earliest=15 if quick else 35),
-        optimizer=dict(
-            name="adamw",
-            learning_rate=0.005,
-            weight_decay=0.0,
-            schedule="constant",
-            warmup_epochs=0.0,
-        ),
+        optimizer=constant_adam(0.005),
         # Rounds of the controller, then the most epochs of each layer.
         epochs=(4, 25, 25) if quick else (50, 95, 95),
         batch_size=256,

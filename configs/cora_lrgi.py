@@ -4,7 +4,7 @@ Command:  python -m experiments.run --config=configs/cora_lrgi.py (or :quick)
     --config.dataset.data_dir=DIR, which holds cora/graph.npz
 """
 
-from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.config import ConfigDict, complete, constant_adam, variant
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -16,13 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dataset=dict(name="cora"),
         model=dict(name="gcn", widths=(128,) * layers, activation="elu", skip=True),
         algorithm=dict(name="lrgi"),
-        optimizer=dict(
-            name="adamw",
-            learning_rate=0.003,
-            weight_decay=0.0,
-            schedule="constant",
-            warmup_epochs=0.0,
-        ),
+        optimizer=constant_adam(0.003),
         epochs=(each,) * layers + (probes,),
         batch_size=140,
         analysis=dict(every_epochs=10 if quick else 50),

@@ -4,7 +4,7 @@ Command:  python -m experiments.run --config=configs/facebook_lgcn.py (or :quick
     --config.dataset.data_dir=DIR, which holds facebook_pages/graph.npz
 """
 
-from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.config import ConfigDict, complete, constant_adam, variant
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -15,13 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
         model=dict(name="gcn", widths=(64, 64)),
         objective=dict(name="cross_entropy"),
         algorithm=dict(name="lgcn"),
-        optimizer=dict(
-            name="adamw",
-            learning_rate=0.01,
-            weight_decay=0.0,
-            schedule="constant",
-            warmup_epochs=0.0,
-        ),
+        optimizer=constant_adam(0.01),
         epochs=2 if quick else 10,
         batch_size=256,
         analysis=dict(every_epochs=0),

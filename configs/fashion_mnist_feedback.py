@@ -24,5 +24,4 @@ def get_config(arg: str = "") -> ConfigDict:
         optimizer=dict(learning_rate=0.02, weight_decay=2e-3, momentum=0.9),
         epochs=1 if quick else 6,
         batch_size=128 if quick else 32,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -29,5 +29,4 @@ def get_config(arg: str = "") -> ConfigDict:
         task=dict(label_smoothing=0.1),
         optimizer=dict(learning_rate=0.1),
         epochs=1 if quick else 5,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -26,5 +26,4 @@ def get_config(arg: str = "") -> ConfigDict:
         head=dict(name="conv", layers=2, pool=4),
         task=dict(name="detection", label_smoothing=0.1),
         epochs=1 if quick else 5,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -34,5 +34,4 @@ def get_config(arg: str = "") -> ConfigDict:
         # Of the stages, of the output layer.
         epochs=1 if quick else (2, 2) if deep else (6, 2),
         batch_size=128 if deep else 256,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -13,5 +13,4 @@ def get_config(arg: str = "") -> ConfigDict:
         dataset=dict(name="mnist"),
         model=dict(name="mlp", widths=(64,) * 3 if quick else (512,) * 3),
         epochs=1 if quick else 20,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

@@ -29,5 +29,4 @@ def get_config(arg: str = "") -> ConfigDict:
         optimizer=dict(name="adamw", learning_rate=1e-3, weight_decay=0),
         epochs=1 if quick else 10,
         batch_size=256,
-        analysis=dict(every_epochs=1 if quick else 5),
     )

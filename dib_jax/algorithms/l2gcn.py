@@ -8,21 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dib_jax.algorithms import (
-    Algorithm,
-    Batch,
-    Data,
-    Parts,
-    Phase,
-    Terms,
-    per_phase,
-)
-from dib_jax.algorithms.blocks import (
-    Block,
-    StageState,
-    initial_state,
-    update,
-)
+from dib_jax.algorithms import Algorithm, Batch, Data, Parts, Phase, Terms, per_phase
+from dib_jax.algorithms.blocks import Block, StageState, initial_state, update
 from dib_jax.algorithms.blocks import Network as Layers
 from dib_jax.algorithms.lgcn import layer_blocks, layer_phase, whole
 from dib_jax.algorithms.nodes import (

@@ -9,15 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dib_jax.algorithms import (
-    Algorithm,
-    Batch,
-    Data,
-    Parts,
-    Phase,
-    Terms,
-    per_phase,
-)
+from dib_jax.algorithms import Algorithm, Batch, Data, Parts, Phase, Terms, per_phase
 from dib_jax.algorithms.blocks import Variables
 from dib_jax.algorithms.nodes import (
     as_one_sample,

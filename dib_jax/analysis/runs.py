@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dib_jax.settings import differences
@@ -140,13 +140,7 @@ def find_beside(workdir: pathlib.Path, algorithm: str) -> Run | None:
         The first such run by name, or None.
     """
     config = read_json(workdir / "config.json")
-    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
-        if path.parent == workdir.absolute():
-            continue
-        try:
-            other = read_run(path.parent)
-        except ValueError:
-            continue
+    for other in _neighbours(workdir):
         changed = set(differences(config, other.config))
         sections = {dotted.partition(".")[0] for dotted in changed}
         allowed = {"algorithm", "cache", "analysis", *other.unused}
@@ -176,18 +170,24 @@ def find_baseline(workdir: pathlib.Path) -> Run | None:
     """
     run = read_run(workdir)
     found = []
-    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
-        if path.parent == workdir.absolute():
-            continue
-        try:
-            other = read_run(path.parent)
-        except ValueError:
-            continue  # an unfinished, foreign or damaged neighbour is not our business
+    for place, other in enumerate(_neighbours(workdir)):
         if run.end_to_end == other.end_to_end:
             continue
         changed = set(differences(run.config, other.config))
         sections = {dotted.partition(".")[0] for dotted in changed}
         same_budget = "epochs" not in changed or run.passes == other.passes
         if sections <= _MAY_DIFFER and same_budget:
-            found.append((len(sections - {"algorithm", "cache"}), str(path), other))
+            found.append((len(sections - {"algorithm", "cache"}), place, other))
     return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def _neighbours(workdir: pathlib.Path) -> Iterator[Run]:
+    """The finished runs in folders beside one, by name."""
+    for path in sorted(workdir.absolute().parent.glob("*/results.json")):
+        if path.parent == workdir.absolute():
+            continue
+        try:
+            run = read_run(path.parent)
+        except ValueError:
+            continue  # an unfinished, foreign or damaged neighbour is not our business
+        yield run

@@ -103,6 +103,8 @@ class Dataset(NamedTuple):
             pictures stand in the test split too
         samples: samples of the training split that are used, always the same ones; 0
             for all
+        whiten: side of the patches of pictures that are whitened before the network,
+            by the training split's covariance; 2 makes 24 channels of 3; 0 for none
         placement: where the samples are while they are used: device, stream (from the
             host's memory), or auto: device if they fill at most half of its memory
     """
@@ -114,6 +116,7 @@ class Dataset(NamedTuple):
     skip_bad_boxes: bool = False
     skip_groups: tuple[int, ...] = ()
     samples: _Natural = 0
+    whiten: _Natural = 0
     placement: Literal["auto", "device", "stream"] = "auto"
 
 
@@ -140,15 +143,16 @@ class Optimizer(NamedTuple):
     """How weights follow gradients.
 
     Attributes:
-        name: update rule: sgd, adamw
+        name: update rule: sgd, adamw, muon
         learning_rate: its highest value
         weight_decay: decay of the weights
         momentum: momentum of the update rule; 0 for none
         schedule: course of the learning rate within a phase: constant, cosine, linear
         warmup_epochs: epochs in which the learning rate grows from 0
+        norm_rate: factor of the learning rate of norms' scales and biases
     """
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: Annotated[
         float, Allowed("a number above 0", lambda x: 0 < x < math.inf)
     ] = 0.05
@@ -156,6 +160,7 @@ class Optimizer(NamedTuple):
     momentum: _Share = 0.9
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     warmup_epochs: _Weight = 1.0
+    norm_rate: _Positive = 1.0
 
 
 class Precision(NamedTuple):
@@ -299,6 +304,21 @@ def variant(arg: str, *names: str) -> str:
         use = f"use {known}or none" if names else "there is none"
         raise ValueError(f"unknown variant {arg!r}: {use}")
     return arg
+
+
+def constant_adam(learning_rate: float) -> dict[str, Any]:
+    """The section `optimizer` for Adam at one rate all along, without weight decay.
+
+    Args:
+        learning_rate: above 0.
+    """
+    return {
+        "name": "adamw",
+        "learning_rate": learning_rate,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+    }
 
 
 def unknown(dotted: str, value: Any, known: Iterable[str]) -> str:

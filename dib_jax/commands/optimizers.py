@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 
 def _sgd(
@@ -25,9 +26,42 @@ def _adamw(
     )
 
 
+def _muon(
+    learning_rate: optax.Schedule, weight_decay: float, momentum: float
+) -> optax.GradientTransformation:
+    def axes(params: Any) -> Any:
+        # A kernel is a matrix from all that one output reads to the outputs.
+        return jax.tree.map(
+            lambda leaf: (
+                optax.contrib.MuonDimensionNumbers(
+                    tuple(range(leaf.ndim - 1)), leaf.ndim - 1
+                )
+                if leaf.ndim > 1
+                else None
+            ),
+            params,
+        )
+
+    return optax.contrib.muon(
+        learning_rate,
+        beta=momentum,
+        weight_decay=weight_decay,
+        weight_decay_mask=_kernels,
+        muon_weight_dimension_numbers=axes,
+    )
+
+
 def _kernels(params: Any) -> Any:
     # Norms' scales and biases are not decayed.
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _norms(params: Any) -> Any:
+    def in_norm(path: Any, leaf: Any) -> bool:
+        del leaf
+        return "norm" in jax.tree_util.keystr(path[:-1]).lower()
+
+    return jax.tree_util.tree_map_with_path(in_norm, params)
 
 
 def _constant(peak: float, steps: int, warmup: int) -> optax.Schedule:
@@ -55,6 +89,7 @@ def _linear(peak: float, steps: int, warmup: int) -> optax.Schedule:
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": _sgd,
     "adamw": _adamw,
+    "muon": _muon,
 }
 SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
     "constant": _constant,
@@ -71,19 +106,22 @@ def optimizer(
     momentum: float,
     schedule: str,
     warmup_epochs: float,
+    norm_rate: float,
     epochs: int,
     steps_per_epoch: int,
 ) -> optax.GradientTransformation:
     """The optimizer of one stage.
 
     Args:
-        name: sgd (Nesterov momentum, decay added to the gradient) or adamw (decay
-            decoupled, momentum as β₁).
+        name: sgd (Nesterov momentum, decay added to the gradient), adamw (decay
+            decoupled, momentum as β₁) or muon (orthogonalised updates of matrices and
+            kernels, Adam's for the others; decay decoupled).
         learning_rate: its highest value, after the warm-up.
         weight_decay: of weight matrices and kernels; norms and biases have none.
         momentum: 0 to 1 (1 excluded).
         schedule: constant, cosine or linear (the latter two fall to 0).
         warmup_epochs: epochs of linear growth from 0, at most half of all.
+        norm_rate: factor of the learning rate of norms' scales and biases.
         epochs: that the stage trains.
         steps_per_epoch: updates in an epoch.
 
@@ -99,7 +137,10 @@ def optimizer(
         def rate(count: jax.typing.ArrayLike) -> jax.Array:
             return learning_rate * jnp.asarray(course(count))
 
-        return OPTIMIZERS[name](rate, weight_decay, momentum)
+        rule = OPTIMIZERS[name](rate, weight_decay, momentum)
+        if norm_rate == 1:
+            return rule
+        return optax.chain(rule, optax.masked(optax.scale(norm_rate), _norms))
 
     # As constants of the program they would have it compiled anew in every search.
     return optax.inject_hyperparams(build)(

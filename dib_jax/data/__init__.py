@@ -25,7 +25,7 @@ from dib_jax.data.dataset import (
 )
 from dib_jax.data.graphs import read_graph
 from dib_jax.data.kind import Kind, Split, size, take
-from dib_jax.data.pictures import PICTURES, check_boxes
+from dib_jax.data.pictures import PICTURES, check_boxes, whitened
 from dib_jax.data.planetoid import read_planetoid
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
@@ -56,6 +56,7 @@ def load(
     skip_bad_boxes: bool = False,
     skip_groups: Sequence[int] = (),
     samples: int = 0,
+    whiten: int = 0,
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
 
@@ -80,6 +81,8 @@ def load(
         samples: how many of the training split are used, the same ones whatever the
             seed, of each class its share, groups kept together; 0: all. A validation
             split that is made is part of them.
+        whiten: side of the patches of pictures that are whitened, see
+            `dib_jax.data.pictures.whitened`; 0 for none.
 
     Raises:
         FileNotFoundError: there is no such set, at once and saying where it was looked
@@ -118,6 +121,8 @@ def load(
         splits["train"] = _part(splits["train"], samples, name=name)
         used = size(splits["train"])
         notes.append(f"{used} of {whole} training samples used")
+    if whiten:
+        dataset = dataset._replace(kind=whitened(dataset.kind, whiten))
     if lacking := lacking_classes(splits, class_names):
         notes.append(lacking)
     dataset = check_dataset(

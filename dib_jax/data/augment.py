@@ -32,6 +32,7 @@ def augment(spec: str) -> Augmentation:
         spec: names separated by commas, "" for none; a name may have a strength, as in
             `affine:1.5`, which multiplies the numbers given here. `crop`: pad with
             zeros by an eighth of each side, cut a window of the old size at random.
+            `shift`: the same by a sixteenth, with pixels mirrored at the border.
             `flip`: mirror left and right with probability 1/2; takes no strength.
             `affine`: turn by up to 10 degrees and scale by 1 ± 0.1 about the centre,
             zeros come in; a box is then that around the ellipse that was in it.
@@ -115,16 +116,25 @@ def _named(text: str, spec: str) -> tuple[str, Augmentation]:
     return name, functools.partial(change, strength=factor)
 
 
-def _crop(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
+def _crop(
+    key: jax.Array,
+    samples: Samples,
+    *,
+    strength: float,
+    share: float = _SHIFT,
+    border: str = "constant",
+) -> Samples:
     images = samples["images"]
     count, height, width, channels = images.shape
-    pads = int(_SHIFT * strength * height), int(_SHIFT * strength * width)
+    pads = int(share * strength * height), int(share * strength * width)
     pad = jnp.array(pads)
-    # The picture moves by `shift` (down, right); what leaves is lost, zeros come in.
+    # The picture moves by `shift` (down, right); what leaves is lost, the border of
+    # `jnp.pad` comes in.
     shift = jax.random.randint(key, (count, 2), -pad, pad + 1)
     if "boxes" in samples:
         shift = _bounded(shift, samples, height, width)
-    padded = jnp.pad(images, ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0)))
+    widths = ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0))
+    padded = jnp.pad(images, widths, mode=border)
 
     def window(picture: jax.Array, start: jax.Array) -> jax.Array:
         corner = (start[0], start[1], 0)
@@ -264,6 +274,7 @@ def _cutout(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
 # not all hole; 1 where there is nothing to strengthen.
 _AUGMENTATIONS: dict[str, tuple[Callable[..., Samples], float]] = {
     "crop": (_crop, 4.0),
+    "shift": (functools.partial(_crop, share=_SHIFT / 2, border="reflect"), 8.0),
     "flip": (_flip, 1.0),
     "affine": (_affine, 5.0),
     "brightness": (functools.partial(_stretched, half=0.3), 3.0),

@@ -35,7 +35,7 @@ class ConvolutionStage(nn.Module):
             rule = "" if self.first and index == 0 else self.feedback
             x = Convolution(self.width, feedback=rule)(x)
             pool = self.pool and index == pooled
-            x = BatchNorm(relu=True, pool=pool)(x, train=train)
+            x = BatchNorm(activation=nn.relu, pool=pool)(x, train=train)
         return x
 
 

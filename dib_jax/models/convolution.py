@@ -186,24 +186,25 @@ class Convolution(nn.Module):
         features: number of output channels.
         size: side of the kernel, odd.
         stride: step between two outputs, in pixels.
+        kernel_init: of the kernel (size, size, c_in, features).
         feedback: what errors come back through, one of `feedback.RULES`.
     """
 
     features: int
     size: int = 3
     stride: int = 1
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
     feedback: str = ""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        initializer = nn.initializers.he_normal()
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", initializer, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
 
         def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
             return convolve(x, kernel, self.stride)
 
-        return applied(self, self.feedback, linear, x, kernel, initializer)
+        return applied(self, self.feedback, linear, x, kernel, self.kernel_init)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -221,6 +222,21 @@ def max_pool(x: jax.Array) -> jax.Array:
     rows, columns = height // 2, width // 2
     cut = x[:, : 2 * rows, : 2 * columns]
     return cut.reshape(n, rows, 2, columns, 2, channels).max(axis=(2, 4))
+
+
+def max_pool_to(x: jax.Array, size: int) -> jax.Array:
+    """Maximum over a size × size grid of cells, (n, h, w, c) → (n, size, size, c).
+
+    Rows and columns that do not fill the last cell belong to it. A side shorter than
+    `size` stays as it is.
+    """
+    for axis in (1, 2):
+        side = x.shape[axis]
+        ends = [i * (side // size) for i in range(1, size)] if side > size else None
+        if ends is not None:
+            parts = jnp.split(x, ends, axis=axis)
+            x = jnp.stack([part.max(axis=axis) for part in parts], axis=axis)
+    return x
 
 
 def average_pool_to(x: jax.Array, size: int | tuple[int, ...]) -> jax.Array:

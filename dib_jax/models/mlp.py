@@ -49,10 +49,10 @@ class DenseStage(nn.Module):
             x = dense(wide, feedback=rule, kernel_init=self._initializer())(x)
         else:
             x = self._side_by_side(x.reshape(x.shape[0], self.parts, -1))
-        relu = self.activation == "relu"
+        activation = ACTIVATIONS[self.activation]
         if self.batch_norm:
-            x = BatchNorm(relu=relu)(x, train=train)
-        return x if self.batch_norm and relu else ACTIVATIONS[self.activation](x)
+            return BatchNorm(activation=activation)(x, train=train)
+        return activation(x)
 
     def _initializer(self, **axes: int) -> nn.initializers.Initializer:
         variance = 2 * self.gain**2

@@ -1,17 +1,21 @@
-"""Batch norm, ReLU and max pooling as one operation whose backward pass is lean.
+"""Batch norm, max pooling and activation as one operation whose backward pass is lean.
 
 Automatic differentiation stores several copies of a feature map for the three: centred,
-scaled, the ReLU's mask, which pixel was the largest. All of them follow from the map
-before the norm, so that map is all that is stored here.
+scaled, the activation's input, which pixel was the largest. All of them follow from the
+map before the norm, so that map is all that is stored here.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 _EPSILON = 1e-5
+
+# Applied to each number; hashable, so that a program knows it again.
+Activation = Callable[[jax.Array], jax.Array]
 
 _Three = tuple[jax.Array, jax.Array, jax.Array]
 _Residuals = tuple[jax.Array, ...]  # x, mean, variance, scale, bias
@@ -71,28 +75,32 @@ def _apply(
     scale: jax.Array,
     bias: jax.Array,
     *,
-    relu: bool,
+    activation: Activation | None,
     pool: bool,
 ) -> jax.Array:
-    # In this order norm and ReLU see a quarter of the pixels; neither of them changes
-    # which one is the largest.
+    # In this order norm and activation see a quarter of the pixels.
     y = (_pooled(x, scale) if pool else x).astype(mean.dtype)
     y = (y - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + bias
-    return (nn.relu(y) if relu else y).astype(x.dtype)
+    return (activation(y) if activation else y).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    activation: Activation | None,
+    pool: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Batch norm by the batch's statistics, then ReLU and 2 × 2 max pooling.
+    """Batch norm by the batch's statistics, then 2 × 2 max pooling and an activation.
 
     Args:
         x: (n, …, c).
         scale: (c,), of the normalised channels.
         bias: (c,), added to them.
-        relu: whether a ReLU follows.
-        pool: whether max pooling follows that; x is (n, h, w, c) then.
+        activation: what comes last, None for nothing. With one that never falls, such
+            as ReLU, the pooling may as well be said to follow it.
+        pool: whether there is max pooling; x is (n, h, w, c) then.
 
     Returns:
         (n, …, c) of x's dtype; and the batch's mean and variance (c,), at least
@@ -104,26 +112,37 @@ def normalize(
     Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1 and the derivatives below it.
     """
     mean, variance = _mean_and_variance(x)
-    return _apply(x, mean, variance, scale, bias, relu=relu, pool=pool), mean, variance
+    return (
+        _apply(x, mean, variance, scale, bias, activation=activation, pool=pool),
+        mean,
+        variance,
+    )
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, relu: bool, pool: bool
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    activation: Activation | None,
+    pool: bool,
 ) -> tuple[_Three, _Residuals]:
-    y, mean, variance = normalize(x, scale, bias, relu, pool)
+    y, mean, variance = normalize(x, scale, bias, activation, pool)
     return (y, mean, variance), (x, mean, variance, scale, bias)
 
 
 def _backward(
-    relu: bool, pool: bool, residuals: _Residuals, cotangents: _Three
+    activation: Activation | None,
+    pool: bool,
+    residuals: _Residuals,
+    cotangents: _Three,
 ) -> _Three:
     x, mean, variance, scale, bias = residuals
     inverse = jax.lax.rsqrt(variance + _EPSILON)
     pooled = _pooled(x, scale) if pool else x
     normal = (pooled.astype(mean.dtype) - mean) * inverse
     change = cotangents[0].astype(mean.dtype)
-    if relu:
-        change = jnp.where(normal * scale + bias > 0, change, 0)
+    if activation:
+        (change,) = jax.vjp(activation, normal * scale + bias)[1](change)
     axes = tuple(range(x.ndim - 1))
     change_bias = jnp.sum(change, axis=axes)
     change_scale = jnp.sum(change * normal, axis=axes)
@@ -143,30 +162,36 @@ normalize.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch norm, then perhaps ReLU and 2 × 2 max pooling.
+    """Batch norm, then perhaps 2 × 2 max pooling and an activation.
 
     Attributes:
-        relu: whether a ReLU follows.
-        pool: whether max pooling follows that.
+        activation: what comes last, None for nothing.
+        pool: whether there is max pooling.
+        scaled: whether a learnt factor multiplies each normalised channel.
         momentum: of the running statistics, which are applied where `train` is False.
     """
 
-    relu: bool = False
+    activation: Activation | None = None
     pool: bool = False
+    scaled: bool = True
     momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1:]
         kind = channels, jnp.float32
-        scale = self.param("scale", nn.initializers.ones, *kind)
+        scale = jnp.ones(*kind)
+        if self.scaled:
+            scale = self.param("scale", nn.initializers.ones, *kind)
         bias = self.param("bias", nn.initializers.zeros, *kind)
         mean = self.variable("batch_stats", "mean", jnp.zeros, *kind)
         variance = self.variable("batch_stats", "var", jnp.ones, *kind)
         if not train:
             running = mean.value, variance.value
-            return _apply(x, *running, scale, bias, relu=self.relu, pool=self.pool)
-        y, *batch = normalize(x, scale, bias, self.relu, self.pool)
+            return _apply(
+                x, *running, scale, bias, activation=self.activation, pool=self.pool
+            )
+        y, *batch = normalize(x, scale, bias, self.activation, self.pool)
         if not self.is_initializing():
             for statistic, new in zip((mean, variance), batch, strict=True):
                 old = self.momentum * statistic.value

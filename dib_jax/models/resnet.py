@@ -31,7 +31,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = Convolution(self.width)(x)
-        return BatchNorm(relu=True)(x, train=train)
+        return BatchNorm(activation=nn.relu)(x, train=train)
 
 
 class ResidualStage(nn.Module):
@@ -53,7 +53,7 @@ class ResidualStage(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         convolution = functools.partial(Convolution, self.width, feedback=self.feedback)
         y = convolution(stride=self.stride, name="conv1")(x)
-        y = BatchNorm(relu=True, name="norm1")(y, train=train)
+        y = BatchNorm(activation=nn.relu, name="norm1")(y, train=train)
         y = convolution(name="conv2")(y)
         y = BatchNorm(name="norm2")(y, train=train)
         if x.shape != y.shape:

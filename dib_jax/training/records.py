@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -81,12 +80,7 @@ class Record:
         """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Close the file."""
         self._file.close()
 

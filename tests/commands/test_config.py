@@ -127,6 +127,7 @@ def example() -> dict:
             "skip_bad_boxes": False,
             "skip_groups": (),
             "samples": 0,
+            "whiten": 0,
             "placement": "auto",
         },
         "model": {"name": f"{__name__}:network", "widths": (8, 8, 8), "depth": 3},
@@ -149,6 +150,7 @@ def example() -> dict:
             "momentum": 0.9,
             "schedule": "constant",
             "warmup_epochs": 0.0,
+            "norm_rate": 1.0,
         },
         "epochs": 2,
         "batch_size": 32,
@@ -211,6 +213,7 @@ def test_completing_adds_defaults_of_engine_and_factories():
             "momentum": 0.9,
             "schedule": "cosine",
             "warmup_epochs": 1.0,
+            "norm_rate": 1.0,
         },
     }
     usual["dataset"] = {**example()["dataset"], "name": "digits"}
@@ -523,9 +526,3 @@ def test_the_default_workdir_tells_runs_apart():
     config.objective.name = "my_loss:sparse"
     other = configs.default_workdir("x", "quick", config, usual=names)
     assert str(other) == "runs/x-quick-seed3-sequential-my_loss-sparse"
-
-
-@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
-def test_without_a_warm_up_a_learning_rate_starts_at_its_highest(schedule):
-    assert optimizers.SCHEDULES[schedule](0.5, 10, 0)(0) == 0.5
-    assert optimizers.SCHEDULES[schedule](0.5, 10, 4)(0) == 0

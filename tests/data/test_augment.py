@@ -59,6 +59,7 @@ def boxes_of_white(images):
 
 ALL = [
     "crop",
+    "shift",
     "flip",
     "affine",
     "brightness",
@@ -111,10 +112,15 @@ def test_scan_changes_no_bit():
             np.testing.assert_array_equal(scanned[name][index], value)
 
 
-def test_crop_is_a_window_of_the_zero_padded_picture_and_finds_them_all():
+@pytest.mark.parametrize(
+    ("spec", "border"), [("crop", "constant"), ("shift:2", "reflect")]
+)
+def test_crop_and_shift_are_windows_of_the_padded_picture_and_find_them_all(
+    spec, border
+):
     batch = batch_of(dtype=jnp.float32)
-    cropped = compiled("crop")(jax.random.key(0), batch)["images"]
-    padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)))
+    cropped = compiled(spec)(jax.random.key(0), batch)["images"]
+    padded = np.pad(batch["images"], ((0, 0), (2, 2), (3, 3), (0, 0)), mode=border)
     found = set()
     for row, picture in enumerate(np.asarray(cropped)):
         places = [
@@ -360,7 +366,7 @@ def test_a_picture_without_boxes_passes():
     [
         ("corp", "unknown augmentation 'corp' .*; did you mean 'crop'?"),
         ("crop,Flip", "unknown augmentation 'Flip' .*; did you mean 'flip'?"),
-        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, flip, affine"),
+        ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, shift, flip"),
         ("crop flip", "unknown augmentation 'crop flip'"),
         ("flip,flip", "augmentation 'flip' stands twice"),
         ("crop,crop:2", "augmentation 'crop' stands twice"),

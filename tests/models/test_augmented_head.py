@@ -91,6 +91,20 @@ def test_with_all_later_stages_it_computes_what_the_rest_of_the_network_does():
     )
 
 
+def test_its_output_layer_reads_maxima_and_scales_as_the_linear_one_does():
+    stages = cnn(widths=(3, 4), pools=2)
+    head = augmented(
+        num_outputs=6, stage=0, stages=stages, pool=1, pooling="max", output_scale=0.5
+    )
+    variables, x = prepared(head, (4, 8, 8, 3))
+    largest = np.max(through({0: stages[1]}, variables, x), (1, 2))
+    np.testing.assert_allclose(
+        jax.jit(functools.partial(head.apply, train=False))(variables, x),
+        0.5 * output_layer(variables, largest),
+        atol=1e-5,
+    )
+
+
 def test_a_stage_gets_maps_of_the_size_that_it_gets_in_the_network():
     """Two stages that halve the map are left out before the last one."""
     stages = cnn(widths=(3, 4, 5, 6), pools=3)
@@ -136,6 +150,7 @@ def test_it_fits_networks_of_every_kind_and_has_weights_of_its_chosen_stages_onl
         ({"depth": 2, "least": 3}, "least must be 0 to depth = 2, got 3"),
         ({"least": -1}, "got -1"),
         ({"pool": -1}, "pool must be ≥ 0, got -1"),
+        ({"pooling": "sum"}, "pooling must be .*'sum'"),
     ],
 )
 def test_an_impossible_depth_is_named(options, message):

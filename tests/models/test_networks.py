@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dib_jax.models.airbench import airbench, dirac
 from dib_jax.models.cnn import cnn
 from dib_jax.models.heads.averaged import averaged
 from dib_jax.models.heads.conv import conv
@@ -130,6 +131,40 @@ def test_the_grid_head_refuses_vectors():
         grid(num_outputs=2).init(jax.random.key(0), jnp.zeros((2, 5)), train=False)
 
 
+def test_the_cells_of_a_head_may_be_maxima_and_its_outputs_scaled():
+    features = drawn(4, 5, 8, 6)
+    plain = linear(num_outputs=10, pool=2)
+    head = linear(num_outputs=10, pool=2, pooling="max", output_scale=0.25)
+    variables = init(head, 1, features)
+    cells = np.array(
+        [
+            [features[:, i, j].max((1, 2)) for j in (slice(4), slice(4, 8))]
+            for i in (slice(2), slice(2, 5))
+        ]
+    ).transpose(2, 0, 1, 3)
+    wanted = np.asarray(apply(plain, variables, cells)) / 4
+    np.testing.assert_allclose(apply(head, variables, features), wanted, atol=1e-5)
+
+
+def test_the_record_network_begins_as_one_that_repeats_its_input():
+    """Where a group has as many outputs as inputs, each convolution is the identity."""
+    kernel = np.asarray(dirac(jax.random.key(0), (3, 3, 4, 6)))
+    wanted = np.zeros((3, 3, 4, 4))
+    wanted[1, 1] = np.eye(4)
+    np.testing.assert_array_equal(kernel[..., :4], wanted)
+    assert 0.1 < np.abs(kernel[..., 4:]).max() < 1 / 6
+    assert len(np.unique(kernel[..., 4:])) == 72
+    less = np.asarray(dirac(jax.random.key(0), (1, 1, 4, 2)))
+    np.testing.assert_array_equal(less[0, 0], np.eye(4)[:, :2])
+
+
+def test_the_record_network_halves_maps_and_has_no_scales():
+    stages = airbench(widths=(5, 7), convolutions=3)
+    found = shapes(stages, jax.ShapeDtypeStruct((2, 31, 31, 24), jnp.float32))
+    first, second = 9 * 5 * (24 + 5 + 5) + 3 * 5, 9 * 7 * (5 + 7 + 7) + 3 * 7
+    assert found == [((2, 15, 15, 5), first), ((2, 7, 7, 7), second)]
+
+
 def test_the_linear_head_is_linear():
     head = linear(num_outputs=3)
     a, b = drawn(2, 4, 8, 8, 6)
@@ -164,6 +199,10 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
         (lambda: conv(num_outputs=2, stage=0, layers=-1), "layers must be ≥ 0, got -1"),
         (lambda: conv(num_outputs=2, stage=2, layers=(1, 0)), "none for stage 2"),
         (lambda: mlp_head(num_outputs=2, layers=0), "must be ≥ 1"),
+        (lambda: linear(num_outputs=2, pooling="sum"), "pooling must be .*'sum'"),
+        (lambda: linear(num_outputs=2, output_scale=0.0), "output_scale must be"),
+        (lambda: airbench(widths=(4, 0)), "widths must be"),
+        (lambda: airbench(convolutions=0), "convolutions must be ≥ 1, got 0"),
     ],
 )
 def test_an_impossible_option_is_named_with_its_value(build, message):

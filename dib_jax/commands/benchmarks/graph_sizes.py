@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dib_jax.commands.benchmarks import table
-from dib_jax.commands.benchmarks.graphs import ADAM, course, experiment_of
-from dib_jax.commands.config import ConfigDict
+from dib_jax.commands.benchmarks.graphs import course, experiment_of
+from dib_jax.commands.config import ConfigDict, constant_adam
 from dib_jax.tasks import style
 
 # Of end to end: epochs, how many of them are timed, nodes up to which all are run.
@@ -108,7 +108,7 @@ def _sizes(folder: str, nodes: int, seconds: float) -> Iterator[table.Row]:
             "dataset": {"name": "generated", "data_dir": folder},
             "model": {"name": "gcn", "widths": (64, 64)},
             "objective": {"name": "cross_entropy"},
-            "optimizer": ADAM,
+            "optimizer": constant_adam(0.01),
             "batch_size": 1024,
         }
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dib_jax.commands.assemble import assemble
 from dib_jax.commands.benchmarks import table
 from dib_jax.commands.command_line import override
-from dib_jax.commands.config import ConfigDict, complete
+from dib_jax.commands.config import ConfigDict, complete, constant_adam
 from dib_jax.models.graph import sums_over_segments
 from dib_jax.training import evaluation
 from dib_jax.training.compilation import compile_epoch
@@ -21,13 +21,6 @@ from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import begin
 from dib_jax.training.storage import as_stored
 
-ADAM = {
-    "name": "adamw",
-    "learning_rate": 0.01,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "warmup_epochs": 0.0,
-}
 _END_TO_END = {"algorithm.name": "graph_end_to_end", "epochs": "150"}
 # On Facebook's pages; chosen on the validation split, four settings of each.
 _PAGES: dict[str, dict[str, str]] = {
@@ -92,7 +85,7 @@ def measure(data_dir: str = "", seeds: int = 3) -> Iterator[list[table.Row]]:
             "dataset": {"name": "facebook_pages", "data_dir": data_dir},
             "model": {"name": "gcn", "widths": (64, 64)},
             "objective": {"name": "cross_entropy"},
-            "optimizer": ADAM,
+            "optimizer": constant_adam(0.01),
             "batch_size": 256,
         }
     )

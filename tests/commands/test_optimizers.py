@@ -1,0 +1,60 @@
+"""Optimizers and learning-rate schedules by their config names."""
+
+import jax
+import numpy as np
+import pytest
+
+from dib_jax.commands import optimizers
+
+
+@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
+def test_without_a_warm_up_a_learning_rate_starts_at_its_highest(schedule):
+    assert optimizers.SCHEDULES[schedule](0.5, 10, 0)(0) == 0.5
+    assert optimizers.SCHEDULES[schedule](0.5, 10, 4)(0) == 0
+
+
+def updated(name, **options):
+    """The first update of a kernel, a norm and an output layer, by ones and noise."""
+    random = np.random.default_rng(0)
+    gradients = {
+        "conv": {"kernel": random.normal(size=(3, 3, 2, 6))},
+        "BatchNorm_0": {"bias": np.ones(6)},
+        "Dense_0": {"bias": np.ones(4)},
+    }
+    given = {"learning_rate": 0.5, "weight_decay": 0.0, "momentum": 0.5}
+    rule = optimizers.optimizer(
+        name=name,
+        schedule="constant",
+        warmup_epochs=0.0,
+        epochs=2,
+        steps_per_epoch=3,
+        **{**given, "norm_rate": 1.0, **options},
+    )
+    params = jax.tree.map(np.zeros_like, gradients)
+
+    @jax.jit
+    def first(gradients, params):
+        return rule.update(gradients, rule.init(params), params)[0]
+
+    return gradients, jax.tree.map(np.asarray, first(gradients, params))
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_norms_may_learn_faster_and_nothing_else_does(name):
+    _, plain = updated(name)
+    _, fast = updated(name, norm_rate=8.0)
+    norm = fast.pop("BatchNorm_0")["bias"], plain.pop("BatchNorm_0")["bias"]
+    np.testing.assert_allclose(norm[0], 8 * norm[1], rtol=1e-6)
+    assert np.all(norm[1] < 0)
+    jax.tree.map(np.testing.assert_array_equal, fast, plain)
+
+
+def test_muon_orthogonalises_a_kernel_from_all_that_an_output_reads():
+    gradients, updates = updated("muon")
+    matrix = updates["conv"]["kernel"].reshape(18, 6)
+    drawn = np.linalg.svd(gradients["conv"]["kernel"].reshape(18, 6), compute_uv=False)
+    found = np.linalg.svd(matrix, compute_uv=False)
+    assert drawn[0] / drawn[-1] > 2
+    assert found[0] / found[-1] < 1.8  # Newton and Schulz's five steps are rough
+    # Adam's step does not know how large a gradient was.
+    assert -1 < updates["Dense_0"]["bias"].max() < -0.25
