@@ -5,7 +5,6 @@ machine's memory, as the system counts it. A training holds its data set; nothin
 should grow with it. Predictions should hold a few pictures at a time.
 """
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -29,6 +28,15 @@ _FIELDS = {
     "model.name": "mlp", "model.widths": "16,16", "epochs": "1", "batch_size": "100",
     "analysis.samples": "32", "objective.name": "cross_entropy",
 }  # fmt: skip
+
+# What a process held counts from its start on, when it still is what has started it: so
+# a small one does that.
+_AROUND = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
 
 
 def measure(
@@ -75,7 +83,7 @@ def _row(
     row: table.Row = {
         "command": what,
         "pictures": count,
-        "MB of pictures": float(size),
+        "MB of pictures": round(size),
         "peak MB": round(held),
     }
     for last in before[-1:]:
@@ -98,16 +106,18 @@ def peak(words: Sequence[str]) -> float:
     Raises:
         RuntimeError: it failed; the message is the last line that it said.
     """
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").splitlines() or ["nothing"]
-            raise RuntimeError(f"{' '.join(words)}: {lines[-1]}")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _AROUND, *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.splitlines() or ["nothing said"]
+        raise RuntimeError(f"{' '.join(words)}: {lines[-1]}")
     # In bytes on a Mac, else in units of 1024.
-    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def _write_set(folder: pathlib.Path, count: int) -> None:
