@@ -300,7 +300,8 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
         f"{folder}{place} holds neither array files (train.npz, test.npz), a graph "
         f"(graph.npz), nor a version that TFDS prepared.{guess} Known names: "
         f"{', '.join(sorted(names))}. "
-        f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
-        "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
-        f"array_record in DIR/{name}, and set dataset.data_dir=DIR."
+        f"To use it, {download}make it of a folder of pictures by `python -m "
+        f"experiments.prepare {name} --source=FOLDER`, or write DIR/{name}/train.npz "
+        "and test.npz, each with images uint8 (n, h, w, c) and labels (n,), or prepare "
+        f"it with TFDS as array_record in DIR/{name}, and set dataset.data_dir=DIR."
     )
