@@ -63,6 +63,12 @@ def hsic(a: jax.Array, b: jax.Array, *, unbiased: bool = False) -> jax.Array:
 
     Source: Gretton, Bousquet, Smola & Schölkopf, ALT 2005, definition 2; unbiased Song,
     Smola, Gretton, Bedo & Borgwardt, JMLR 13, 2012, eq. 5.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.hsic(a, a) * 9, info.hsic(a, b))
+        4.0 0.0
     """
     a, b = check_grams(a, b)
     check_trace(a, b)
@@ -103,6 +109,12 @@ def cka(a: jax.Array, b: jax.Array, *, unbiased: bool = False) -> jax.Array:
 
     Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3; unbiased
     Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 2.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.cka(a, a).round(3), info.cka(a, b))
+        1.0 0.0
     """
     a, b = check_grams(a, b)
     return _cka(a[None], b[None], unbiased=unbiased)
@@ -125,6 +137,12 @@ def minibatch_cka(a: jax.Array, b: jax.Array) -> jax.Array:
         ValueError: shapes differ, or there are less than 4 samples in a minibatch.
 
     Source: Nguyen, Raghu & Kornblith, arXiv 2010.15327, eq. 3.
+
+    Examples:
+        >>> x = jax.random.normal(jax.random.key(0), (8, 16, 2))
+        >>> grams = jax.vmap(info.linear_gram)(x)
+        >>> print(info.minibatch_cka(grams, grams).round(3))
+        1.0
     """
     a, b = check_gram_stack(a), check_gram_stack(b)
     if a.shape != b.shape:
@@ -172,6 +190,13 @@ def cka_matrix(grams: jax.Array, *, unbiased: bool = False) -> jax.Array:
 
     Raises:
         ValueError: `grams` is not (l, n, n), or `unbiased` with less than 4 samples.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.cka_matrix(jnp.stack([a, b])).round(3))
+        [[1. 0.]
+         [0. 1.]]
     """
     grams = check_gram_stack(grams)
     centred = jax.vmap(_centring(unbiased))(grams)
@@ -202,6 +227,11 @@ def linear_cka(x: jax.Array, y: jax.Array, *, unbiased: bool = False) -> jax.Arr
         ValueError: sizes differ, or `unbiased` with less than 4 samples.
 
     Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [1.0], [5.0], [2.0]])
+        >>> print(info.linear_cka(x, -3 * x).round(3))
+        1.0
     """
     return cka(linear_gram(x), linear_gram(y), unbiased=unbiased)
 
@@ -224,6 +254,11 @@ def normalized_hsic(a: jax.Array, b: jax.Array, *, epsilon: float = 1e-5) -> jax
 
     Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 3; Fukumizu, Gretton, Sun &
     Schölkopf, NeurIPS 2007.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.normalized_hsic(a, a, epsilon=0.01).round(2))
+        0.96
     """
     a, b = check_grams(a, b)
     check_trace(a, b)
@@ -272,6 +307,12 @@ def aligned_bandwidth(
         ValueError: sizes differ, there is no candidate, or a static one is not above 0.
 
     Source: centred alignment of Cortes, Mohri & Rostamizadeh, JMLR 13, 2012.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.1], [3.0], [3.1]])
+        >>> gram = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.aligned_bandwidth(x, gram, candidates=[0.01, 1.0, 100.0]))
+        1.0
     """
     check_widths(candidates, name="candidates")
     x = jax.lax.stop_gradient(jnp.asarray(x))

@@ -47,6 +47,11 @@ def renyi_entropy(gram: jax.Array, *, alpha: float = DEFAULT_ALPHA) -> jax.Array
             `jit`, its trace is not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459.
+
+    Examples:
+        >>> gram = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.renyi_entropy(gram, alpha=2.0))
+        1.0
     """
     alpha, gram = check_alpha(alpha), check_gram(gram)
     check_trace(gram)
@@ -70,6 +75,11 @@ def effective_rank(gram: jax.Array) -> jax.Array:
 
     Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, for the singular values of
     a matrix; here for the eigenvalues of a covariance.
+
+    Examples:
+        >>> gram = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.effective_rank(gram).round(3))
+        2.0
     """
     return jnp.exp2(renyi_entropy(gram, alpha=1.0))
 
@@ -89,6 +99,12 @@ def joint_entropy(*grams: jax.Array, alpha: float = DEFAULT_ALPHA) -> jax.Array:
         ValueError: `alpha` is not such a number, sizes differ, or there is no Gram.
 
     Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.joint_entropy(a, b, alpha=2.0))
+        2.0
     """
     if len(grams) == 1:
         return renyi_entropy(grams[0], alpha=alpha)
@@ -145,6 +161,11 @@ def label_joint_entropy(
             or only one of the two sizes is given.
 
     Source: Yu, Sánchez Giraldo, Jenssen & Príncipe, arXiv 1808.07912, eq. 7.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.label_joint_entropy(a, jnp.array([0, 0, 1, 1]), alpha=2.0))
+        2.0
     """
     alpha = check_alpha(alpha)
     gram = check_gram(gram)
@@ -288,6 +309,12 @@ def label_mutual_information(
             not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459.
+
+    Examples:
+        >>> labels = jnp.array([0, 0, 1, 1])
+        >>> gram = info.label_gram(labels)
+        >>> print(info.label_mutual_information(gram, labels, alpha=2.0))
+        1.0
     """
     alpha = check_alpha(alpha)
     joint = label_joint_entropy(
@@ -320,6 +347,12 @@ def conditional_entropy(
             trace is not 1.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459, eq. 14.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.conditional_entropy(a, b, alpha=2.0))
+        1.0
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
@@ -349,6 +382,14 @@ def mutual_information(
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459; as a loss, Yu, Yu &
     Príncipe, arXiv 2102.00533, eq. 10.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.mutual_information(a, a, alpha=2.0))
+        1.0
+        >>> print(info.mutual_information(a, b, alpha=2.0))
+        0.0
     """
     alpha = check_alpha(alpha)
     a, b = check_grams(a, b)
@@ -373,6 +414,11 @@ def total_correlation(*grams: jax.Array, alpha: float = DEFAULT_ALPHA) -> jax.Ar
 
     Source: Watanabe, IBM J. Res. Dev. 4, 1960; with matrices, Yu et al.,
     arXiv 2101.10160.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.total_correlation(a, a, a, alpha=2.0))
+        2.0
     """
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
@@ -399,6 +445,11 @@ def dual_total_correlation(
 
     Source: Han, Information and Control 36, 1978; with matrices, Yu et al.,
     arXiv 2101.10160.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> print(info.dual_total_correlation(a, a, a, alpha=2.0))
+        1.0
     """
     alpha = check_alpha(alpha)
     checked = check_grams(*grams)
@@ -429,6 +480,13 @@ def mutual_information_matrix(
     Raises:
         ValueError: `alpha` is not such a number, `grams` is not (l, n, n), or, outside
             `jit`, a trace is not 1.
+
+    Examples:
+        >>> a = info.label_gram(jnp.array([0, 0, 1, 1]))
+        >>> b = info.label_gram(jnp.array([0, 1, 0, 1]))
+        >>> print(info.mutual_information_matrix(jnp.stack([a, b]), alpha=2.0))
+        [[1. 0.]
+         [0. 1.]]
     """
     alpha = check_alpha(alpha)
     grams = check_gram_stack(grams)

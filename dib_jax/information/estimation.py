@@ -40,6 +40,11 @@ class Estimate(NamedTuple):
         error: standard error of `bits`, without a gradient; 0 where `bits` is exact. It
             combines the spread of the probes with the change that half of their steps
             and a cruder account of the subspace's error make.
+
+    Examples:
+        >>> found = info.Estimate(bits=1.5, error=0.02)
+        >>> f"{found.bits} ± {found.error} bits"
+        '1.5 ± 0.02 bits'
     """
 
     bits: jax.Array
@@ -81,6 +86,13 @@ def estimated_renyi_entropy(
     Source: top eigenvalues and a tail after Dong et al., arXiv 2205.07426; Lanczos
     quadrature after Ubaru, Chen & Saad, SIAM J. Matrix Anal. Appl. 38, 2017; for the
     Rényi functional Gong et al., arXiv 2112.13720.
+
+    Examples:
+        >>> gram = info.label_gram(jnp.arange(64) % 4)
+        >>> key = jax.random.key(0)
+        >>> found = info.estimated_renyi_entropy(gram, key=key, rank=8, probes=4)
+        >>> print(found.bits.round(2))
+        2.0
     """
     _check_sizes(rank, probes)
     alpha, gram = check_alpha(alpha), check_gram(gram)
@@ -114,6 +126,13 @@ def estimated_mutual_information(
 
     Raises:
         ValueError: as `estimated_renyi_entropy`, or sizes differ.
+
+    Examples:
+        >>> gram = info.label_gram(jnp.arange(64) % 4)
+        >>> key, options = jax.random.key(0), {"rank": 8, "probes": 4}
+        >>> found = info.estimated_mutual_information(gram, gram, key=key, **options)
+        >>> print(found.bits.round(2))
+        2.0
     """
     _check_sizes(rank, probes)
     alpha = check_alpha(alpha)

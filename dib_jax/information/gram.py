@@ -112,6 +112,12 @@ def squared_distances(x: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: `x` has no sample axis.
+
+    Examples:
+        >>> print(info.squared_distances(jnp.array([[0.0], [3.0], [5.0]])))
+        [[ 0.  9. 25.]
+         [ 9.  0.  4.]
+         [25.  4.  0.]]
     """
     moved, unit = _in_range(_flat(x))
     # One factor after the other: their product may overflow.
@@ -174,6 +180,11 @@ def median_bandwidth(x: jax.Array) -> jax.Array:
         is NaN or infinite. No gradient.
 
     Source: Gretton et al., A kernel two-sample test, JMLR 13, 2012, section 8.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [3.0], [6.0]])
+        >>> float(info.median_bandwidth(x))
+        3.0
     """
     return quantile_bandwidth(x, q=0.5)
 
@@ -187,6 +198,11 @@ def mean_bandwidth(x: jax.Array) -> jax.Array:
     Returns:
         σ, a scalar in units of x; 1 where the mean is 0 or n = 1; NaN where a feature
         is NaN or infinite. No gradient.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [3.0], [6.0]])
+        >>> float(info.mean_bandwidth(x))
+        4.0
     """
     distances = _distances(x)
     n = distances.shape[0]
@@ -208,6 +224,11 @@ def quantile_bandwidth(x: jax.Array, *, q: float = 0.05) -> jax.Array:
         ValueError: `q` is not in 0..1.
 
     Source: Singh & Príncipe, Signal Processing 91, 2011, who use about 0.05 to 0.2.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [3.0], [6.0]])
+        >>> float(info.quantile_bandwidth(x, q=1.0))
+        6.0
     """
     if not 0 <= q <= 1:
         raise ValueError(f"q must be from 0 to 1, got {q!r}")
@@ -232,6 +253,11 @@ def knn_bandwidth(x: jax.Array, *, k: int = 10) -> jax.Array:
         ValueError: `k` is below 1.
 
     Source: Yu, Yu & Príncipe, arXiv 2102.00533, section 4.1 (k = 10).
+
+    Examples:
+        >>> x = jnp.array([[0.0], [3.0], [6.0]])
+        >>> float(info.knn_bandwidth(x, k=1))
+        3.0
     """
     if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
         raise ValueError(f"k must be an integer ≥ 1, got {k!r}")
@@ -259,6 +285,10 @@ def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
 
     Source: Scott, Multivariate Density Estimation, 1992; as used by Yu et al.,
     arXiv 1804.06537.
+
+    Examples:
+        >>> print(info.scott_bandwidth(jnp.zeros((32, 1))).round(3))
+        0.5
     """
     if not 0 < gamma < math.inf:
         raise ValueError(f"gamma must be > 0, got {gamma!r}")
@@ -285,6 +315,10 @@ def check_bandwidth(rule: str | float) -> str | float:
 
     Raises:
         ValueError: it is neither.
+
+    Examples:
+        >>> info.check_bandwidth("mean"), info.check_bandwidth("0.5")
+        ('mean', 0.5)
     """
     if isinstance(rule, str) and rule in _RULES:
         return rule
@@ -314,6 +348,11 @@ def named_bandwidth(x: jax.Array, rule: str | float) -> jax.Array:
 
     Raises:
         ValueError: `rule` is neither.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [3.0], [6.0]])
+        >>> float(info.named_bandwidth(x, "median"))
+        3.0
     """
     rule = check_bandwidth(rule)
     if isinstance(rule, str):
@@ -337,6 +376,12 @@ def unit_scale(x: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: `x` has no sample axis.
+
+    Examples:
+        >>> print(info.unit_scale(jnp.array([[1.0], [3.0], [5.0]])).round(2))
+        [[-1.22]
+         [ 0.  ]
+         [ 1.22]]
     """
     x = _flat(x).reshape(jnp.shape(x))
     size = jnp.max(jnp.abs(x), initial=0)
@@ -395,6 +440,14 @@ def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
 
     Raises:
         ValueError: `sigma` is not a scalar, or a static one is not above 0.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.0], [99.0], [99.0]])
+        >>> print(info.gaussian_gram(x, sigma=1.0))
+        [[0.25 0.25 0.   0.  ]
+         [0.25 0.25 0.   0.  ]
+         [0.   0.   0.25 0.25]
+         [0.   0.   0.25 0.25]]
     """
     check_widths(sigma)
     flat = _flat(x)
@@ -426,6 +479,12 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
             static one is not above 0.
 
     Source: Yu, Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
+
+    Examples:
+        >>> maps = jnp.zeros((2, 4, 4, 3))
+        >>> print(info.channel_gram(maps, sigma=1.0))
+        [[0.5 0.5]
+         [0.5 0.5]]
     """
     check_widths(sigma)
     features = jnp.asarray(features)
@@ -462,6 +521,11 @@ def linear_gram(x: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: `x` has no sample axis.
+
+    Examples:
+        >>> print(info.linear_gram(jnp.array([[0.0], [2.0]])))
+        [[ 0.5 -0.5]
+         [-0.5  0.5]]
     """
     flat = _flat(x)
     n = flat.shape[0]
@@ -484,6 +548,13 @@ def label_gram(labels: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: `labels` is not (n,) or not of integers.
+
+    Examples:
+        >>> print(info.label_gram(jnp.array([7, 7, 8, 8])))
+        [[0.25 0.25 0.   0.  ]
+         [0.25 0.25 0.   0.  ]
+         [0.   0.   0.25 0.25]
+         [0.   0.   0.25 0.25]]
     """
     labels = check_labels(labels)
     same = labels[:, None] == labels[None, :]
@@ -536,6 +607,11 @@ def normalize_gram(kernel: jax.Array) -> jax.Array:
         ValueError: `kernel` is not square.
 
     Source: Sánchez Giraldo, Rao & Príncipe, arXiv 1211.2459, eq. 8.
+
+    Examples:
+        >>> print(info.normalize_gram(jnp.array([[4.0, 3.0], [3.0, 9.0]])))
+        [[0.5  0.25]
+         [0.25 0.5 ]]
     """
     kernel = check_gram(kernel, name="kernel")
     n = kernel.shape[0]

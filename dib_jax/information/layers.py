@@ -25,6 +25,11 @@ def layer_grams(
     Raises:
         ValueError: there is no layer, they are not of as many samples, or `bandwidth`
             is neither.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.1], [3.0], [3.1]])
+        >>> info.layer_grams([x, jnp.tanh(x)]).shape
+        (2, 4, 4)
     """
     counts = [jnp.shape(layer)[:1] for layer in layers]
     if len(set(counts)) != 1:
@@ -63,6 +68,13 @@ def information_plane(
 
     Source: Tishby & Zaslavsky, arXiv 1503.02406; with matrices, Yu, Wickstrøm, Jenssen
     & Príncipe, arXiv 1804.06537.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.1], [3.0], [3.1]])
+        >>> labels = jnp.array([0, 0, 1, 1])
+        >>> of_input, of_labels = info.information_plane(x, [x, x / 100], labels)
+        >>> of_labels.shape
+        (2,)
     """
     source, *grams = layer_grams((x, *layers), bandwidth=bandwidth)
 

@@ -1,5 +1,6 @@
 """The page of the measures: complete, and its examples run."""
 
+import doctest
 import pathlib
 import re
 import warnings
@@ -29,6 +30,39 @@ SHORTER = {
     "size=(2, 400, 1)": "size=(2, 20, 1)",
     "np.linspace(0, 0.995, 15)": "np.linspace(0, 0.995, 2)",
 }
+
+
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+
+
+class ToThreeDigits(doctest.OutputChecker):
+    """The same words, and numbers that agree to three digits after the point."""
+
+    def check_output(self, want, got, optionflags):
+        numbers = [list(map(float, NUMBER.findall(text))) for text in (want, got)]
+        words = [NUMBER.sub("", text).split() for text in (want, got)]
+        return words[0] == words[1] and np.allclose(*numbers, atol=5e-4)
+
+
+class InOneProgram:
+    """The measures, each call of which is compiled as one program: in little time."""
+
+    def __getattr__(self, name):
+        function = getattr(info, name)
+        if name in ("Estimate", "check_bandwidth"):  # no functions of arrays
+            return function
+        return lambda *args, **options: jax.jit(lambda: function(*args, **options))()
+
+
+@pytest.mark.parametrize("name", info.__all__)
+def test_the_example_of_a_docstring_gives_what_it_says(name):
+    scope = {"info": InOneProgram(), "jax": jax, "jnp": jnp}
+    text = getattr(info, name).__doc__
+    example = doctest.DocTestParser().get_doctest(text, scope, name, None, None)
+    assert any(f"info.{name}" in line.source for line in example.examples)
+    said = []
+    doctest.DocTestRunner(ToThreeDigits()).run(example, out=said.append)
+    assert not said, "".join(said)
 
 
 @pytest.fixture

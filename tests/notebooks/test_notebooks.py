@@ -29,27 +29,40 @@ def test_the_readme_names_every_notebook():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_stored_small_and_without_traces_of_a_run(path):
-    assert path.stat().st_size < 32_000
+def test_a_notebook_is_stored_small_and_with_what_it_puts_out(path):
+    assert path.stat().st_size < 200_000
+    counts, outputs = [], []
     for cell in cells(path):
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
         assert not cell["metadata"]
         assert ABSOLUTE.search(source(cell)) is None
+        if cell["cell_type"] == "code":
+            counts.append(cell["execution_count"])
+            outputs += cell["outputs"]
+    # Once from top to bottom, and to the end.
+    assert counts == list(range(1, len(counts) + 1))
+    assert "error" not in {out["output_type"] for out in outputs}
+    assert any("image/png" in out.get("data", {}) for out in outputs)
+    said = "".join(text for out in outputs for text in out.get("text", ()))
+    assert "In its place" not in said  # with the data set that it is about
+    assert {place.split("/")[1] for place in ABSOLUTE.findall(said)} <= {"tmp"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_first_cell_installs_and_the_second_one_asks(path):
-    first, second = map(source, cells(path)[:2])
-    assert first == source(cells(NOTEBOOKS[0])[0])
-    assert 'if importlib.util.find_spec("dib_jax") is None:' in first
-    assert "git clone" in first
-    assert "{repository}" in first
-    assert "%pip install" in first
-    settings = {}
-    exec(second, settings)
-    assert settings["quick"] is True
-    assert settings["data_dir"] == ""
+def test_the_first_cells_open_it_on_colab_install_and_ask(path):
+    badge, install, settings = map(source, cells(path)[:3])
+    assert install == source(cells(NOTEBOOKS[0])[1])
+    assert 'if importlib.util.find_spec("dib_jax") is None:' in install
+    assert "git clone" in install
+    assert "{repository}" in install
+    assert "%pip install" in install
+    # What the badge opens is the repository that the next cell takes.
+    name = re.search(r'repository = "https://github.com/(\S+)\.git"', install)[1]
+    place = f"github/{name}/blob/main/notebooks/{path.name}"
+    assert f"(https://colab.research.google.com/{place})" in badge
+    values = {}
+    exec(settings, values)
+    assert values["quick"] is True
+    assert values["data_dir"] == ""
 
 
 @pytest.mark.once
