@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dib_jax.commands.benchmarks import table
@@ -148,12 +149,13 @@ def plot(path: pathlib.Path, rows: list[table.Row]) -> None:
         path: of the picture.
         rows: as `measure` gives them.
     """
-    table.plot_lines(
-        path,
-        [{**row, "panel": row["command"].partition(",")[0]} for row in rows],
-        panel=("panel",),
-        line="command",
-        across="MB of pictures",
-        column="peak MB",
-        label="peak memory, MB",
-    )
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["command"] for row in rows):
+        some = [row for row in rows if row["command"] == name]
+        sizes, held = ([row[k] for row in some] for k in ("MB of pictures", "peak MB"))
+        axes.plot(sizes, held, marker="o", ms=4, lw=1, label=name.replace("_", " "))
+    axes.set(xlabel="MB of pictures", ylabel="peak memory, MB", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=90)
