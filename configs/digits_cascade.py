@@ -10,7 +10,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
     quick = variant(arg, "quick")
     return complete(
-        algorithm=dict(name="cascade", tau=0.99),
+        # Behind every other stage an exit: 99.8 % on the validation split. Behind every
+        # stage: 99.3.
+        algorithm=dict(name="cascade", blocks=2, tau=0.99),
         objective=dict(name="cross_entropy"),
         model=dict(pools=2),
         epochs=3 if quick else 20,

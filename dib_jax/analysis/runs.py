@@ -141,7 +141,7 @@ def find_beside(workdir: pathlib.Path, algorithm: str) -> Run | None:
     """
     config = read_json(workdir / "config.json")
     for other in _neighbours(workdir):
-        changed = set(differences(config, other.config))
+        changed = _changed(config, other.config)
         sections = {dotted.partition(".")[0] for dotted in changed}
         allowed = {"algorithm", "cache", "analysis", *other.unused}
         if other.algorithm == algorithm and sections <= allowed:
@@ -173,7 +173,7 @@ def find_baseline(workdir: pathlib.Path) -> Run | None:
     for place, other in enumerate(_neighbours(workdir)):
         if run.end_to_end == other.end_to_end:
             continue
-        changed = set(differences(run.config, other.config))
+        changed = _changed(run.config, other.config)
         sections = {dotted.partition(".")[0] for dotted in changed}
         same_budget = "epochs" not in changed or run.passes == other.passes
         if sections <= _MAY_DIFFER and same_budget:
@@ -191,3 +191,18 @@ def _neighbours(workdir: pathlib.Path) -> Iterator[Run]:
         except ValueError:
             continue  # an unfinished, foreign or damaged neighbour is not our business
         yield run
+
+
+def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """The fields that differ; one that a version did not have was at its default."""
+
+    def is_newer(dotted: str) -> bool:
+        section, _, field = dotted.partition(".")
+        both = section in one and section in other
+        return (
+            bool(field)
+            and both
+            and (field in one[section]) != (field in other[section])
+        )
+
+    return {dotted for dotted in differences(one, other) if not is_newer(dotted)}

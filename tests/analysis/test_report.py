@@ -384,6 +384,13 @@ def test_stages_trained_at_once_pass_over_the_data_once_an_epoch(tmp_path):
     assert find_baseline(long) is None
 
 
+def test_a_field_that_an_older_run_did_not_have_is_no_difference(tmp_path):
+    newer = {"dataset": CONFIG["dataset"] | {"whiten": 0}}
+    run = make_workdir(tmp_path / "run", epochs=1, **newer)
+    older = make_workdir(tmp_path / "a", stages=(2,), epochs=1, algorithm=END_TO_END)
+    assert find_baseline(run).workdir == older
+
+
 def test_a_run_of_an_older_version_beside_it_is_no_baseline(tmp_path):
     run = make_workdir(tmp_path / "run", epochs=2)
     older = make_workdir(tmp_path / "a", stages=(2,), epochs=6, algorithm=END_TO_END)
