@@ -82,8 +82,10 @@ def table(
     """
 
     def cell(tag: str, column: int, value: Any) -> str:
-        kind = "" if column in text else ' class="number"'
-        return f"<{tag}{kind}>{'–' if value is None else escape(value)}</{tag}>"
+        words = "–" if value is None else escape(value)
+        if column in text:  # a long name breaks where it is made of words
+            return f"<{tag}>{words.replace('_', '_<wbr>')}</{tag}>"
+        return f'<{tag} class="number">{words}</{tag}>'
 
     def line(tag: str, values: Sequence[Any]) -> str:
         cells = (cell(tag, column, value) for column, value in enumerate(values))

@@ -98,7 +98,7 @@ def _measure(
     if count < 2:
         raise ValueError(
             f"analysis.samples: a split has only {count} sample, and a probe needs 2 "
-            "of each; set it to 0 for no probes"
+            "of each; --config.analysis.samples=0 leaves them out"
         )
     samples: dict[str, Data] = {}
     targets: dict[str, probes.Target] = {}

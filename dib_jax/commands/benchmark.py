@@ -30,6 +30,8 @@ depth        2 to 16 graph layers on Cora in --data_dir=DIR: accuracy and how al
 compile      that train steps and measures compile for a TPU, on one chip and on all of
              a described topology, with peak memory and work; needs libtpu, no TPU;
              --topology=v5e:2x2, --only=cifar10_vgg,vgg11,information for some of them
+pictures     peak memory of a run and of predict against the number of pictures;
+             --trained=10000,60000 --predicted=20,2000
 faults       what becomes of runs that are killed, damaged, given bad input, short of a
              disk, or two in one folder; --kills=200 --damages=200 --inputs=300
              --disks=20 --pairs=50 --seed=0, --minutes=8 for each of them at most
@@ -62,6 +64,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("kills", "damages", "inputs", "disks", "pairs", "seed"), int),
         "minutes": float,
     },
+    "pictures": {"trained": tuple[int, ...], "predicted": tuple[int, ...]},
     "graphs": {"data_dir": str, "seeds": int},
     "graph_sizes": {"nodes": tuple[int, ...], "features": int},
     "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
@@ -101,7 +104,7 @@ def main(arguments: list[str]) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     benchmark = importlib.import_module(f"dib_jax.commands.benchmarks.{name}")
     table = importlib.import_module("dib_jax.commands.benchmarks.table")
-    if name != "faults":  # whose processes are forked before JAX starts a device
+    if name not in ("faults", "pictures"):  # whose processes need the device
         importlib.import_module("dib_jax.training.devices").own_devices()
     called = command_line.called("benchmark")
     command = shlex.join(["python", "-m", called, *arguments])

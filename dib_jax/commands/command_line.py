@@ -358,6 +358,8 @@ def load_config(path_and_variant: str) -> ConfigFile:
         if variant and not inspect.signature(get_config).parameters:
             raise ValueError(f"it has no variants, so no {variant!r} either")
         config = get_config(variant) if variant else get_config()
+    except surroundings.StartError:
+        raise
     except OSError as error:
         raise ValueError(f"--config: {_one_line(error)}") from None
     except ValueError as error:

@@ -48,8 +48,6 @@ from dib_jax.training.lock import owned
 Runs = dict[tuple[str, str], list["Run"]]
 # A page of what is finished takes one in so many parts of the time.
 _SHARE = 20.0
-# A page of what is finished takes one in so many parts of the time.
-_SHARE = 20.0
 Processes = set["subprocess.Popen[bytes]"]
 
 _NEEDED = ("base", "methods", "datasets", "seeds", "reference")
@@ -482,7 +480,9 @@ def _compare(
         nonlocal wrote, cost
         if time.monotonic() - wrote >= _SHARE * cost:
             start = time.monotonic()
-            report()
+            _, path = report()
+            if not cost:
+                print(f"the report so far, made again as runs finish: {path}")
             wrote = time.monotonic()
             cost = wrote - start
 

@@ -63,7 +63,8 @@ def write_report(
     said = notes(entries, comparison.told_apart(entries), plan.reference)
     cells = _cells(table, plan.reference, chosen)
     header, lines = list(cells[0]), [list(row.values()) for row in cells]
-    text = _markdown([header, ["---"] * len(header), *lines], said, command)
+    everything = [*said, f"{_made_on(entries)}."]
+    text = _markdown([header, ["---"] * len(header), *lines], everything, command)
     write_atomically(workdir / "table.md", text.encode(errors="backslashreplace"))
     rows = [
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
@@ -230,7 +231,7 @@ def notes(
     said = [
         "Means ± sample standard deviation over seeds; differences are paired by seed, "
         "their intervals by Student's t. Temporaries are the compiler's figure for the "
-        f"largest train step. {_made_on(entries)}."
+        "largest train step."
     ]
     for dataset, (methods, seeds, least, pairs) in found.items():
         if least is None:

@@ -20,10 +20,11 @@ read is named and skipped, and the exit status is 1.
   --help         this
 """
 
+import contextlib
 import io
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def predict(
     images: Iterable[pathlib.Path],
     out: pathlib.Path,
     *,
+    another: bool = False,
     leaving: Leaving | None = None,
 ) -> list[pathlib.Path]:
     """Everything that the command does, for a notebook too.
@@ -65,6 +67,7 @@ def predict(
         images: files and folders.
         out: a folder without predictions.json; made where it is missing. No file in it
             is overwritten.
+        another: take OUT-2 and so on where `out` has predictions, or gets them now.
         leaving: when a picture leaves the network early; None for never.
 
     Returns:
@@ -76,17 +79,13 @@ def predict(
             or the network cannot be left so.
         OSError: `out` cannot be written.
     """
-    if (out / _WRITTEN).exists():
-        raise ValueError(
-            f"--out: {out / _WRITTEN} is there already and is not "
-            "overwritten; give another --out=FOLDER"
-        )
+    if not another:
+        _check_free(out)
     tops = _files(images)
-    files = list(tops)
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.commands.assemble import assemble_from
     from dib_jax.training.finished import restore
-    from dib_jax.training.workdir import read_results, write_atomically, write_json
+    from dib_jax.training.workdir import read_results
 
     read_results(workdir)  # whether it is finished
     experiment = assemble_from(workdir, with_data=False)
@@ -98,11 +97,25 @@ def predict(
         )
     network, _ = restore(experiment, workdir)
     outputs_of = _whole if leaving is None else leaving.outputs(experiment, network)
-    out.mkdir(parents=True, exist_ok=True)
+    with _claimed(out, another=another) as free:
+        return _write_all(experiment, network, outputs_of, tops, free, workdir)
+
+
+def _write_all(
+    experiment: Any,
+    network: Any,
+    outputs_of: Callable[..., tuple[Any, Sequence[int] | None]],
+    tops: Mapping[pathlib.Path, pathlib.Path],
+    out: pathlib.Path,
+    workdir: pathlib.Path,
+) -> list[pathlib.Path]:
+    """Write what is found on each file; those that could not be read."""
+    from dib_jax.training.workdir import write_atomically, write_json
+
     taken = {path.name.lower() for path in out.iterdir()}
     predicted: list[Predicted] = []
     unreadable: list[pathlib.Path] = []
-    for pictures in _groups(files, unreadable):
+    for pictures in _groups(tops, unreadable):
         shown = list(pictures.values())
         found, left_at = _found(experiment, network, shown, outputs_of)
         for number, (file, picture) in enumerate(pictures.items()):
@@ -116,10 +129,12 @@ def predict(
             truth = class_of_folder(file, tops[file], names)
             predicted.append(Predicted(entry, drawing, truth))
     page = index_page(predicted, workdir).encode(errors="replace")
-    write_atomically(out / _free_name(taken, "index", ".html"), page)
+    index = _free_name(taken, "index", ".html")
+    write_atomically(out / index, page)
     write_json(out / _WRITTEN, [one.entry for one in predicted])
     if line := accuracy_line(predicted):
         print(line)
+    print(f"predictions in {out / _WRITTEN}, and to look at in {out / index}")
     return unreadable
 
 
@@ -257,14 +272,35 @@ def _free_name(taken: set[str], stem: str, ending: str = ".png") -> str:
     return name
 
 
-def _without_predictions(out: pathlib.Path) -> pathlib.Path:
-    """A folder, or with a number behind its name where it has predictions already."""
+def _check_free(out: pathlib.Path) -> None:
+    if (out / _WRITTEN).exists():
+        raise ValueError(
+            f"--out: {out / _WRITTEN} is there already and is not "
+            "overwritten; give another --out=FOLDER"
+        )
+
+
+@contextlib.contextmanager
+def _claimed(out: pathlib.Path, *, another: bool) -> Iterator[pathlib.Path]:
+    """A folder without predictions that no other process writes any into."""
+    from dib_jax.training.lock import owned
+
     numbered = (out.with_name(f"{out.name}-{n}") for n in itertools.count(2))
-    return next(
-        folder
-        for folder in itertools.chain([out], numbered)
-        if not (folder / _WRITTEN).exists()
-    )
+    with contextlib.ExitStack() as stack:
+        for folder in itertools.chain([out], numbered):
+            try:
+                _check_free(folder)  # where nothing must be written, a lock neither
+                own = owned(folder, field="out", patience=0, leave=False)
+                stack.enter_context(own)
+                _check_free(folder)  # another process may just have done it
+                break
+            except ValueError:  # one of both
+                stack.close()
+                if not another:
+                    raise
+        if folder != out:
+            _say(f"{out} has predictions already; these go to {folder}")
+        yield folder
 
 
 def _say(message: str) -> None:
@@ -285,13 +321,9 @@ def main(arguments: list[str]) -> int:
     if not given.rest:
         raise ValueError("no picture is given: name files, or folders of pictures")
     wanted = pathlib.Path(given.flags.get("out", workdir / "predictions")).expanduser()
-    out = _without_predictions(wanted)
-    if out != wanted:
-        _say(f"{wanted} has predictions already; these go to {out}")
     images = [pathlib.Path(word).expanduser() for word in given.rest]
     leaving = exits.read_leaving(workdir, given.flags)
-    count = len(predict(workdir, images, out, leaving=leaving))
-    print(f"predictions in {out / _WRITTEN}, and to look at in {out / 'index.html'}")
+    count = len(predict(workdir, images, wanted, another=True, leaving=leaving))
     if count:
         files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")
         _say(f"{files} could not be read and {were} skipped")

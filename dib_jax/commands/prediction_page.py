@@ -104,12 +104,19 @@ def index_page(predicted: Sequence[Predicted], workdir: pathlib.Path) -> str:
 
 def _card(one: Predicted) -> str:
     address = urllib.parse.quote(os.fsencode(one.drawing))
-    file = html.escape("/".join(pathlib.Path(one.entry["file"]).parts[-2:]))
+    file = pathlib.Path(one.entry["file"]).parts[-2:]
     found = sorted(one.entry["objects"], key=lambda found: -found["score"])
-    words = ", ".join(f"{x['class_name']} {100 * x['score']:.0f} %" for x in found)
-    truth = f"<br>is {html.escape(one.truth)}" if one.truth else ""
+    words = ", ".join(
+        f"{_apart(x['class_name'])} {100 * x['score']:.0f} %" for x in found
+    )
+    truth = f"<br>is {_apart(one.truth)}" if one.truth else ""
     return (
         f'<div class="card"><a href="{address}"><img src="{address}" loading="lazy" '
-        f'alt="{file}"></a><b>{html.escape(words or "nothing found")}'
-        f"</b>{truth}<br>{file}</div>"
+        f'alt="{html.escape("/".join(file))}"></a><b>{words or "nothing found"}'
+        f"</b>{truth}<br>{'/'.join(map(_apart, file))}</div>"
     )
+
+
+def _apart(name: str) -> str:
+    """A name as HTML; one that is written from the right moves nothing around it."""
+    return f"<bdi>{html.escape(name)}</bdi>"

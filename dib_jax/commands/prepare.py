@@ -19,10 +19,14 @@ of data sets, and draws a contact sheet of pictures with labels and boxes.
   --classes=VALUE         names of the classes, in order (those found)
   --test_fraction=VALUE   part held out where there is no test folder (0.2)
   --skip_bad_boxes=VALUE  leave pictures with a bad box out (False)
+  --skip_unreadable=VALUE leave pictures out that cannot be read (False)
   --help                  this
 """
 
+import contextlib
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from dib_jax.commands import command_line
@@ -33,6 +37,7 @@ _OPTIONS = {
     "classes": str,
     "test_fraction": float,
     "skip_bad_boxes": bool,
+    "skip_unreadable": bool,
 }
 _FLAGS = {"data_dir": str, "archives": str, "source": str, **_OPTIONS}
 
@@ -74,31 +79,58 @@ def prepare(
 
     def show(written: pathlib.Path) -> None:
         """Check a set and draw its sheet, which one's own must pass to appear."""
-        shown.append(data.load(name, data_dir=str(written.parent), val_fraction=0))
+        # A validation split of its own is kept, and none is made.
+        kept = 0.1 if (written / "validation.npz").exists() else 0
+        shown.append(data.load(name, data_dir=str(written.parent), val_fraction=kept))
         write_contact_sheet(shown[0], written / _SHEET)
 
-    if source:
-        if name in (*data.known_names(), *preparation.downloadable()):
-            raise ValueError(f"{name!r} is the name of another set; choose your own")
-        place = pathlib.Path(source).expanduser()
-        write_annotated(place, folder, complete=show, **options)
-    elif name in data.known_names():
+    if source and name in (*data.known_names(), *preparation.downloadable()):
+        raise ValueError(f"{name!r} is the name of another set; choose your own")
+    if not source and name in data.known_names():
         raise ValueError(f"{name!r} is embedded: there is nothing to prepare")
-    elif preparation.is_prepared(name, root):
+    if not source and preparation.is_prepared(name, root):
         print(f"{name} is already in {folder}")
     else:
-        preparation.prepare(name, root, archives=archives)
+        with _alone(name, root):
+            if source:
+                place = pathlib.Path(source).expanduser()
+                write_annotated(place, folder, complete=show, **options)
+            else:
+                preparation.prepare(name, root, archives=archives)
     if not source:
         show(folder)
     (dataset,) = shown
     counts = ", ".join(
-        f"{split} {len(arrays['labels'])}"
-        for split, arrays in (("train", dataset.train), ("test", dataset.test))
+        f"{split} {data.size(getattr(dataset, split))}"
+        for split in ("train", "validation", "test")
+        if data.size(getattr(dataset, split))
     )
     shape = "x".join(map(str, dataset.train["images"].shape[1:]))
     print(f"{counts} pictures of {shape}, {len(dataset.class_names)} classes")
     print(describe_duplicates(dataset))
     return folder / _SHEET
+
+
+@contextlib.contextmanager
+def _alone(name: str, root: pathlib.Path) -> Iterator[None]:
+    """Let no other process prepare the set; what a killed one has left is removed."""
+    from dib_jax.training.lock import owned
+
+    def waiting(who: str) -> None:
+        print(f"{name}: {who} prepares it; waiting for that", flush=True)
+
+    place = root / f".{name}"
+    made = [each for each in (place, *place.parents) if not each.exists()]
+    try:
+        with owned(place, waiting=waiting, leave=False):
+            for left in place.iterdir():
+                if left.is_dir():
+                    shutil.rmtree(left)
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # there is something in it
+            for each in made or [place]:
+                each.rmdir()
 
 
 def main(arguments: list[str]) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from dib_jax import settings
-from dib_jax.commands import command_line
+from dib_jax.commands import command_line, surroundings
 from dib_jax.commands.config import complete
 from dib_jax.commands.prepare import prepare
 from dib_jax.commands.registry import find, prefixed
@@ -143,7 +143,14 @@ def train_run(
     """
     from dib_jax.analysis.recording import recorder
     from dib_jax.commands.assemble import assemble
-    from dib_jax.training.devices import choose, from_first, in_turn, together
+    from dib_jax.data.dataset import SPLITS, lacking_classes
+    from dib_jax.training.devices import (
+        choose,
+        from_first,
+        in_turn,
+        is_first,
+        together,
+    )
     from dib_jax.training.train import train
 
     config = complete(config)
@@ -151,6 +158,10 @@ def train_run(
     in_turn(lambda: _prepare_missing(config))
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
+    dataset = experiment.dataset
+    splits = {split: getattr(dataset, split) for split in SPLITS}
+    if is_first() and (lacking := lacking_classes(splits, dataset.class_names)):
+        command_line.say(command_line.called("run"), lacking)
     if saved := from_first(lambda: _saved(workdir, config)):
         experiment = experiment._replace(config=saved)
     observer = recorder(workdir, config.to_dict())
@@ -212,13 +223,12 @@ def keep_programs() -> None:
 
     if getattr(jax.config, "jax_compilation_cache_dir", None):
         return
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     facts, about = [platform.machine(), platform.processor()], "/proc/cpuinfo"
     if os.path.exists(about):
         with open(about, encoding="utf-8") as lines:
             facts += [line for line in lines if line.startswith(("flags", "Features"))]
     digest = hashlib.sha256("".join(facts[:3]).encode()).hexdigest()[:12]
-    folder = pathlib.Path(base) / "dib_jax" / f"programs-{digest}"
+    folder = surroundings.programs_folder(f"programs-{digest}")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

@@ -5,9 +5,13 @@ encoding, it draws into files alone, and its arrays are float32 whatever the res
 session does.
 """
 
+import contextlib
+import glob
 import importlib
 import io
 import os
+import pathlib
+import re
 import signal
 import sys
 import threading
@@ -23,6 +27,7 @@ _SET_ASIDE = {
     "JAX_NUMPY_RANK_PROMOTION": "commands broadcast",
     "JAX_NUMPY_DTYPE_PROMOTION": "commands mix float32 and bfloat16",
     "JAX_NO_TRACING": "commands compile",
+    "JAX_DISABLE_JIT": "commands compile",
     "JAX_DEBUG_KEY_REUSE": "states of several phases start from one key",
     "JAX_TRANSFER_GUARD": "commands move arrays to the device and back",
 }
@@ -164,10 +169,10 @@ def import_jax() -> None:
 
 
 class _Warnings:
-    """A warning is a line; that kept programs are damaged is said once."""
+    """A warning is a line; what is wrong with kept programs is mended, or said once."""
 
     def __init__(self) -> None:
-        self._said = False
+        self._said: set[str] = set()
 
     def __call__(
         self,
@@ -179,20 +184,60 @@ class _Warnings:
         line: str | None = None,
     ) -> None:
         text = " ".join(str(message).split())
-        if text.startswith("Error reading persistent compilation cache entry"):
-            if self._said:
+        if found := _OF_PROGRAMS.match(text):
+            doing, name = found.groups()
+            folder = _kept_in()
+            if _mended(folder, doing, name) or doing in self._said:
                 return
-            self._said = True
+            self._said.add(doing)
             text = (
                 f"{text}: such programs are compiled anew each time; remove the folder "
-                f"that they are kept in, {_kept_in()}"
+                f"that they are kept in, {folder}"
             )
         print(f"{category.__name__}: {text}", file=sys.stderr)
 
 
-def _kept_in() -> Any:
+_OF_PROGRAMS = re.compile(
+    r"Error (reading|writing) persistent compilation cache entry for '([^']*)'"
+)
+_OWN = "dib_jax"  # the folder that own programs are kept in, apart for each processor
+
+
+def programs_folder(name: str) -> pathlib.Path:
+    """The folder of the user for compiled programs.
+
+    Args:
+        name: of what they are for.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / _OWN / name
+
+
+def _kept_in() -> str:
     jax = sys.modules.get("jax")
-    return jax and jax.config.jax_compilation_cache_dir
+    return str(jax and jax.config.jax_compilation_cache_dir)
+
+
+def _mended(folder: str, doing: str, name: str) -> bool:
+    """Whether what JAX warns of is mended: it makes the program once more.
+
+    A process that was killed leaves half a program, which JAX would never replace. And
+    one that sets no limit of size leaves no times, without which one that does can keep
+    no other program.
+    """
+    place = pathlib.Path(folder)
+    mended = False
+    with contextlib.suppress(OSError):
+        if doing == "reading" and place.parent.name == _OWN:
+            for path in place.glob(f"{glob.escape(name)}-*"):
+                path.unlink(missing_ok=True)
+                mended = True
+        for path in place.glob("*-cache") if doing == "writing" else ():
+            times = path.with_name(path.name.removesuffix("-cache") + "-atime")
+            if not times.exists():
+                times.write_bytes(bytes(8))
+                mended = True
+    return mended
 
 
 def child_environment() -> dict[str, str]:

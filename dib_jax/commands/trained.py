@@ -19,7 +19,8 @@ from dib_jax.training.evaluation import predictor
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.finished import restore
 
-_PICTURES = 32  # that are held at once
+_PICTURES = 32  # that are held at once, in whatever size
+_SAMPLES = 256  # that are computed at once
 _ONE = (str, os.PathLike, Image.Image)
 # A list of what is found in one sample: label, class_name, score, and box if there are.
 Objects = list[dict[str, Any]]
@@ -165,11 +166,15 @@ class Model:
         arrays, alone = self.arrays(samples)
         count = len(next(iter(arrays.values())))
         # Few sizes, so few programs; the last sample again and again is cut off.
-        rows = np.minimum(np.arange(1 << (count - 1).bit_length()), count - 1)
-        with usual_arithmetic():
+        size = min(1 << (count - 1).bit_length(), _SAMPLES)
+        made = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
             some = {name: array[rows] for name, array in arrays.items()}
-            made = self._program(what)(self.network, self.experiment.common, some)
-        return tuple(np.asarray(array)[:count] for array in made), alone
+            with usual_arithmetic():
+                found = self._program(what)(self.network, self.experiment.common, some)
+            made.append([np.asarray(array)[: count - start] for array in found])
+        return tuple(map(np.concatenate, zip(*made, strict=True))), alone
 
     def arrays(self, samples: Any) -> tuple[dict[str, np.ndarray], bool]:
         """Samples as arrays in the shapes of the run's data.

@@ -20,6 +20,7 @@ from dib_jax.data.dataset import (
     check_dataset,
     labels_in,
     lacking_classes,
+    none_label,
     without_groups,
 )
 from dib_jax.data.graphs import read_graph
@@ -43,8 +44,6 @@ __all__ = [
     "load",
     "size",
 ]
-
-_VOID = 255  # how some programs mark what is of no class
 
 
 def load(
@@ -153,12 +152,19 @@ def _numbers(splits: dict[str, Split], name: str) -> tuple[str, ...]:
             f"data set {name!r}: its labels begin at {labels[0]}; count them from 0, "
             "or give class_names"
         )
-    if _VOID in labels and labels[-2] < _VOID - 1:
+    if void := none_label(map(str, labels)):
         raise ValueError(
-            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {_VOID}, "
+            f"data set {name!r}: has classes 0 to {labels[-2]} and labels of {void}, "
             "which often means none; leave those out, or give class_names"
         )
-    return tuple(map(str, range(labels[-1] + 1 if labels else 0)))
+    count = labels[-1] + 1 if labels else 0
+    if count > 2 * len(labels) + 10:
+        raise ValueError(
+            f"data set {name!r}: labels go up to {count - 1}, and only {len(labels)} "
+            "of these classes have a sample; number the classes from 0 without gaps, "
+            "or give class_names"
+        )
+    return tuple(map(str, range(count)))
 
 
 def _part(train: Split, samples: int, *, name: str) -> Split:
@@ -294,7 +300,8 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
         f"{folder}{place} holds neither array files (train.npz, test.npz), a graph "
         f"(graph.npz), nor a version that TFDS prepared.{guess} Known names: "
         f"{', '.join(sorted(names))}. "
-        f"To use it, {download}write DIR/{name}/train.npz and test.npz, each with "
-        "images uint8 (n, h, w, c) and labels (n,), or prepare it with TFDS as "
-        f"array_record in DIR/{name}, and set dataset.data_dir=DIR."
+        f"To use it, {download}make it of a folder of pictures by `python -m "
+        f"experiments.prepare {name} --source=FOLDER`, or write DIR/{name}/train.npz "
+        "and test.npz, each with images uint8 (n, h, w, c) and labels (n,), or prepare "
+        f"it with TFDS as array_record in DIR/{name}, and set dataset.data_dir=DIR."
     )

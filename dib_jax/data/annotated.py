@@ -22,12 +22,19 @@ from dib_jax.data.annotations import Annotated
 from dib_jax.data.brought import read_brought
 from dib_jax.data.dataset import lacking_classes
 from dib_jax.data.kind import Split, take
-from dib_jax.data.messages import Report, blaming
-from dib_jax.data.picture_files import fit, fitted_size, is_turned, read_picture
+from dib_jax.data.messages import Report, one_line
+from dib_jax.data.picture_files import (
+    UnreadablePictureError,
+    fit,
+    fitted_size,
+    is_turned,
+    read_picture,
+)
 from dib_jax.data.pictures import inside
 from dib_jax.data.split import split_rows
 
 _SIDE = 256  # of the stored pictures, where nothing is said
+_NAMED = 20  # of the pictures that cannot be read
 _SLACK = 1e-4  # of a side; boxes are written with a few digits
 
 
@@ -39,6 +46,13 @@ class _Pictures(NamedTuple):
     numbers: list[list[int]]
 
 
+class _Skipped(NamedTuple):
+    """What is left out instead of refused."""
+
+    bad_boxes: bool
+    unreadable: bool
+
+
 def write_annotated(
     source: Path,
     folder: Path,
@@ -47,6 +61,7 @@ def write_annotated(
     classes: str | Sequence[str] = (),
     test_fraction: float | None = None,
     skip_bad_boxes: bool = False,
+    skip_unreadable: bool = False,
     report: Report = print,
     complete: Callable[[Path], None] = lambda folder: None,
 ) -> None:
@@ -70,6 +85,7 @@ def write_annotated(
         test_fraction: the part that becomes the test split where there is none; None
             for 0.2.
         skip_bad_boxes: leave pictures with a bad box out instead of raising.
+        skip_unreadable: leave pictures that cannot be read out instead of raising.
         report: is called with each line for the user.
         complete: is called with a folder of the same name that holds the set, before it
             appears in its place.
@@ -88,8 +104,9 @@ def write_annotated(
     names = brought.class_names
     if size is None:
         size = _longest_side([e.path for some in brought.splits.values() for e in some])
+    skipped = _Skipped(skip_bad_boxes, skip_unreadable)
     pictures = {
-        split: _pictures(entries, names, size, skip_bad_boxes, notes.append)
+        split: _pictures(entries, names, size, skipped, notes.append)
         for split, entries in brought.splits.items()
     }
     most = max(len(one) for split in pictures.values() for one in split.numbers)
@@ -144,22 +161,32 @@ def _pictures(
     entries: list[Annotated],
     class_names: tuple[str, ...],
     size: int,
-    skip_bad_boxes: bool,
+    skipped: _Skipped,
     report: Report,
 ) -> _Pictures:
     """The pictures of a split that have a class, scaled, and their boxes."""
     found = _Pictures(np.zeros((len(entries), size, size, 3), np.uint8), [], [])
     count: Counter[str] = Counter()
+    unreadable: list[Path] = []
     shape = found.images.shape[1:]
     for entry in tqdm.tqdm(entries, unit=" pictures", disable=None, leave=False):
         numbers = _numbers(entry, class_names)
         if not numbers:
             count["without boxes"] += 1
             continue
-        picture, turned = _as_annotated(entry)
+        try:
+            picture, turned = _as_annotated(entry)
+        except UnreadablePictureError as error:
+            if not skipped.unreadable:
+                raise ValueError(
+                    f"{entry.path}: no picture, or truncated ({one_line(error)}); "
+                    "--skip_unreadable=True leaves such pictures out"
+                ) from error
+            unreadable.append(entry.path)
+            continue
         pad = entry.boxes is not None
         if problem := _problem_of_boxes(entry, picture.size):
-            if not skip_bad_boxes:
+            if not skipped.bad_boxes:
                 raise ValueError(
                     f"{entry.source}: {problem}; --skip_bad_boxes=True leaves such "
                     "pictures out"
@@ -173,22 +200,33 @@ def _pictures(
         if pad:
             sides = fitted_size(picture.size, shape, pad=pad) * 2
             found.boxes.append(np.clip(_relative(entry, picture.size), 0, 1) * sides)
+    _tell(count, unreadable, report)
+    if not found.numbers:
+        raise ValueError(
+            f"{entries[0].source.parent}: no picture that can be read, with a class "
+            "and sound boxes"
+        )
+    return found._replace(images=found.images[: len(found.numbers)])
+
+
+def _tell(count: Counter[str], unreadable: list[Path], report: Report) -> None:
+    """Say what is left out, and what is changed."""
     if count["without boxes"] or count["bad"]:
         report(
             f"left out: {count['without boxes']} picture(s) without boxes, "
             f"{count['bad']} with a bad box"
         )
+    if unreadable:
+        names = ", ".join(map(str, unreadable[:_NAMED]))
+        more = ", …" if len(unreadable) > _NAMED else ""
+        report(f"left out: {len(unreadable)} picture(s) not to be read: {names}{more}")
     if count["turned"]:
         report(f"{count['turned']} picture(s) turned upright, as their cameras noted")
-    if not found.numbers:
-        raise ValueError(f"{entries[0].source.parent}: no picture with a sound box")
-    return found._replace(images=found.images[: len(found.numbers)])
 
 
 def _as_annotated(entry: Annotated) -> tuple[Image.Image, bool]:
     """The picture that whoever annotated it has seen, and whether it was turned."""
-    with blaming(f"{entry.path}: no picture, or truncated"):
-        picture, turned = read_picture(entry.path), is_turned(entry.path)
+    picture, turned = read_picture(entry.path), is_turned(entry.path)
     if entry.sides in (None, picture.size):
         return picture, turned
     stored = read_picture(entry.path, upright=False)
@@ -283,7 +321,7 @@ def _write(
     complete: Callable[[Path], None],
     **notes: Any,
 ) -> None:
-    place = folder.with_name(f".{folder.name}-{os.getpid()}")
+    place = folder.with_name(f".{folder.name}") / str(os.getpid())
     unfinished = place / folder.name
     unfinished.mkdir(parents=True, exist_ok=True)
     try:
@@ -293,3 +331,5 @@ def _write(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(place)
+        with contextlib.suppress(OSError):  # another process is at it
+            place.parent.rmdir()

@@ -230,6 +230,7 @@ def _stated(path: Path, width: object, height: object) -> tuple[int, int] | None
 
 def _coco(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
     entries: list[Annotated] = []
+    known: set[str] = set()
     for path in folder.files(".json"):
         try:
             content = read_json(path)
@@ -241,6 +242,10 @@ def _coco(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
             errors = (KeyError, TypeError, ValueError, AttributeError)
             with blaming(f"{path}: not as COCO has it", errors):
                 entries += _coco_file(folder, path, content, report)
+                known |= {str(kind["name"]) for kind in content["categories"]}
+    unused = sorted(known - {str(name) for entry in entries for name in entry.names})
+    if entries and unused:
+        report(f"categories without a box, which are no classes: {', '.join(unused)}")
     return entries
 
 
@@ -255,6 +260,11 @@ def _coco_file(
     for one in content["annotations"]:
         if one.get("iscrowd"):
             crowds += 1
+        elif one["category_id"] not in names:
+            raise ValueError(
+                f"an annotation is of category {one['category_id']!r}, and the "
+                f"categories are {', '.join(map(repr, names))}"
+            )
         else:
             objects.setdefault(one["image_id"], []).append(one)
     if crowds:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dib_jax.data.annotations import CLASS_FILES, Annotated, read_annotations
-from dib_jax.data.dataset import SPLITS
+from dib_jax.data.dataset import SPLITS, none_label
 from dib_jax.data.folders import read_text
 from dib_jax.data.messages import Report
 from dib_jax.data.picture_folder import (
@@ -165,6 +165,12 @@ def _class_names(
             "--classes=A,B,…"
         )
     texts = list(map(str, names))
+    if void := none_label(texts):
+        count = sum(void in map(str, entry.names) for entry in entries)
+        raise ValueError(
+            f"{folder.root}: {count} picture(s) of a class {void!r}, which often means "
+            f"none; move them away, or give --classes={','.join(sorted(texts))}"
+        )
     alike = Counter(text.casefold() for text in texts)
     if twice := sorted(text for text in texts if alike[text.casefold()] > 1):
         report(f"classes that differ in capitals alone: {', '.join(twice)}")

@@ -4,8 +4,9 @@ Every message names the file (or set and split), the first bad row counted from 
 value there and how many rows are bad.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from dib_jax.data.kind import Kind, Split, size, take
 from dib_jax.data.pictures import PICTURES
 
 SPLITS = ("train", "validation", "test")
+_NUMBER = re.compile(r"-?\d{1,18}")
 
 
 class Dataset(NamedTuple):
@@ -90,6 +92,25 @@ def labels_in(split: Split) -> set[int]:
     """
     found = [split[key] for key in ("labels", "box_labels") if key in split]
     return {int(label) for array in found for label in np.unique(array) if label >= 0}
+
+
+def none_label(labels: Iterable[str]) -> str:
+    """The label among these that often means none; "" where there is none of them.
+
+    Programs mark what is of no class by -1, by 255 (in eight bits) or 65535 where the
+    classes have small numbers, and tables by nan.
+
+    Args:
+        labels: as texts.
+    """
+    texts = set(labels)
+    numbers = sorted(int(text) for text in texts if _NUMBER.fullmatch(text))
+    if numbers and numbers[0] < 0:
+        return str(numbers[0])
+    for void in (255, 65535):
+        if numbers[1:] and numbers[-1] == void and numbers[-2] < void - 1:
+            return str(void)
+    return next((text for text in sorted(texts) if text.casefold() == "nan"), "")
 
 
 def lacking_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> str:

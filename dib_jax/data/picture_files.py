@@ -62,7 +62,9 @@ def read_picture(file: Path | IO[bytes], *, upright: bool = True) -> Image.Image
             opened.load()
             return eight_bits(ImageOps.exif_transpose(opened) if upright else opened)
     except Exception as error:  # Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Whoever says this names the file.
+        reason = " ".join(str(error).removesuffix(f" {str(file)!r}").split())
+        reason = reason or type(error).__name__
         raise UnreadablePictureError(reason) from error
 
 

@@ -39,7 +39,7 @@ def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Spli
             f"{source}: images must have shape (n, h, w, c), got {images.shape}{hint}"
         )
     height, width, channels = images.shape[1:]
-    if channels > 4 and (height == 3 or (height == 1 and width == channels)):
+    if channels > 4 and (height == 3 or (height in (1, 4) and width == channels)):
         raise ValueError(
             f"{source}: images of shape {images.shape} seem to have their channels "
             "first; write np.moveaxis(images, 1, -1)"

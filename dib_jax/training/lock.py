@@ -1,11 +1,12 @@
 """One process at a time writes into a folder."""
 
 import contextlib
+import math
 import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _FILE = ".lock"
 # A process that was killed holds its lock until the system has taken it down.
@@ -19,7 +20,14 @@ class InUseError(ValueError):
 
 
 @contextlib.contextmanager
-def owned(folder: pathlib.Path) -> Iterator[None]:
+def owned(
+    folder: pathlib.Path,
+    *,
+    field: str = "workdir",
+    patience: float = _PATIENCE,
+    waiting: Callable[[str], None] | None = None,
+    leave: bool = True,
+) -> Iterator[None]:
     """Own a folder; made if it is missing. What this process owns may be owned again.
 
     The lock is the system's, on the file .lock, which says who has it: it ends with the
@@ -27,6 +35,10 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
 
     Args:
         folder: of a run, say.
+        field: the flag that it was given by, for the message.
+        patience: seconds that it is waited for.
+        waiting: is called with who has it then, and it is waited for on; None: raise.
+        leave: whether .lock stays in the folder.
 
     Raises:
         InUseError: another process owns it; the message names it.
@@ -41,9 +53,12 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
         finally:
             _taken[place] -= 1
         return
-    handle = os.open(place / _FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    message = (
+        f"{field}: {folder} is in use by {{}}; wait for it or end it, or choose "
+        f"another --{field}"
+    )
+    handle = _open_mine(place, message, patience, waiting)
     try:
-        _wait(handle, folder)
         _taken[place] = 1
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         name = f"process {os.getpid()} on {socket.gethostname()} since {since}"
@@ -54,19 +69,49 @@ def owned(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         _taken.pop(place, None)
+        if not leave:
+            (place / _FILE).unlink(missing_ok=True)
         os.close(handle)
 
 
-def _wait(handle: int, folder: pathlib.Path) -> None:
-    """Take the lock within the time that a killed process needs to go."""
-    deadline = time.monotonic() + _PATIENCE
+def _open_mine(
+    place: pathlib.Path,
+    message: str,
+    patience: float,
+    waiting: Callable[[str], None] | None,
+) -> int:
+    """The file of the lock, open and locked."""
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        # Who had it may take the folder away, or the file, and another make a new one.
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(place / _FILE, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _wait(handle, message, patience, waiting)
+                if os.path.samestat(os.fstat(handle), os.stat(place / _FILE)):
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+
+
+def _wait(
+    handle: int,
+    message: str,
+    patience: float,
+    waiting: Callable[[str], None] | None,
+) -> None:
+    """Take the lock within some time, or wait for who has it."""
+    deadline = time.monotonic() + patience
     while not _locked(handle):
         if time.monotonic() > deadline:
-            name = os.read(handle, 200).decode(errors="replace") or "another process"
-            raise InUseError(
-                f"workdir: {folder} is in use by {name}; wait for it or end it, or "
-                "choose another --workdir"
-            )
+            name = os.pread(handle, 200, 0).decode(errors="replace")
+            name = name or "another process"
+            if waiting is None:
+                raise InUseError(message.format(name))
+            waiting(name)
+            deadline = math.inf
         time.sleep(0.05)
 
 

@@ -23,6 +23,7 @@ class Progress:
         self._bar = tqdm(
             total=epochs,
             bar_format=_FORMAT,
+            desc="starting",
             disable=None if shown else True,
             dynamic_ncols=True,
             file=sys.stderr,
@@ -44,13 +45,16 @@ class Progress:
             sys.stderr.flush()
 
     def compiling(self, number: int) -> None:
-        """Say that a phase does not train yet.
+        """Say that a phase does not train yet; in a log where it was quiet for a while.
 
         Args:
             number: of the last exit that trains in it.
         """
+        text = f"{LABEL} {number}: compiling"
         if not self._bar.disable:
-            self._bar.set_description_str(f"{LABEL} {number}: compiling")
+            self._bar.set_description_str(text)
+        else:
+            self._say_at_times(text)
 
     def epochs_done(self, count: int) -> None:
         """Count epochs that an earlier start of the run has made."""
@@ -85,7 +89,11 @@ class Progress:
             self._bar.set_description_str(text, refresh=False)
             self._bar.update()
             self._bar.refresh()
-        elif epoch == epochs or time.monotonic() - self._said >= _PAUSE:
+        else:
+            self._say_at_times(text, always=epoch == epochs)
+
+    def _say_at_times(self, text: str, *, always: bool = False) -> None:
+        if always or time.monotonic() - self._said >= _PAUSE:
             self.say(text)
             self._said = time.monotonic()
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -215,6 +217,51 @@ def test_a_truncated_picture_is_refused(signs):
     path = signs / "images" / "road3.png"
     path.write_bytes(path.read_bytes()[:300])
     assert str(path) in refused(signs, "no picture, or truncated")
+    assert "--skip_unreadable=True leaves such" in refused(signs, "no picture, or")
+
+
+@pytest.mark.parametrize("form", ["folders", "table", "YOLO", "VOC", "COCO"])
+def test_pictures_that_cannot_be_read_are_refused_or_counted_by_name(tmp_path, form):
+    source, lines = tmp_path / "mine", []
+    classes = {"a0": "x", "b0": "y", "a1": "x", "b1": "y"}
+    for name, label in classes.items():
+        if form == "VOC":
+            voc(source, name, [(label, 1, 1, 5, 5)], width=8, height=8)
+        else:
+            folder = source / label if form == "folders" else source
+            picture(folder / f"{name}.png", 8, 8, sum(map(ord, name)))
+        if form == "YOLO":
+            number = "xy".index(label)
+            (source / f"{name}.txt").write_text(f"{number} .5 .5 .5 .5")
+            (source / "classes.txt").write_text("x\ny")
+    rows = "".join(f"{name}.png,{label}\n" for name, label in classes.items())
+    if form == "table":
+        (source / "all.csv").write_text(rows)
+    if form == "COCO":
+        boxed = [
+            {"image_id": n, "category_id": n % 2, "bbox": [1, 1, 4, 4]}
+            for n in range(4)
+        ]
+        images = [
+            {"id": n, "file_name": f"{name}.png"} for n, name in enumerate(classes)
+        ]
+        kinds = [{"id": 0, "name": "x"}, {"id": 1, "name": "y"}]
+        content = {"images": images, "annotations": boxed, "categories": kinds}
+        (source / "all.json").write_text(json.dumps(content))
+    (bad,) = source.rglob("b1.png")
+    bad.write_bytes(bad.read_bytes()[:40])
+    assert str(bad) in refused(
+        source, "--skip_unreadable=True leaves such pictures out"
+    )
+    write_annotated(
+        source,
+        tmp_path / "set",
+        skip_unreadable=True,
+        test_fraction=0.5,
+        size=8,
+        report=lines.append,
+    )
+    assert f"left out: 1 picture(s) not to be read: {bad}" in lines
 
 
 def test_a_damaged_annotation_is_refused(signs, tmp_path):
@@ -239,7 +286,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     refused(tmp_path / "signs", "no annotated pictures in it")
     voc(tmp_path / "signs", "a", [])
     (tmp_path / "signs" / "a.png").unlink()
-    refused(tmp_path / "signs", "no picture with a sound box")
+    refused(tmp_path / "signs", "no picture that can be read, with a class and")
     with pytest.raises(FileNotFoundError, match="--source: there is no folder"):
         write_annotated(tmp_path / "nowhere", tmp_path / "data")
 

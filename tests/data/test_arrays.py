@@ -263,6 +263,7 @@ def test_a_file_that_is_nearly_named_like_a_split_is_refused(tmp_path, name):
     [
         (np.zeros((12, 3, 8, 6), np.uint8), "seem to have their channels first"),
         (np.zeros((12, 1, 8, 8), np.uint8), "seem to have their channels first"),
+        (np.zeros((12, 4, 8, 8), np.uint8), "seem to have their channels first"),
         (np.ones((12, 8, 8, 1), np.uint8), "hold only 0 and 1, and white is 255"),
         (np.zeros((12, 8, 8, 1), np.uint16), "must be uint8 .* got uint16"),
         (np.zeros((12, 8, 8, 1), bool), "must be uint8 .* got bool"),
@@ -286,6 +287,11 @@ def test_labels_in_another_convention_are_refused(tmp_path):
     labels[4] = 255
     np.savez(folder / "test.npz", **arrays(labels=labels, **plain))
     assert "classes 0 to 2 and labels of 255, which often means" in error_of(tmp_path)
+    labels[4] = 9999
+    np.savez(folder / "test.npz", **arrays(labels=labels, **plain))
+    assert "labels go up to 9999, and only 4 of these" in error_of(tmp_path)
+    labels[4] = 255
+    np.savez(folder / "test.npz", **arrays(labels=labels, **plain))
     np.savez(folder / "train.npz", **arrays(512, labels=np.arange(512) // 2, **plain))
     assert len(load("mine", data_dir=str(tmp_path)).class_names) == 256
 

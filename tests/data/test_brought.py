@@ -512,6 +512,24 @@ def test_classes_are_the_same_whoever_wrote_their_names(tmp_path):
     assert "train lacks 1 classes (stop)" in said
 
 
+@pytest.mark.parametrize("void", ["255", "-1", "nan"])
+@pytest.mark.parametrize("form", ["folders", "table"])
+def test_a_class_that_often_means_none_is_refused_unless_it_is_given(
+    tmp_path, form, void
+):
+    folder, labels = tmp_path / "signs", ["0", "1", void]
+    rows = []
+    for number in range(9):
+        label = labels[number % 3]
+        place = folder / label if form == "folders" else folder
+        picture(place / f"p{number}.png", number)
+        rows.append(f"p{number}.png,{label}")
+    if form == "table":
+        table(folder / "labels.csv", "name,label", rows)
+    refused(folder, f"3 picture.s. of a class '{void}', which often means none; move")
+    assert written(folder, classes=labels)[0].class_names == ("0", "1", void)
+
+
 @pytest.mark.parametrize("around", ["", "set/images"])
 def test_folders_of_splits_hold_folders_of_classes(tmp_path, around):
     folder = tmp_path / "signs"
@@ -637,18 +655,22 @@ def test_coco_files_are_read(tmp_path, beside):
         for number in numbers:  # the same names in every split
             picture(folder / split / f"p{number}.png", ord(split[1]) + number)
         path = folder / "annotations" / f"instances_{split}2017.json"
-        coco(folder / split / "_annotations.coco.json" if beside else path, numbers)
+        kinds = [(4, "yield"), (3, "stop"), (0, "signs")]
+        content = {"categories": [{"id": n, "name": name} for n, name in kinds]}
+        path = folder / split / "_annotations.coco.json" if beside else path
+        coco(path, numbers, **content)
     dataset, counts, said = written(folder, size=12)
     assert counts == SPLITS
     assert dataset.class_names == NAMES
     assert dataset.train["boxes"][0].tolist() == [[1, 2, 7, 9]]
     assert "9 pictures read as COCO" in said
+    assert "categories without a box, which are no classes: signs" in said
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": [{"id": 3, "name": "x"}]}, "not as COCO has it"),
+        ({"categories": [{"id": 3, "name": "x"}]}, "not as .* of category 4, and the"),
         ({"categories": [{"id": 3, "name": "x"}, {"id": 4, "name": "x"}]}, "one name"),
         ({"images": [{"id": 0}]}, "not as COCO has it"),
         ({"annotations": [{"image_id": 0, "category_id": 3, "bbox": []}]}, "not as CO"),

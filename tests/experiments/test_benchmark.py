@@ -20,6 +20,7 @@ from dib_jax.commands.benchmarks import (
     linear,
     memory,
     overhead,
+    pictures,
     scaling,
     table,
     timing,
@@ -386,3 +387,23 @@ def test_a_file_is_spoilt_in_every_way(tmp_path):
         assert not path.exists() or how != "deleted"
         seen.add(how)
     assert seen == {"a bit", "a byte", "cut off", "zeros", "deleted"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="of Unix")
+def test_memory_is_the_most_that_a_process_has_held():
+    def program(size):
+        return [sys.executable, "-c", f"x = b'1' * {size}; del x"]
+
+    few, many = pictures.peak(program(1)), pictures.peak(program(10**8))
+    assert 99 < many - few < 110
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        pictures.peak([sys.executable, "-m", "no_such_module"])
+
+
+def test_growth_is_that_of_memory_over_that_of_pictures(tmp_path):
+    rows = []
+    for count, held in ((10, 300.0), (100, 320.0)):
+        rows.append(pictures._row("predict", count, count / 5, held, rows))
+    assert [row.get("for each MB more") for row in rows] == [None, 20 / 18]
+    pictures.plot(tmp_path / "x.png", rows)
+    assert (tmp_path / "x.png").stat().st_size

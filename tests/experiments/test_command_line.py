@@ -656,7 +656,7 @@ def test_a_command_goes_by_the_name_that_it_was_called_by(package, capsys, monke
             command_line.start("evaluate")
         assert caught.value.code == status
     out, err = capsys.readouterr()
-    assert out.startswith(f"python -m {package}.evaluate --workdir=DIR\n")
+    assert out.startswith(f"python -m {package}.evaluate --workdir=DIR ")
     assert err.startswith(f"{package}.evaluate: --workdir is missing")
 
 

@@ -270,7 +270,7 @@ def test_folders_in_folders_are_read_and_those_of_classes_give_an_accuracy(
     )
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.index("Wrong (1)") < page.index("Right (3)") < page.index("Others (1)")
-    assert "&lt;b&gt;&amp;ü.png" in page
+    assert "<bdi>&lt;b&gt;&amp;ü.png</bdi>" in page
     for entry in out.glob("*.png"):
         assert urllib.parse.quote(os.fsencode(entry.name)) in page
     # What was drawn is not looked at again.
@@ -289,6 +289,27 @@ def test_a_second_call_goes_to_a_folder_of_its_own(tmp_path, use, capsys):
     said = capsys.readouterr().err
     first, second = tmp_path / "predictions", tmp_path / "predictions-2"
     assert f"{first} has predictions already; these go to {second}" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of Unix")
+def test_two_at_once_go_to_folders_of_their_own(tmp_path, use, capsys):
+    import fcntl
+
+    use(Finder())
+    (tmp_path / "config.json").write_text("{}")
+    rectangle((80, 40), (10, 10, 30, 30)).save(tmp_path / "a.png")
+    (tmp_path / "predictions").mkdir()
+    with open(tmp_path / "predictions" / ".lock", "w") as other:
+        other.write("process 1 on earth")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main([f"--workdir={tmp_path}", str(tmp_path / "a.png")]) == 0
+        with pytest.raises(ValueError, match="out: .* is in use by process 1 on earth"):
+            predict(tmp_path, [tmp_path / "a.png"], tmp_path / "predictions")
+    assert len(read(tmp_path / "predictions-2")) == 1
+    names = {path.name for path in (tmp_path / "predictions-2").iterdir()}
+    assert names == {"a.png", "index.html", "predictions.json"}
+    assert "to look at in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,12 @@ def test_folders_of_classes_are_prepared_and_nothing_is_left_of_what_fails(
     with monkeypatch.context() as patch:
         patch.setattr(contact_sheet, "write_contact_sheet", full)
         assert "No space left on device" in refused(capsys, *command)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
+    left = tmp_path / "data" / ".mine" / "99" / "mine"  # by a process that was killed
+    left.mkdir(parents=True)
+    (left / "train.npz").write_bytes(b"half")
     assert run(*command) == 0
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
     out = capsys.readouterr().out
     assert "read as classes by folder; no splits in it; the class names are " in out
     assert "train 6, test 2 pictures of 8x8x3, 2 classes" in out

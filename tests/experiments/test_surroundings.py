@@ -122,6 +122,26 @@ def test_damaged_programs_are_said_once_and_other_warnings_in_a_line(
     assert second == "RuntimeWarning: two lines"
 
 
+def test_half_a_program_goes_and_a_program_without_its_time_gets_one(
+    tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "dib_jax" / "programs-0"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(surroundings, "_kept_in", lambda: str(folder))
+    for name in ("f-1-cache", "f-1-atime", "g-2-cache", "g-3-cache", "g-3-atime"):
+        (folder / name).write_bytes(bytes(9))
+    show = surroundings._Warnings()
+    for doing, name in (("reading", "f"), ("writing", "h"), ("writing", "h")):
+        text = f"Error {doing} persistent compilation cache entry for '{name}': cut off"
+        show(UserWarning(text), UserWarning, "x.py", 1)
+    names = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert names == dict.fromkeys(("g-2-cache", "g-3-cache", "g-3-atime"), 9) | {
+        "g-2-atime": 8
+    }
+    # What cannot be mended is said.
+    assert capsys.readouterr().err.count("entry for 'h': cut off: such programs") == 1
+
+
 def test_the_engine_computes_in_float32_in_a_session_that_does_not():
     with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
         with devices.usual_arithmetic():
@@ -144,6 +164,7 @@ def test_what_jax_refuses_at_its_start_is_one_line():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "JAX does not start: " in done.stderr
+    assert "--config" not in done.stderr
     assert "JAX_DEBUG_NANS" in done.stderr
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import dib_jax
-from dib_jax.commands import export, predict
+from dib_jax.commands import export, predict, trained
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
 
@@ -36,7 +36,7 @@ def test_pictures_are_read_as_predict_reads_them_however_they_are_given(
     assert model(LEVELS)[0] == wanted
 
 
-def test_outputs_exits_and_features_are_those_of_the_algorithm(model):
+def test_outputs_exits_and_features_are_those_of_the_algorithm(model, monkeypatch):
     outputs, exits = model.outputs(LEVELS), model.exits(LEVELS)
     assert outputs.shape == (3, 10)
     np.testing.assert_array_equal(exits[-1], outputs)
@@ -47,6 +47,9 @@ def test_outputs_exits_and_features_are_those_of_the_algorithm(model):
     with jax.enable_x64(True):
         alone = model.outputs(LEVELS[1])
     np.testing.assert_allclose(alone[0], outputs[1], rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(trained, "_SAMPLES", 2)  # computed at once
+    parts = model.outputs(LEVELS)
+    np.testing.assert_allclose(parts, outputs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ with owned(pathlib.Path(sys.argv[1])):
 
 
 def test_a_second_process_is_told_who_has_the_folder_until_that_one_is_gone(
-    tmp_path, monkeypatch
+    tmp_path,
 ):
-    monkeypatch.setattr(lock, "_PATIENCE", 0.1)
     folder = tmp_path / "new"
     other = subprocess.Popen(
         [sys.executable, "-c", OWN, str(folder)],
@@ -34,12 +33,50 @@ def test_a_second_process_is_told_who_has_the_folder_until_that_one_is_gone(
     with other.stdout:
         assert other.stdout.readline() == "mine\n"
         name = f"workdir: {folder} is in use by process {other.pid} on "
-        with pytest.raises(lock.InUseError, match=name), lock.owned(folder):
+        impatient = lock.owned(folder, patience=0.1)
+        with pytest.raises(lock.InUseError, match=name), impatient:
             pass
-        other.kill()
+        waited_for = []
+
+        def waiting(who):
+            waited_for.append(who)
+            other.kill()
+
+        with lock.owned(folder, patience=0, waiting=waiting):
+            (who,) = waited_for
+            assert who.startswith(f"process {other.pid} on ")
         other.wait()
-    monkeypatch.undo()
     with lock.owned(folder), lock.owned(folder):
         assert f"process {os.getpid()} on" in (folder / ".lock").read_text()
     with lock.owned(folder):
         pass
+
+
+def test_a_lock_that_is_taken_away_with_its_folder_is_one_lock_all_the_same(tmp_path):
+    """Each process makes the folder, is alone in it for a while, and removes it."""
+    shared = tmp_path / "counter"
+    shared.write_text("0")
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", COUNT, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(3)
+    ]
+    assert [other.wait(60) for other in others] == [0, 0, 0]
+    assert shared.read_text() == "120"
+    assert {path.name for path in tmp_path.iterdir()} == {"counter"}
+
+
+COUNT = """
+import contextlib, pathlib, sys, time
+from dib_jax.training.lock import owned
+root = pathlib.Path(sys.argv[1])
+for _ in range(40):
+    with owned(root / "place", waiting=lambda who: None, leave=False):
+        count = int((root / "counter").read_text())
+        time.sleep(0.001)
+        (root / "counter").write_text(str(count + 1))
+    with contextlib.suppress(OSError):
+        (root / "place").rmdir()
+"""

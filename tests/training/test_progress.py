@@ -32,6 +32,7 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
         monkeypatch.undo()
     os.close(ours)
     shown = [part.rstrip() for part in said.decode().split("\r")]
+    assert "0/9 |          | 00:00<? starting" in shown
     assert "0/9 |          | 00:00<? stage 3: compiling" in shown
     assert shown[-1].startswith("3/9 |███▎      | 00:00<00:00 stage 3 epoch 3/9: valid")
     assert "validation accuracy 0.5000" in shown[-1]
@@ -41,12 +42,16 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
 def test_a_log_has_the_last_epoch_of_a_phase_and_others_now_and_then(
     monkeypatch, capsys
 ):
-    now = iter([0.0, 0.0, 1.0, 5.0, 5.0, 6.0, 6.0, 6.0])
+    # Asked and noted: compiling at 0; epochs at 1, 5, 6, 7; the last is not asked for.
+    now = iter([0.0, 0.0, 1.0, 5.0, 5.0, 6.0, 7.0, 8.0, 9.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     with Progress(5) as bar:
+        bar.compiling(0)
         for epoch in range(1, 6):
             bar.epoch(0, epoch, 5, METRICS, ("accuracy",))
-    said = capsys.readouterr().err
-    assert [line.split()[3] for line in said.splitlines()] == ["1/5:", "3/5:", "5/5:"]
-    first = "stage 0 epoch 1/5: loss 1.5000, train accuracy 0.2500, validation accuracy"
-    assert said.startswith(first)
+        bar.compiling(1)
+    first, *said = capsys.readouterr().err.splitlines()
+    assert first == "stage 0: compiling"
+    assert [line.split()[3] for line in said] == ["2/5:", "5/5:"]
+    text = "stage 0 epoch 2/5: loss 1.5000, train accuracy 0.2500, validation accuracy"
+    assert said[0].startswith(text)
