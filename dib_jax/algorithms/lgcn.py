@@ -160,4 +160,6 @@ def whole(phases: Sequence[Phase], blocks: Sequence[Block], *, rule: str) -> Alg
             for one, head, end in zip(blocks, network.heads, ends, strict=False)
         )
 
-    return stack(phases, blocks)._replace(predict=predict, features=features)
+    # A layer joins all nodes, so none can leave before it.
+    nodes = stack(phases, blocks)
+    return nodes._replace(predict=predict, features=features, pieces=())

@@ -97,4 +97,5 @@ def sgc(
         return (apply_frozen((whole.head,), network.heads, last)[-1],)
 
     phase = rows._replace(init=init, step=step, enter=enter, outputs=outputs)
-    return stack([phase], [whole])._replace(predict=predict, features=features)
+    nodes = stack([phase], [whole])
+    return nodes._replace(predict=predict, features=features, pieces=())
