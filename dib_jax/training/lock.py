@@ -53,11 +53,14 @@ def owned(
         finally:
             _taken[place] -= 1
         return
-    message = (
-        f"{field}: {folder} is in use by {{}}; wait for it or end it, or choose "
-        f"another --{field}"
-    )
-    handle = _open_mine(place, message, patience, waiting)
+
+    def refusal(name: str) -> str:
+        return (
+            f"{field}: {folder} is in use by {name}; wait for it or end it, or choose "
+            f"another --{field}"
+        )
+
+    handle = _open_mine(place, refusal, patience, waiting)
     try:
         _taken[place] = 1
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -76,7 +79,7 @@ def owned(
 
 def _open_mine(
     place: pathlib.Path,
-    message: str,
+    refusal: Callable[[str], str],
     patience: float,
     waiting: Callable[[str], None] | None,
 ) -> int:
@@ -87,7 +90,7 @@ def _open_mine(
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(place / _FILE, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                _wait(handle, message, patience, waiting)
+                _wait(handle, refusal, patience, waiting)
                 if os.path.samestat(os.fstat(handle), os.stat(place / _FILE)):
                     return handle
             except BaseException:
@@ -98,7 +101,7 @@ def _open_mine(
 
 def _wait(
     handle: int,
-    message: str,
+    refusal: Callable[[str], str],
     patience: float,
     waiting: Callable[[str], None] | None,
 ) -> None:
@@ -109,7 +112,7 @@ def _wait(
             name = os.pread(handle, 200, 0).decode(errors="replace")
             name = name or "another process"
             if waiting is None:
-                raise InUseError(message.format(name))
+                raise InUseError(refusal(name))
             waiting(name)
             deadline = math.inf
         time.sleep(0.05)
