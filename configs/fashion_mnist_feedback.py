@@ -22,6 +22,6 @@ def get_config(arg: str = "") -> ConfigDict:
         # The weight decay takes the weights of Kolen and Pollack together, and a larger
         # learning rate is too large for a mirror.
         optimizer=dict(learning_rate=0.02, weight_decay=2e-3, momentum=0.9),
-        epochs=1 if quick else 6,
+        epochs=1 if quick else 10,
         batch_size=128 if quick else 32,
     )

@@ -14,6 +14,10 @@ _BASES = {
     "resnet": "configs/cifar10_feedback.py:resnet",
 }
 # Beside alignment, Kolen-Pollack and the mirror.
+# With the others' rate a convolutional network that is aligned at random runs away: its
+# training loss had 28 digits. Of four rates the best on the validation split.
+_SLOW = {"fashion_mnist": ("optimizer.learning_rate=0.001",)}
+_SLOW["cifar10"] = _SLOW["fashion_mnist"]
 _FURTHER = {"fashion_mnist": _SIGNS[:1], "resnet": _SIGNS}
 
 
@@ -27,6 +31,7 @@ def get_config(arg: str = "mnist") -> ConfigDict:
         "end_to_end": ("algorithm.name=end_to_end", "model.feedback="),
         **{rule: (f"model.feedback={rule}",) for rule in rules},
     }
+    config.methods.alignment += _SLOW.get(arg, ())
     dataset = "cifar10" if arg == "resnet" else arg
     config.datasets = {dataset: ("analysis.every_epochs=0",)}
     config.seeds = (0, 1, 2)

@@ -142,10 +142,15 @@ def test_classes_of_vectors_have_confusions_and_no_pictures(tmp_path, undrawn):
     assert names == {"confusion", "stages", "terms", "training"}
 
 
+# To leave early is for tasks that tell classes; others are refused.
+OF_CLASSES = ("exits.py", "exit_figures.py")
+
+
 def test_no_file_of_the_analysis_names_what_belongs_to_one_task():
     found = {
         (path.name, word)
         for path in pathlib.Path(analysis.__file__).parent.rglob("*.py")
+        if path.name not in OF_CLASSES
         for word in re.findall(
             r"(?i)\b(?:accuracy|ap50|mean_iou|iou|map50|boxe?s?)\b(?!-)",
             path.read_text(encoding="utf-8").replace("border-box", ""),

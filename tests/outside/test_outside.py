@@ -17,6 +17,7 @@ RUNS = {
         *DIGITS,
         "--config.algorithm.name=leftovers:leftovers",
         "--config.head.pool=4",
+        "--config.objective.name=cross_entropy",
         "--config.epochs=6",
         "--config.analysis.every_epochs=6",
     ),
@@ -87,7 +88,7 @@ def test_stopped_within_a_phase_it_goes_on_to_the_same_bits(
     words = [word for word in RUNS[name] if "epochs" not in word]
     words += ["--config.epochs=3", "--config.analysis.every_epochs=0"]
     words += ["--config.dataset.samples=300", "--config.batch_size=32"]
-    words += ["--config.model.widths=16,16", "--config.objective.name=cross_entropy"]
+    words += ["--config.model.widths=16,16"]
 
     def trained(workdir):
         given = command_line.read_request([*words, f"--workdir={workdir}"], help="")
