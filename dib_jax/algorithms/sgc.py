@@ -97,5 +97,4 @@ def sgc(
         return (apply_frozen((whole.head,), network.heads, last)[-1],)
 
     phase = rows._replace(init=init, step=step, enter=enter, outputs=outputs)
-    nodes = stack([phase], [whole])
-    return nodes._replace(predict=predict, features=features, pieces=())
+    return stack([phase], [whole])._replace(predict=predict, features=features)
