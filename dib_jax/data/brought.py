@@ -59,7 +59,7 @@ def read_brought(source: Path, classes: str | Sequence[str], report: Report) -> 
         raise ValueError(
             f"{source}: no annotated pictures in it; it must hold pictures, and beside "
             "them Pascal VOC (.xml), YOLO (.txt) or COCO (.json) files, a table of "
-            f"names and labels (.csv), or folders of classes{more}"
+            f"names and labels (.csv), or two or more folders of classes{more}"
         )
     if len({entry.boxes is None for entry in entries}) > 1:
         raise ValueError(f"{source}: some pictures have boxes, and others only a class")
