@@ -19,8 +19,8 @@ from dib_jax.data.picture_files import is_picture
 from dib_jax.data.picture_folder import (
     ROLES,
     Folder,
+    class_name,
     counted,
-    normal,
     pictures_named,
     split_named,
     split_of,
@@ -102,7 +102,7 @@ def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotate
         first[entry.path] = entry.source
     return name, [
         entry._replace(
-            names=[normal(one) if isinstance(one, str) else one for one in entry.names]
+            names=[class_name(x) if isinstance(x, str) else x for x in entry.names]
         )
         for entry in entries
     ]
@@ -273,6 +273,9 @@ def _coco_file(
             objects[one["image_id"]].append(one)
         else:
             lost += 1
+    if lost and not any(objects.values()):
+        wrong = content["annotations"][-1]["image_id"]
+        raise ValueError(f"no annotation is of an id in images; the last: {wrong!r}")
     if lost:
         report(f"{path}: left out: {lost} box(es) of pictures that it does not list")
     if crowds:

@@ -15,10 +15,10 @@ from dib_jax.data.folders import read_text
 from dib_jax.data.messages import Report
 from dib_jax.data.picture_folder import (
     Folder,
+    class_name,
     counted,
     given_splits,
     look_into,
-    normal,
     split_named,
     split_of,
 )
@@ -180,7 +180,7 @@ def _class_names(
 
 def _checked(names: list[str], source: str) -> tuple[str, ...]:
     """Names of classes that are different and not empty."""
-    names = [normal(name.strip()) for name in names]
+    names = [class_name(name) for name in names]
     for number, name in enumerate(names):
         if not name or name in names[:number]:
             problem = "is empty" if not name else f"is {name!r} again"

@@ -512,6 +512,12 @@ def test_classes_are_the_same_whoever_wrote_their_names(tmp_path):
     assert "train lacks 1 classes (stop)" in said
 
 
+def test_names_of_classes_stand_on_one_line(tmp_path):
+    folder = tmp_path / "signs"
+    shades(folder, ("a ", "stop\n sign"))
+    assert written(folder)[0].class_names == ("a", "stop sign")
+
+
 @pytest.mark.parametrize("void", ["255", "-1", "nan"])
 @pytest.mark.parametrize("form", ["folders", "table"])
 def test_a_class_that_often_means_none_is_refused_unless_it_is_given(
@@ -683,7 +689,7 @@ def test_coco_files_are_read(tmp_path, beside):
         ({"images": [{"id": 0, "file_name": f"p{n}.png"} for n in (0, 1)]}, "have the"),
         ({"categories": [{"id": 3, "name": x} for x in NAMES]}, "2 categories have"),
         ({"images": 7}, "not as COCO has it"),
-        ({"images": []}, "no annotated pictures"),
+        ({"images": []}, "no annotation is of an id in images; the last: 1"),
     ],
 )
 def test_a_coco_file_that_is_not_one_is_refused(tmp_path, changes, message):
