@@ -107,7 +107,8 @@ def read_leaving(workdir: pathlib.Path, flags: Mapping[str, str]) -> Leaving | N
         None without `--exits`.
 
     Raises:
-        ValueError: a flag is wrong, or τ is given neither by one nor in exits.json.
+        ValueError: a flag is wrong, τ is given neither by one nor in exits.json, or
+            exits.json is damaged.
     """
     rule, goal = read_goal(flags)
     if "exits" not in flags:
@@ -117,6 +118,8 @@ def read_leaving(workdir: pathlib.Path, flags: Mapping[str, str]) -> Leaving | N
 
     path = workdir / FILE
     chosen = read_json(path) if path.exists() else {}
+    if chosen and not isinstance(found := chosen.get("tau"), int | float):
+        raise ValueError(f"{path} is damaged: its threshold tau is {found!r}")
     same = rule in (None, chosen.get("rule"))
     tau = goal.tau if goal.tau is not None else chosen.get("tau") if same else None
     if tau is None:

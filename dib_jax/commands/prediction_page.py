@@ -3,10 +3,11 @@
 import html
 import os
 import pathlib
-import unicodedata
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from dib_jax.data.picture_folder import class_name
 
 
 class Predicted(NamedTuple):
@@ -40,10 +41,10 @@ def class_of_folder(
         top: the outermost folder that is looked at.
         class_names: of the data set.
     """
-    names = {unicodedata.normalize("NFC", name): name for name in class_names}
+    names = {class_name(name): name for name in class_names}
     folders = [folder for folder in file.parents if folder.is_relative_to(top)]
     for folder in folders:
-        if name := names.get(unicodedata.normalize("NFC", folder.name)):
+        if name := names.get(class_name(folder.name)):
             return name
     return ""
 

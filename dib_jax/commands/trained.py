@@ -13,7 +13,13 @@ from PIL import Image, ImageOps
 from dib_jax import tasks
 from dib_jax.algorithms import Batch, Network
 from dib_jax.commands.assemble import assemble_from
-from dib_jax.data.picture_files import eight_bits, fit, fitted_size, read_picture
+from dib_jax.data.picture_files import (
+    UnreadablePictureError,
+    eight_bits,
+    fit,
+    fitted_size,
+    read_picture,
+)
 from dib_jax.training.devices import usual_arithmetic
 from dib_jax.training.evaluation import predictor
 from dib_jax.training.experiment import Experiment
@@ -240,7 +246,10 @@ def _picture(given: Any) -> Image.Image:
     if isinstance(given, Image.Image):
         return eight_bits(ImageOps.exif_transpose(given))
     if isinstance(given, str | os.PathLike):
-        return read_picture(pathlib.Path(given).expanduser())
+        try:
+            return read_picture(pathlib.Path(given).expanduser())
+        except UnreadablePictureError as error:
+            raise UnreadablePictureError(f"{given}: {error}") from error
     array = np.asarray(given)
     allowed = "(h, w), (h, w, 1) or (h, w, 3), uint8 or floats from 0 (black) to 1"
     got = f"a picture must be an array {allowed}; got {array.dtype}{list(array.shape)}"

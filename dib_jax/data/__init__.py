@@ -303,5 +303,6 @@ def _missing(name: str, data_dir: str, folder: Path) -> str:
         f"To use it, {download}make it of a folder of pictures by `python -m "
         f"experiments.prepare {name} --source=FOLDER`, or write DIR/{name}/train.npz "
         "and test.npz, each with images uint8 (n, h, w, c) and labels (n,), or prepare "
-        f"it with TFDS as array_record in DIR/{name}, and set dataset.data_dir=DIR."
+        f"it with TFDS as array_record in DIR/{name}, and set dataset.data_dir=DIR, or "
+        "TFDS_DATA_DIR=DIR in the environment."
     )

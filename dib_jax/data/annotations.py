@@ -19,8 +19,8 @@ from dib_jax.data.picture_files import is_picture
 from dib_jax.data.picture_folder import (
     ROLES,
     Folder,
+    class_name,
     counted,
-    normal,
     pictures_named,
     split_named,
     split_of,
@@ -102,7 +102,7 @@ def read_annotations(folder: Folder, report: Report) -> tuple[str, list[Annotate
         first[entry.path] = entry.source
     return name, [
         entry._replace(
-            names=[normal(one) if isinstance(one, str) else one for one in entry.names]
+            names=[class_name(x) if isinstance(x, str) else x for x in entry.names]
         )
         for entry in entries
     ]
@@ -252,11 +252,15 @@ def _coco(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
 def _coco_file(
     folder: Folder, path: Path, content: dict[str, Any], report: Report
 ) -> Iterator[Annotated]:
+    for key in ("categories", "images"):  # else a box could be of either
+        for number, count in Counter(x["id"] for x in content[key]).items():
+            if count > 1:
+                raise ValueError(f"{count} {key} have the id {number!r}")
     names = {kind["id"]: str(kind["name"]) for kind in content["categories"]}
     if len(set(names.values())) < len(names):
         raise ValueError(f"two categories of one name: {list(names.values())}")
-    objects: dict[Any, list[dict[str, Any]]] = {}
-    crowds = 0
+    objects: dict[Any, list[dict[str, Any]]] = {x["id"]: [] for x in content["images"]}
+    crowds, lost = 0, 0
     for one in content["annotations"]:
         if one.get("iscrowd"):
             crowds += 1
@@ -265,8 +269,15 @@ def _coco_file(
                 f"an annotation is of category {one['category_id']!r}, and the "
                 f"categories are {', '.join(map(repr, names))}"
             )
+        elif one["image_id"] in objects:
+            objects[one["image_id"]].append(one)
         else:
-            objects.setdefault(one["image_id"], []).append(one)
+            lost += 1
+    if lost and not any(objects.values()):
+        wrong = content["annotations"][-1]["image_id"]
+        raise ValueError(f"no annotation is of an id in images; the last: {wrong!r}")
+    if lost:
+        report(f"{path}: left out: {lost} box(es) of pictures that it does not list")
     if crowds:
         report(f"{path}: left out: {crowds} box(es) around crowds")
     split, missing = split_of(folder.root, path, by_name=True), []
@@ -276,7 +287,7 @@ def _coco_file(
         if not hits:
             missing.append(file_name)
             continue
-        mine = objects.get(image["id"], [])
+        mine = objects[image["id"]]
         boxes = np.array([one["bbox"] for one in mine], float).reshape(len(mine), 4)
         boxes[:, 2:] += boxes[:, :2]
         yield Annotated(
@@ -387,6 +398,15 @@ def _merged(known: Annotated | None, entry: Annotated, where: str) -> Annotated:
     """The entry of a picture with one row more."""
     if known is None:
         return entry
+    for what, here, above in (
+        ("split", entry.split, known.split),
+        ("size", entry.sides, known.sides),
+    ):
+        if here != above:
+            raise ValueError(
+                f"{where}: the {what} of {entry.path.name} is {here or 'not given'!r} "
+                f"here and {above or 'not given'!r} above"
+            )
     if entry.boxes is None or known.boxes is None:
         if known.names != entry.names:
             raise ValueError(

@@ -15,10 +15,10 @@ from dib_jax.data.folders import read_text
 from dib_jax.data.messages import Report
 from dib_jax.data.picture_folder import (
     Folder,
+    class_name,
     counted,
     given_splits,
     look_into,
-    normal,
     split_named,
     split_of,
 )
@@ -59,7 +59,7 @@ def read_brought(source: Path, classes: str | Sequence[str], report: Report) -> 
         raise ValueError(
             f"{source}: no annotated pictures in it; it must hold pictures, and beside "
             "them Pascal VOC (.xml), YOLO (.txt) or COCO (.json) files, a table of "
-            f"names and labels (.csv), or folders of classes{more}"
+            f"names and labels (.csv), or two or more folders of classes{more}"
         )
     if len({entry.boxes is None for entry in entries}) > 1:
         raise ValueError(f"{source}: some pictures have boxes, and others only a class")
@@ -180,7 +180,7 @@ def _class_names(
 
 def _checked(names: list[str], source: str) -> tuple[str, ...]:
     """Names of classes that are different and not empty."""
-    names = [normal(name.strip()) for name in names]
+    names = [class_name(name) for name in names]
     for number, name in enumerate(names):
         if not name or name in names[:number]:
             problem = "is empty" if not name else f"is {name!r} again"

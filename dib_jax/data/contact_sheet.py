@@ -65,7 +65,7 @@ def _tile(split: Split, row: int, class_names: tuple[str, ...]) -> Image.Image:
                 (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=_COLOUR, width=2
             )
     label = split["labels"][row]
-    name = class_names[label]
+    name = " ".join(class_names[label].split())  # on one line
     if any(ord(letter) > 255 for letter in name):  # not every font has it
         name = f"class {label}"
     font = ImageFont.load_default()

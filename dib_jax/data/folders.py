@@ -1,6 +1,7 @@
 """Folders and texts that people bring, which other programs have written."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class _AsWritten(yaml.BaseLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         made = super().construct_mapping(node, deep=deep)
         if len(made) < len(node.value):
-            raise yaml.YAMLError("a key stands in it twice")
+            keys = Counter(key.value for key, _ in node.value)
+            key = max(keys, key=keys.__getitem__)
+            raise yaml.YAMLError(f"the key {key!r} stands in it twice")
         return made
 
 

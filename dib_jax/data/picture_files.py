@@ -63,7 +63,7 @@ def read_picture(file: Path | IO[bytes], *, upright: bool = True) -> Image.Image
             return eight_bits(ImageOps.exif_transpose(opened) if upright else opened)
     except Exception as error:  # Pillow's decoders raise nearly anything
         # Whoever says this names the file.
-        reason = " ".join(str(error).removesuffix(f" {str(file)!r}").split())
+        reason = " ".join(str(error).removesuffix(f": {str(file)!r}").split())
         reason = reason or type(error).__name__
         raise UnreadablePictureError(reason) from error
 

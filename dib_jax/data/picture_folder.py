@@ -93,6 +93,15 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def class_name(text: str) -> str:
+    """The name of a class on one line, without blanks around it.
+
+    Args:
+        text: as a folder, a file or a user gives it.
+    """
+    return " ".join(normal(text).split())
+
+
 def _folded(name: str) -> str:
     return "/" + normal(name).casefold()  # no file has this name
 

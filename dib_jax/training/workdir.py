@@ -247,7 +247,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"workdir: there is no {path.name} in {path.parent}; is it the folder of a "
             "finished run? `python -m experiments.run` makes one"

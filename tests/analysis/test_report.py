@@ -12,7 +12,7 @@ from finished_run import CONFIG, make_trained, make_workdir, trained_on
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dib_jax.analysis.report import find_baseline, write_report
+from dib_jax.analysis.report import find_baseline, wording, write_report
 from dib_jax.tasks import Measure, Objects
 from dib_jax.tasks.detection import detection
 from dib_jax.tasks.worth import Boxes, exhibits
@@ -537,3 +537,11 @@ def test_a_result_at_chance_says_so(tmp_path, accuracy, is_chance):
     assert ("This is chance: " in text) is is_chance
     share = 100 * np.bincount(load_digits().target[:360]).max() / 360
     assert (f"is right in {share:.1f} %, which is not below" in text) is is_chance
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(12.34, "12.3 s"), (2.66e-3, "2.66 ms"), (5.07e-5, "50.7 µs"), (None, None)],
+)
+def test_a_short_time_stands_in_the_unit_that_one_reads_easily(seconds, shown):
+    assert wording.moment(seconds) == shown

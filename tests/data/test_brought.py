@@ -328,7 +328,7 @@ def test_texts_with_a_byte_order_mark_are_read(tmp_path):
         ("data.yaml", "names: [停车]".encode("gb2312"), "data.yaml: not UTF-8"),
         ("data.yaml", b"names: " + b"[" * 5000, "data.yaml: not a YAML file"),
         ("data.yaml", b"a: &a [stop]\nnames: *a", "data.yaml: .*it has aliases"),
-        ("data.yaml", b"names: {0: a, 1: b, 0: c}", "a key stands in it twice"),
+        ("data.yaml", b"names: {0: a, 1: b, 0: c}", "the key '0' stands in it twice"),
         ("data.yaml", b"names: " + b" " * 2**20, "data.yaml: larger than 1048576"),
     ],
 )
@@ -512,6 +512,12 @@ def test_classes_are_the_same_whoever_wrote_their_names(tmp_path):
     assert "train lacks 1 classes (stop)" in said
 
 
+def test_names_of_classes_stand_on_one_line(tmp_path):
+    folder = tmp_path / "signs"
+    shades(folder, ("a ", "stop\n sign"))
+    assert written(folder)[0].class_names == ("a", "stop sign")
+
+
 @pytest.mark.parametrize("void", ["255", "-1", "nan"])
 @pytest.mark.parametrize("form", ["folders", "table"])
 def test_a_class_that_often_means_none_is_refused_unless_it_is_given(
@@ -622,6 +628,11 @@ def test_a_table_may_have_numbers_for_names_and_labels(tmp_path, heading):
         ("name,label", ["p0.png,a", "p1.png"], "row 1: has 1 cells of 2"),
         ("name,a,b", ["p0.png,1,0"], "no annotated pictures .* no one column is named"),
         ("name,label,split", ["p0.png,a,7"], "row 0: split is '7', which is no split"),
+        (
+            "name,label,split",
+            ["p0.png,a,train", "p0.png,a,test"],
+            "row 1: the split of p0.png is 'test' here and 'train' above",
+        ),
     ],
 )
 def test_a_table_that_is_not_clear_is_refused(tmp_path, head, rows, message):
@@ -674,8 +685,11 @@ def test_coco_files_are_read(tmp_path, beside):
         ({"categories": [{"id": 3, "name": "x"}, {"id": 4, "name": "x"}]}, "one name"),
         ({"images": [{"id": 0}]}, "not as COCO has it"),
         ({"annotations": [{"image_id": 0, "category_id": 3, "bbox": []}]}, "not as CO"),
-        ({"images": 2 * [{"id": 0, "file_name": "p0.png"}]}, "two annotations"),
+        ({"images": [{"id": n, "file_name": "p0.png"} for n in (0, 1)]}, "two annot"),
+        ({"images": [{"id": 0, "file_name": f"p{n}.png"} for n in (0, 1)]}, "have the"),
+        ({"categories": [{"id": 3, "name": x} for x in NAMES]}, "2 categories have"),
         ({"images": 7}, "not as COCO has it"),
+        ({"images": []}, "no annotation is of an id in images; the last: 1"),
     ],
 )
 def test_a_coco_file_that_is_not_one_is_refused(tmp_path, changes, message):
@@ -684,3 +698,15 @@ def test_a_coco_file_that_is_not_one_is_refused(tmp_path, changes, message):
         picture(folder / f"p{number}.png", number)
     coco(folder / "signs.json", range(2), **changes)
     refused(folder, message)
+
+
+def test_boxes_of_pictures_that_a_coco_file_does_not_list_are_counted(tmp_path):
+    folder = tmp_path / "signs"
+    for number in range(4):
+        picture(folder / f"p{number}.png", number)
+    box = {"category_id": 3, "bbox": [1, 2, 6, 7]}
+    boxes = [{**box, "image_id": n, "category_id": 3 + n % 2} for n in (0, 1, 2, 3)]
+    lost = [{**box, "image_id": "0"}, {**box, "image_id": 9}]
+    coco(folder / "signs.json", range(4), annotations=boxes + lost)
+    *_, said = written(folder, test_fraction=0.5)
+    assert "left out: 2 box(es) of pictures that it does not list" in said

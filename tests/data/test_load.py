@@ -172,7 +172,7 @@ def test_a_set_that_is_not_there_says_where_it_was_looked_for_and_what_to_do(tmp
     )
     assert "images uint8 (n, h, w, c) and labels (n,)" in message
     assert "DIR/cifar10/train.npz" in message
-    assert "set dataset.data_dir=DIR" in message
+    assert "set dataset.data_dir=DIR, or TFDS_DATA_DIR=DIR in the env" in message
     assert "that TFDS prepared" in message
     assert "Did you mean" not in message
 

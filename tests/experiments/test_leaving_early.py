@@ -140,6 +140,9 @@ def test_predict_without_a_threshold_says_how_to_get_one(workdir, tmp_path):
     with pytest.raises(ValueError, match="no threshold has been chosen"):
         asked.read_leaving(tmp_path / "run", {"exits": ""})
     assert asked.read_leaving(tmp_path / "run", {}) is None
+    (tmp_path / "run" / "exits.json").write_text('{"rule": "entropy", "tau": "high"}')
+    with pytest.raises(ValueError, match="is damaged: its threshold tau is 'high'"):
+        asked.read_leaving(tmp_path / "run", {"exits": ""})
 
 
 def test_a_network_trained_otherwise_can_be_left_too(tmp_path, capsys):

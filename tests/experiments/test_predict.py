@@ -13,6 +13,7 @@ from PIL import Image
 
 from dib_jax.commands import assemble, command_line
 from dib_jax.commands.predict import fit, main, predict, read_picture
+from dib_jax.commands.prediction_page import class_of_folder
 from dib_jax.commands.run import train_run
 from dib_jax.tasks import Objects
 from dib_jax.training import evaluation, finished, workdir
@@ -393,3 +394,10 @@ def test_a_trained_run_says_what_is_on_a_picture(tmp_path):
     (found,) = entry["objects"]
     assert found["class_name"] == "green"
     np.testing.assert_allclose(found["box"], boxes[3] * 10, atol=30)
+
+
+def test_a_folder_is_of_the_class_that_prepare_makes_of_its_name(tmp_path):
+    for folder, name in (("stop \n sign", "stop sign"), ("é", "é"), ("yield", "")):
+        file = tmp_path / folder / "a.png"
+        found = class_of_folder(file, tmp_path, ["stop sign", "é"])
+        assert found == name

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import re
 
 import jax
 import numpy as np
@@ -68,6 +69,17 @@ def test_outputs_exits_and_features_are_those_of_the_algorithm(model, monkeypatc
 def test_an_array_that_is_no_picture_for_certain_is_refused(model, given, message):
     with pytest.raises(ValueError, match=message):
         model(given)
+
+
+@pytest.mark.parametrize("name", ["none.png", "."])
+def test_a_picture_that_cannot_be_read_is_named(model, tmp_path, name):
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / name))}: .*No|Is"):
+        model([LEVELS[0], tmp_path / name])
+
+
+def test_a_file_is_no_run(finished_run):
+    with pytest.raises(ValueError, match="there is no config.json in .*results.json"):
+        dib_jax.load(finished_run / "results.json")
 
 
 def test_what_is_exported_does_as_the_run_does_with_any_number_of_samples(

@@ -103,7 +103,7 @@ def _work(measured: Mapping[str, Any]) -> Table:
 
 
 def _cost(name: str, value: float) -> str | None:
-    return f"{1e6 * value:.3g} µs" if name.endswith("seconds") else wording.work(value)
+    return (wording.moment if name.endswith("seconds") else wording.work)(value)
 
 
 def _shares(measured: Mapping[str, Any]) -> Drawing:

@@ -50,6 +50,16 @@ def duration(seconds: Any) -> str | None:
     return f"{hours} h {minutes:02d} min"
 
 
+def moment(seconds: Any) -> str | None:
+    """A time that is often below a second, in three digits."""
+    if not is_number(seconds):
+        return None
+    for least, unit in ((1, "s"), (1e-3, "ms")):
+        if seconds >= least:
+            return f"{seconds / least:.3g} {unit}"
+    return f"{1e6 * seconds:.3g} µs"
+
+
 def size(value: Any) -> str | None:
     """Bytes in the largest unit of which there is one."""
     if not is_number(value):
