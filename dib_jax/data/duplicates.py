@@ -1,4 +1,4 @@
-"""Samples that stand in more than one split."""
+"""Samples that stand in more than one split, or in more than one class."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,8 +23,23 @@ def count_duplicates(dataset: Dataset) -> dict[str, int]:
     }
 
 
+def count_contradictions(dataset: Dataset) -> int:
+    """How many training samples are, byte for byte, one of another class.
+
+    Args:
+        dataset: as `dib_jax.data.load` returns it.
+    """
+    if "labels" not in dataset.train:
+        return 0
+    classes: dict[bytes, set[int]] = {}
+    digests = list(_digests(dataset, dataset.train))
+    for digest, label in zip(digests, dataset.train["labels"].tolist(), strict=True):
+        classes.setdefault(digest, set()).add(label)
+    return sum(len(classes[digest]) > 1 for digest in digests)
+
+
 def describe_duplicates(dataset: Dataset) -> str:
-    """The same in a line.
+    """Both in a line.
 
     Args:
         dataset: as `dib_jax.data.load` returns it, of pictures.
@@ -33,7 +48,9 @@ def describe_duplicates(dataset: Dataset) -> str:
         f"{count} of {size(getattr(dataset, name))} {name} pictures"
         for name, count in count_duplicates(dataset).items()
     )
-    return f"exact duplicates of training pictures: {shown}"
+    count = count_contradictions(dataset)
+    several = f"; {count} training pictures stand in several classes" if count else ""
+    return f"exact duplicates of training pictures: {shown}{several}"
 
 
 def _digests(dataset: Dataset, split: Split) -> Iterator[bytes]:

@@ -20,5 +20,16 @@ def test_pictures_of_train_in_the_other_splits_are_counted():
     assert count_duplicates(made)["test"] == 2
 
 
+def test_a_training_picture_that_stands_in_two_classes_is_said():
+    images = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), np.uint8)
+    rows, labels = [0, 1, 2, 0, 1], np.array([0, 1, 1, 1, 1], np.int32)
+    train = {"images": images[rows], "labels": labels}
+    nothing = {"images": images[:0], "labels": labels[:0]}
+    made = Dataset("x", train, nothing, nothing, ("a", "b"), "")
+    assert describe_duplicates(made).endswith(
+        "; 2 training pictures stand in several classes"
+    )
+
+
 def test_the_digits_hold_no_picture_twice():
     assert count_duplicates(load("digits")) == {"test": 0, "validation": 0}
