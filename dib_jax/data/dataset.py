@@ -124,7 +124,8 @@ def lacking_classes(splits: Mapping[str, Split], class_names: Sequence[str]) -> 
     lacking = sorted(others - labels_in(splits["train"]))
     names = ", ".join(class_names[label] for label in lacking[:5])
     more = ", …" if len(lacking) > 5 else ""
-    return f"train lacks {len(lacking)} classes ({names}{more})" if lacking else ""
+    noun = "class" if len(lacking) == 1 else "classes"
+    return f"train lacks {len(lacking)} {noun} ({names}{more})" if lacking else ""
 
 
 def without_groups(

@@ -299,7 +299,7 @@ def test_labels_in_another_convention_are_refused(tmp_path):
 def test_classes_that_train_lacks_are_said(tmp_path):
     write(tmp_path, arrays(labels=np.arange(12) % 2), arrays(6))
     description = load("mine", data_dir=str(tmp_path)).description
-    assert description == "three kinds; train lacks 1 classes (c)"
+    assert description == "three kinds; train lacks 1 class (c)"
 
 
 def test_boxes_in_shares_of_the_sides_are_refused(tmp_path):

@@ -509,7 +509,7 @@ def test_classes_are_the_same_whoever_wrote_their_names(tmp_path):
     dataset, _, said = written(folder)
     assert dataset.class_names == ("Stop", "stop", "é")
     assert "classes that differ in capitals alone: Stop, stop" in said
-    assert "train lacks 1 classes (stop)" in said
+    assert "train lacks 1 class (stop)" in said
 
 
 def test_names_of_classes_stand_on_one_line(tmp_path):
