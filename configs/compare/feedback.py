@@ -13,10 +13,10 @@ _BASES = {
     "cifar10": "configs/cifar10_feedback.py",
     "resnet": "configs/cifar10_feedback.py:resnet",
 }
-# Beside alignment, Kolen-Pollack and the mirror.
 # With the others' rate the training loss of LeNet aligned at random has 28 digits, and
 # its mirror, which lags behind, collapses.
 _SLOW = {"alignment": "0.001", "mirror": "0.005"}
+# Beside alignment, Kolen-Pollack and the mirror.
 _FURTHER = {"fashion_mnist": _SIGNS[:1], "resnet": _SIGNS}
 
 
