@@ -1,9 +1,10 @@
 """The compiled epoch of a phase: one `lax.scan` over its steps."""
 
 import concurrent.futures
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -188,16 +189,14 @@ def compile_epoch(
     steps = stored.length // size
     step_bytes = size * sum(leaf[0].nbytes for leaf in stored.on_host.values())
     chunk = min(max(1, _CHUNK_BYTES // step_bytes), steps) if step_bytes else steps
-    lowered_step = lower_step(experiment, index, stored, state, network)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        compiled_step = beside.submit(lowered_step.compile)
+    with figures_beside(experiment, index, stored, state, network) as figures_of_step:
         compiled = {
             count: _lower_steps(
                 experiment, index, stored, state, network, count
             ).compile()
             for count in {chunk, steps % chunk or chunk}
         }
-        figures = compiler_figures(compiled_step.result())
+        figures = figures_of_step()
     rows_of = jax.jit(
         functools.partial(
             epoch_rows, samples=stored.length, batch_size=size, copies=stored.copies
@@ -226,6 +225,25 @@ def compile_epoch(
         return state, dict(zip(exits, joined, strict=True))
 
     return Epoch(run, steps, figures, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def figures_beside(
+    experiment: Experiment, index: int, stored: Stored, state: State, network: Network
+) -> Iterator[Callable[[], dict[str, int | None]]]:
+    """Compile a step for the compiler's figures while something else is done.
+
+    Args:
+        experiment: the experiment.
+        index: number of the phase.
+        stored: the training split.
+        state: of the phase.
+        network: what is trained before.
+    """
+    lowered = lower_step(experiment, index, stored, state, network)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        compiled = beside.submit(lowered.compile)
+        yield lambda: compiler_figures(compiled.result())
 
 
 def _lower_steps(

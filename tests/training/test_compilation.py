@@ -28,6 +28,7 @@ from dib_jax.training.position import initial_state
 from dib_jax.training.storage import store
 from dib_jax.training.train import train
 
+FIGURES = True  # of the compiler, for one step
 pytestmark = pytest.mark.once
 
 

@@ -18,6 +18,7 @@ from dib_jax.training.storage import PLACES, store
 
 pytestmark = pytest.mark.once
 
+FIGURES = True  # of the compiler, for one step
 COUNT = 35
 KEY = jax.random.key(4)
 PHASES = (layer(0), layer(1), layer(2))

@@ -17,6 +17,8 @@ from dib_jax.training.records import NonFiniteError
 from dib_jax.training.train import train
 from dib_jax.training.workdir import read_results
 
+FIGURES = True  # of the compiler, for one step
+
 
 def silencing():
     """A loss that drives every unit of a stage below its ReLU."""
