@@ -36,7 +36,7 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
     assert "0/9 |          | 00:00<? stage 3: compiling" in shown
     assert shown[-1].startswith("3/9 |███▎      | 00:00<00:00 stage 3 epoch 3/9: valid")
     assert "validation accuracy 0.5000" in shown[-1]
-    assert max(map(len, shown)) < 80
+    assert max(map(len, shown)) <= 80
 
 
 def test_a_log_has_the_last_epoch_of_a_phase_and_others_now_and_then(
