@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dib_jax.models.feedback import applied
+from dib_jax.models.options import check_poolable
 
 _Pair = tuple[jax.Array, jax.Array]
 
@@ -214,11 +215,7 @@ def max_pool(x: jax.Array) -> jax.Array:
         ValueError: a map that is too small.
     """
     n, height, width, channels = x.shape
-    if height < 2 or width < 2:
-        raise ValueError(
-            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
-            "use fewer pooling stages or larger pictures"
-        )
+    check_poolable(height, width)
     rows, columns = height // 2, width // 2
     cut = x[:, : 2 * rows, : 2 * columns]
     return cut.reshape(n, rows, 2, columns, 2, channels).max(axis=(2, 4))

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dib_jax.models.options import check_poolable
+
 _EPSILON = 1e-5
 
 # Applied to each number; hashable, so that a program knows it again.
@@ -35,11 +37,7 @@ def _windows(x: jax.Array) -> list[jax.Array]:
     An odd border is cut off.
     """
     _, height, width, _ = x.shape
-    if height < 2 or width < 2:
-        raise ValueError(
-            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
-            "use fewer pooling stages or larger pictures"
-        )
+    check_poolable(height, width)
     height, width = height // 2 * 2, width // 2 * 2
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 

@@ -1,6 +1,6 @@
 """Checks of options that networks, heads and losses share.
 
-Each raises a ValueError that starts with the name of the option that is wrong.
+Each raises a ValueError, of an option with its name first.
 """
 
 import math
@@ -68,3 +68,20 @@ def number_for_stage(
             "number, or one for each stage"
         )
     return value[stage]
+
+
+def check_poolable(height: int, width: int) -> None:
+    """Refuse a feature map that 2 × 2 pooling would leave nothing of.
+
+    Args:
+        height: of the map.
+        width: of the map.
+
+    Raises:
+        ValueError: one of them is below 2.
+    """
+    if height < 2 or width < 2:
+        raise ValueError(
+            f"a {height} × {width} feature map cannot be pooled by 2 × 2; "
+            "use fewer pooling stages or larger pictures"
+        )
