@@ -44,7 +44,6 @@ def owned(
         InUseError: another process owns it; the message names it.
         OSError: it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     if place in _taken:
         _taken[place] += 1
@@ -85,8 +84,10 @@ def _open_mine(
 ) -> int:
     """The file of the lock, open and locked."""
     while True:
-        place.mkdir(parents=True, exist_ok=True)
-        # Who had it may take the folder away, or the file, and another make a new one.
+        # Who had it may take the folder away, or the file, and another make a new one:
+        # mkdir may find it, and not find it any more when it looks whether it is one.
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(place / _FILE, os.O_RDWR | os.O_CREAT, 0o666)
             try:

@@ -69,6 +69,28 @@ def test_a_lock_that_is_taken_away_with_its_folder_is_one_lock_all_the_same(tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"counter"}
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """As between two processes: it is there for mkdir, and not when mkdir looks."""
+    make, calls = os.mkdir, []
+
+    def exists_first(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileExistsError(17, "File exists", str(path))
+        make(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", exists_first)
+    with lock.owned(tmp_path / "place"):
+        assert (tmp_path / "place" / ".lock").exists()
+    assert len(calls) == 2
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "place").write_text("a file")
+    with pytest.raises(OSError, match="place"), lock.owned(tmp_path / "place"):
+        pass
+
+
 COUNT = """
 import contextlib, pathlib, sys, time
 from dib_jax.training.lock import owned
