@@ -7,7 +7,7 @@ batches of 1,024, SGD at 0.8 with a cosine. The stem is the first stage here.
 Command:  python -m experiments.run --config=configs/cifar10_auglocal.py (or :quick)
 """
 
-from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.config import ConfigDict, complete, resnet_32, variant
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -17,13 +17,6 @@ def get_config(arg: str = "") -> ConfigDict:
         head=dict(name="augmented", depth=3),
         objective=dict(name="cross_entropy"),
         algorithm=dict(name="parallel"),
-        dataset=dict(name="cifar10", val_fraction=0.05, augment="crop,flip"),
-        model=dict(name="resnet", depth=8 if quick else 32, width=8 if quick else 16),
-        optimizer=dict(
-            learning_rate=0.1 if quick else 0.8,
-            weight_decay=1e-4,
-            warmup_epochs=1 if quick else 10,
-        ),
+        **resnet_32(quick),
         epochs=1 if quick else 400,
-        batch_size=128 if quick else 1024,
     )

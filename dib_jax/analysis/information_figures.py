@@ -393,10 +393,7 @@ def stage_epoch_map(
 ) -> Figure:
     """Every stage at every probe: information and alignment, a map each.
 
-    Args:
-        group: one or more runs.
-        split: "train" or "validation".
-        width: inches.
+    The arguments are those of `convergence_curves`.
 
     Returns:
         The figure; stage 0 is the lowest row.

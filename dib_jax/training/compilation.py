@@ -233,12 +233,7 @@ def figures_beside(
 ) -> Iterator[Callable[[], dict[str, int | None]]]:
     """Compile a step for the compiler's figures while something else is done.
 
-    Args:
-        experiment: the experiment.
-        index: number of the phase.
-        stored: the training split.
-        state: of the phase.
-        network: what is trained before.
+    The arguments are those of `lower_step`.
     """
     lowered = lower_step(experiment, index, stored, state, network)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
