@@ -231,6 +231,28 @@ def test_attention_of_equal_scores_is_the_mean_with_the_node_itself():
     np.testing.assert_allclose(found, near.join(x @ params["kernel"]), atol=1e-5)
 
 
+def test_a_layer_may_start_near_the_identity_where_it_is_as_wide_as_its_input():
+    options = {"activation": "none", "skip": True}
+    near, usual = (
+        gcn(widths=(40,), identity=identity, **options)[0] for identity in (True, False)
+    )
+    x, key = np.random.default_rng(0).normal(size=(200, 40)), jax.random.key(0)
+    (made, variables), (other, plain) = (
+        layer.init_with_output(key, x, train=False) for layer in (near, usual)
+    )
+    assert np.std(made - x) < 0.2 * np.std(x)
+    assert np.std(other - x) > np.std(x)
+    np.testing.assert_array_equal(variables["params"]["skip"], np.eye(40))
+    kernels = [np.std(each["params"]["kernel"]) for each in (variables, plain)]
+    np.testing.assert_allclose(kernels[0], kernels[1] / 10, rtol=1e-5)
+    narrow = near.init(key, x[:, :30], train=False)["params"]["skip"]
+    np.testing.assert_array_equal(
+        narrow, usual.init(key, x[:, :30], train=False)["params"]["skip"]
+    )
+    with pytest.raises(ValueError, match="identity=True needs skip=True"):
+        gcn(widths=(4,), identity=True)
+
+
 def test_the_loss_without_labels_is_its_formula():
     draw = np.random.default_rng(0)
     u, v, p, q = draw.normal(size=(4, 9, 3)).astype(np.float32)

@@ -91,8 +91,9 @@ def _row(name: str, depth: int, data_dir: str, seeds: int) -> table.Row:
 def _epochs(base: ConfigDict, name: str, depth: int, epochs: int) -> Any:
     if epochs:
         return epochs
-    each, *_, last = base.epochs
-    return (each,) * depth + (last,)
+    *layers, last = base.epochs
+    later = (layers[-1],) * (depth - len(layers))
+    return (*layers[:depth], *later, last)
 
 
 def _last_layer(experiment: Experiment, network: Any) -> dict[str, float]:
