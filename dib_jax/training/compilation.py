@@ -142,6 +142,16 @@ def epoch_rows(
     return rows.astype(jnp.int32)
 
 
+@functools.cache
+def _epoch_rows(whole: jax.sharding.Sharding) -> Callable[..., jax.Array]:
+    """`epoch_rows`, one program for all phases of the same sizes."""
+    return jax.jit(
+        epoch_rows,
+        static_argnames=("samples", "batch_size", "copies"),
+        out_shardings=whole,
+    )
+
+
 def batch_size(experiment: Experiment, stored: Stored) -> int:
     """Samples of a step: the config's, or all that a phase has left.
 
@@ -197,18 +207,19 @@ def compile_epoch(
             for count in {chunk, steps % chunk or chunk}
         }
         figures = figures_of_step()
-    rows_of = jax.jit(
-        functools.partial(
-            epoch_rows, samples=stored.length, batch_size=size, copies=stored.copies
-        ),
-        out_shardings=whole,
-    )
+    sizes = {"samples": stored.length, "batch_size": size, "copies": stored.copies}
+
+    def rows_of(made: int) -> np.ndarray:
+        number = put(np.int32(made), whole)
+        return np.asarray(_epoch_rows(whole)(keys.order, number, **sizes))
+
+    rows_of(0)  # compiled here, and not within the first epoch
 
     def run(
         state: State, network: Network, stored: Stored, made: int
     ) -> tuple[State, Any]:
         recorded: list[Any] = []
-        rows = np.asarray(rows_of(keys.order, put(np.int32(made), whole)))
+        rows = rows_of(made)
         read = stream(stored.on_host, rows, steps=chunk) if step_bytes else [{}]
         for first, sent in zip(range(0, steps, chunk), read, strict=True):
             # One chunk at work and one that waits: the device need not hold them all.
