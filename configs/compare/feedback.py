@@ -13,9 +13,17 @@ _BASES = {
     "cifar10": "configs/cifar10_feedback.py",
     "resnet": "configs/cifar10_feedback.py:resnet",
 }
-# With the others' rate the training loss of LeNet aligned at random has 28 digits, and
-# its mirror, which lags behind, collapses.
-_SLOW = {"alignment": "0.001", "mirror": "0.001"}
+# With the others' rate the training loss of LeNet aligned at random has 28 digits. A
+# mirror must be fast there, since one that lags behind lets the features grow.
+_OF_LENET = {
+    "alignment": ("optimizer.learning_rate=0.001",),
+    "mirror": (
+        "optimizer.learning_rate=0.005",
+        "algorithm.rate=0.2",
+        "algorithm.decay=0.1",
+        "algorithm.noise=1024",
+    ),
+}
 # Beside alignment, Kolen-Pollack and the mirror.
 _FURTHER = {"fashion_mnist": _SIGNS[:1], "resnet": _SIGNS}
 
@@ -31,8 +39,8 @@ def get_config(arg: str = "mnist") -> ConfigDict:
         **{rule: (f"model.feedback={rule}",) for rule in rules},
     }
     if arg in ("fashion_mnist", "cifar10"):
-        for rule, rate in _SLOW.items():
-            config.methods[rule] += (f"optimizer.learning_rate={rate}",)
+        for rule, fields in _OF_LENET.items():
+            config.methods[rule] += fields
     dataset = "cifar10" if arg == "resnet" else arg
     config.datasets = {dataset: ("analysis.every_epochs=0",)}
     config.seeds = (0, 1, 2)
