@@ -35,12 +35,9 @@ import pytest
 
 from dib_jax.training import compilation
 
-# The older way from a fusion to machine code, in half the time, and each program in one
-# piece, in 5 % less. What the compiler says of a network's memory and work is the same,
-# of small programs within 2 %.
-QUICK_FLAGS = (
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+# The older way from a fusion to machine code, in half the time. What the compiler says
+# of a network's memory and work is the same, of small programs within 2 %.
+QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
 
 # Above so many bytes a worker lets go of its programs, if it has any worth it.
 ALLOWED = 600 * 2**20
@@ -48,14 +45,14 @@ WORTH_IT = 120 * 2**20
 
 
 def pytest_configure(config):
-    """Workers and processes that tests start inherit the flags."""
+    """Workers and processes that tests start inherit the flag."""
     if hasattr(config, "workerinput"):
         return
     config.pluginmanager.register(Peaks())
     flags = os.environ.get("XLA_FLAGS", "")
-    if QUICK_FLAGS in flags:
+    if QUICK_FLAG in flags:
         return
-    flags = f"{flags} {QUICK_FLAGS}".strip()
+    flags = f"{flags} {QUICK_FLAG}".strip()
     # XLA ends the process at a flag that it does not know, as a later one may not.
     known = subprocess.run(
         [sys.executable, "-c", "import jax; jax.devices()"],
