@@ -41,33 +41,30 @@ def after(x: jax.Array, *, params: Tree, step: jax.Array) -> jax.Array:
 
 
 def apart(
-    function: Callable[[jax.Array, Tree], Tree],
+    function: Callable[[jax.Array, Tree, jax.Array], Tree],
     key: jax.Array,
     samples: Tree,
-    step: jax.Array,
+    times: jax.Array,
 ) -> Tree:
-    """`function(key, samples)`, computed once and not again by all that read it.
+    """`function(key, samples, times)`, computed once and not by all that read it.
 
     XLA would join an augmentation with what reads the samples, and compute it for each
     of the nine shifts of a convolution and again for the information.
 
     Args:
-        function: (key, samples) → samples, shapes and dtypes unchanged.
+        function: (key, samples, times) → samples, shapes and dtypes unchanged.
         key: PRNG key.
         samples: pytree of arrays.
-        step: updates that have been made, an integer ≥ 0.
+        times: an integer ≥ 0.
     """
 
-    def conditional(key: jax.Array, samples: Tree, step: jax.Array) -> Tree:
-        # That steps are not negative the compiler cannot know.
+    def conditional(key: jax.Array, samples: Tree, times: jax.Array) -> Tree:
+        # That counts are not negative the compiler cannot know.
         return jax.lax.cond(
-            step >= 0, function, lambda _, samples: samples, key, samples
-        )
-
-    def joined(key: jax.Array, samples: Tree, step: jax.Array) -> Tree:
-        del step
-        return function(key, samples)
+            times >= 0, function, lambda key, samples, times: samples,
+            key, samples, times,
+        )  # fmt: skip
 
     return jax.lax.platform_dependent(
-        key, samples, step, cpu=conditional, default=joined
+        key, samples, times, cpu=conditional, default=function
     )

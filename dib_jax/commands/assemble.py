@@ -80,8 +80,8 @@ def _load(config: ConfigDict) -> Dataset:
     # What a task reads does not depend on how many classes there are.
     task = registry.build(FACTORIES["task"], config.task.to_dict(), num_classes=2)
     options = config.dataset.to_dict()
-    for of_training in ("augment", "placement"):
-        del options[of_training]
+    for of_no_split in ("augment", "views", "placement"):
+        del options[of_no_split]
     return data.load(**options, seed=config.seed, boxes=task.uses_boxes)
 
 
@@ -109,6 +109,14 @@ def _experiment(
     text = config.dataset.augment.strip()
     with registry.prefixed("dataset.augment: "):
         augment = dataset.kind.augment(text, dataset.class_names) if text else None
+    text = config.dataset.views.strip()
+    with registry.prefixed("dataset.views: "):
+        views = dataset.kind.views(text, dataset.class_names) if text else ()
+        if views and not task.ensemble:
+            raise ValueError(
+                f"got {text!r}; outputs of {sections['task']['name']} cannot be "
+                "averaged, set it to ''"
+            )
     algorithm = registry.find(FACTORIES["algorithm"], config.algorithm.name)
     parts, asked = _watched(parts)
     made = build("algorithm", parts=parts)
@@ -137,6 +145,7 @@ def _experiment(
             "seed": config.seed,
         },
         config=plain(sections),
+        views=views,
     )
 
 

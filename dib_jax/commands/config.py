@@ -98,6 +98,8 @@ class Dataset(NamedTuple):
             selection; 0 for none
         augment: augmentation of training samples, e.g. "crop,flip", or "crop,affine:2"
             for twice as strong; empty for none
+        views: changed copies of a test picture over which outputs are averaged, "flip",
+            "shift" or "flip,shift"; empty for none
         skip_bad_boxes: leave pictures with a bad box out, where the task uses boxes
         skip_groups: groups of the training data to leave out, for instance one whose
             pictures stand in the test split too
@@ -113,6 +115,7 @@ class Dataset(NamedTuple):
     data_dir: str = ""
     val_fraction: _Share = 0.1
     augment: str = ""
+    views: str = ""
     skip_bad_boxes: bool = False
     skip_groups: tuple[int, ...] = ()
     samples: _Natural = 0
@@ -150,6 +153,8 @@ class Optimizer(NamedTuple):
         schedule: course of the learning rate within a phase: constant, cosine, linear
         warmup_epochs: epochs in which the learning rate grows from 0
         norm_rate: factor of the learning rate of norms' scales and biases
+        lookahead: updates after which weights are set back to their running average,
+            at the end too; 0 for never
     """
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
@@ -161,6 +166,7 @@ class Optimizer(NamedTuple):
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     warmup_epochs: _Weight = 1.0
     norm_rate: _Positive = 1.0
+    lookahead: _Natural = 0
 
 
 class Precision(NamedTuple):
@@ -386,10 +392,13 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
     """Build what the config names, so that its factories see their options now."""
     # Imported late, as all that imports jax.
     from dib_jax.data.augment import augment
+    from dib_jax.data.views import views
 
-    with prefixed("dataset.augment: "):
-        # Samples of somebody's own data set may be no pictures.
-        augment("" if ":" in full["dataset.name"] else full["dataset.augment"])
+    # Samples of somebody's own data set may be no pictures.
+    factories: dict[str, Callable[[str], Any]] = {"augment": augment, "views": views}
+    for name, factory in factories.items():
+        with prefixed(f"dataset.{name}: "):
+            factory("" if ":" in full["dataset.name"] else full[f"dataset.{name}"])
     if full["cache.renew"] and not full["cache.copies"]:
         raise ValueError(
             f"cache.renew: got {full['cache.renew']}, but cache.copies = 0 stores no "

@@ -148,9 +148,21 @@ def _run_onnx(path: pathlib.Path, samples: Any) -> list[Any]:
 
 
 def _outputs(model: "Model", network: Any, samples: Any) -> tuple[Any, ...]:
+    import jax
+
     experiment = model.experiment
-    batch = experiment.prepare_inputs(samples, experiment.common)
-    return tuple(experiment.algorithm.predict(network, batch))
+
+    def predicted(samples: Any) -> tuple[Any, ...]:
+        batch = experiment.prepare_inputs(samples, experiment.common)
+        return tuple(experiment.algorithm.predict(network, batch))
+
+    if not experiment.views:
+        return predicted(samples)
+    each = [
+        jax.tree.map(lambda x, w=view.weight: w * x, predicted(view.change(samples)))
+        for view in experiment.views
+    ]
+    return jax.tree.map(lambda *parts: sum(parts), *each)
 
 
 def _names(network: Any) -> list[str]:

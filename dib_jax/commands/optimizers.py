@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules by their config names, all of them optax's."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,53 @@ def _linear(peak: float, steps: int, warmup: int) -> optax.Schedule:
     )
 
 
+class _Lookahead(NamedTuple):
+    made: jax.Array  # updates so far
+    average: optax.Params
+    rule: optax.OptState
+
+
+def _lookahead(
+    rule: optax.GradientTransformation, *, every: int, steps: int
+) -> optax.GradientTransformation:
+    """Every so many updates weights become their running average, and go on from it.
+
+    Of the average, 0.95^every · (t/T)³ is kept at update t of T: little at first, when
+    weights move far. At update T the weights are the average. Not `optax.lookahead`,
+    which asks of who trains that parameters come in pairs.
+
+    Source: Zhang et al., arXiv 1907.08610; with this course, Jordan, arXiv 2404.00498.
+    """
+
+    def init(params: optax.Params) -> _Lookahead:
+        # Copied: who trains may give the buffers of both away.
+        average = jax.tree.map(jnp.copy, params)
+        return _Lookahead(jnp.zeros((), jnp.int32), average, rule.init(params))
+
+    def update(
+        updates: optax.Updates, state: _Lookahead, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, _Lookahead]:
+        updates, inner = rule.update(updates, state.rule, params)
+        made = state.made + 1
+        now, last = made % every == 0, made == steps
+        kept = 0.95**every * (made / steps) ** 3
+        moved = optax.apply_updates(params, updates)
+        average = jax.tree.map(
+            lambda old, new: jnp.where(now, kept * old + (1 - kept) * new, old),
+            state.average,
+            moved,
+        )
+        updates = jax.tree.map(
+            lambda step, to, at: jnp.where(now | last, to - at, step),
+            updates,
+            average,
+            params,
+        )
+        return updates, _Lookahead(made, average, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": _sgd,
     "adamw": _adamw,
@@ -107,6 +154,7 @@ def optimizer(
     schedule: str,
     warmup_epochs: float,
     norm_rate: float,
+    lookahead: int,
     epochs: int,
     steps_per_epoch: int,
 ) -> optax.GradientTransformation:
@@ -122,6 +170,8 @@ def optimizer(
         schedule: constant, cosine or linear (the latter two fall to 0).
         warmup_epochs: epochs of linear growth from 0, at most half of all.
         norm_rate: factor of the learning rate of norms' scales and biases.
+        lookahead: updates after which weights are set back to their running average;
+            0 for never.
         epochs: that the stage trains.
         steps_per_epoch: updates in an epoch.
 
@@ -138,9 +188,9 @@ def optimizer(
             return learning_rate * jnp.asarray(course(count))
 
         rule = OPTIMIZERS[name](rate, weight_decay, momentum)
-        if norm_rate == 1:
-            return rule
-        return optax.chain(rule, optax.masked(optax.scale(norm_rate), _norms))
+        if norm_rate != 1:
+            rule = optax.chain(rule, optax.masked(optax.scale(norm_rate), _norms))
+        return _lookahead(rule, every=lookahead, steps=steps) if lookahead else rule
 
     # As constants of the program they would have it compiled anew in every search.
     return optax.inject_hyperparams(build)(

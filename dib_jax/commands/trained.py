@@ -165,7 +165,8 @@ class Model:
 
     @functools.cache  # noqa: B019 - programs live as long as the model
     def _program(self, what: str) -> Callable[..., Any]:
-        return predictor(self.experiment, self.function(what))
+        views = () if what == "features" else self.experiment.views
+        return predictor(self.experiment, self.function(what), views=views)
 
     def _compute(self, what: str, samples: Any) -> tuple[tuple[np.ndarray, ...], bool]:
         """Arrays of all samples, and whether it was a single sample."""

@@ -1,7 +1,7 @@
 """Random changes of training pictures and their boxes, on the device.
 
-Pure functions of (key, samples); random numbers are drawn for each picture. Shapes and
-dtypes stay the same, so they run inside `jit` and `lax.scan`.
+Pure functions of (key, samples, times); random numbers are drawn for each picture.
+Shapes and dtypes stay the same, so they run inside `jit` and `lax.scan`.
 """
 
 import functools
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from dib_jax.data.kind import Augmentation
 from dib_jax.data.messages import did_you_mean
 
 # At strength 1, to either side.
@@ -22,11 +23,13 @@ _HOLE = 1 / 4  # of a side
 _MIRRORED = {"left": "right", "right": "left"}
 
 Samples = dict[str, jax.Array]
-Augmentation = Callable[[jax.Array, Samples], Samples]
+_Change = Callable[[jax.Array, Samples], Samples]
+# The one change that depends on how often a picture was seen.
+_ALTERNATES = "alternate_flip"
 
 
 def augment(spec: str) -> Augmentation:
-    """A function (key, samples) -> samples that applies named augmentations in order.
+    """A function that applies named augmentations in order.
 
     Args:
         spec: names separated by commas, "" for none; a name may have a strength, as in
@@ -34,6 +37,8 @@ def augment(spec: str) -> Augmentation:
             zeros by an eighth of each side, cut a window of the old size at random.
             `shift`: the same by a sixteenth, with pixels mirrored at the border.
             `flip`: mirror left and right with probability 1/2; takes no strength.
+            `alternate_flip`: mirror every picture every second time; its pixels decide
+            at which of the two. No strength.
             `affine`: turn by up to 10 degrees and scale by 1 ± 0.1 about the centre,
             zeros come in; a box is then that around the ellipse that was in it.
             `brightness`: multiply by 1 ± 0.3. `contrast`: multiply the difference from
@@ -42,25 +47,37 @@ def augment(spec: str) -> Augmentation:
             rectangle with a quarter of the sides, centred anywhere, to zero.
 
     Returns:
-        A pure function of a key and samples: a dict of `images` (n, h, w, c), float or
-        uint8, and optionally `boxes` (n, 4), or (n, m, 4) with `box_labels` (n, m), in
-        pixels. Other entries pass unchanged.
+        A pure function (key, samples, times=0) → samples. Samples are a dict of
+        `images` (n, h, w, c), float or uint8, and optionally `boxes` (n, 4), or
+        (n, m, 4) with `box_labels` (n, m), in pixels. Other entries pass unchanged.
+        `times` is how often these samples were augmented before, an integer scalar.
 
     Raises:
-        ValueError: a name is unknown or given twice, or a strength is no number or out
-            of range.
+        ValueError: a name is unknown or given twice, two flips are asked for, or a
+            strength is no number or out of range.
+
+    Source: of `alternate_flip`, Jordan, arXiv 2404.00498, section 3.6.
     """
-    steps: dict[str, Augmentation] = {}
+    steps: dict[str, _Change] = {}
     for text in spec.split(",") if spec.strip() else ():
         name, step = _named(text, spec)
         if name in steps:
             raise ValueError(f"augmentation {name!r} stands twice in {spec!r}")
         steps[name] = step
+    if {"flip", _ALTERNATES} <= steps.keys():
+        raise ValueError(f"{spec!r} has flip and {_ALTERNATES}; keep one of them")
 
-    def apply(key: jax.Array, samples: Samples) -> Samples:
+    def apply(
+        key: jax.Array, samples: Samples, times: jax.typing.ArrayLike = 0
+    ) -> Samples:
         _check(samples)
-        for index, step in enumerate(steps.values()):
-            samples = step(jax.random.fold_in(key, index), samples)
+        given = samples["images"]
+        for index, (name, step) in enumerate(steps.items()):
+            if name == _ALTERNATES:
+                mirrored = (_first_side(given) + times) % 2 == 1
+                samples = mirror(samples, mirrored)
+            else:
+                samples = step(jax.random.fold_in(key, index), samples)
         return samples
 
     return apply
@@ -78,7 +95,7 @@ def check_mirrored(spec: str, class_names: Sequence[str]) -> None:
     Raises:
         ValueError: `spec` has a flip and two classes are each other's mirror image.
     """
-    if "flip" not in (name.strip() for name in spec.split(",")):
+    if not {"flip", _ALTERNATES} & {name.strip() for name in spec.split(",")}:
         return
     numbers = {name.casefold(): label for label, name in enumerate(class_names)}
     for name, label in numbers.items():
@@ -90,7 +107,7 @@ def check_mirrored(spec: str, class_names: Sequence[str]) -> None:
             )
 
 
-def _named(text: str, spec: str) -> tuple[str, Augmentation]:
+def _named(text: str, spec: str) -> tuple[str, _Change]:
     """The augmentation that a part of `spec` asks for, its name and at its strength."""
     name, colon, strength = (part.strip() for part in text.partition(":"))
     if name not in _AUGMENTATIONS:
@@ -148,8 +165,31 @@ def _crop(
 
 def _flip(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     del strength
+    mirrored = jax.random.bernoulli(key, 0.5, samples["images"].shape[:1])
+    return mirror(samples, mirrored)
+
+
+def _first_side(images: jax.Array) -> jax.Array:
+    """0 or 1 for each picture (n,), as if drawn, but always the same of its pixels.
+
+    The highest bit of Σ wᵢ xᵢ mod 2³² with odd weights w, a universal hash. No number
+    of a picture is needed, so batches of any order have it.
+    """
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        images = jax.lax.bitcast_convert_type(images.astype(jnp.float32), jnp.uint32)
+    pixels = images.reshape(len(images), -1).astype(jnp.uint32)
+    weights = jax.random.bits(jax.random.key(0), pixels.shape[1:], jnp.uint32) | 1
+    return (pixels @ weights >> 31).astype(jnp.int32)
+
+
+def mirror(samples: Samples, mirrored: jax.Array) -> Samples:
+    """Samples of which some are mirrored left and right, with their boxes.
+
+    Args:
+        samples: as for `augment`.
+        mirrored: booleans (n,), which ones.
+    """
     images = samples["images"]
-    mirrored = jax.random.bernoulli(key, 0.5, images.shape[:1])
     pick = mirrored[:, None, None, None]
     samples = {**samples, "images": jnp.where(pick, images[:, :, ::-1], images)}
     if "boxes" in samples:
@@ -276,6 +316,7 @@ _AUGMENTATIONS: dict[str, tuple[Callable[..., Samples], float]] = {
     "crop": (_crop, 4.0),
     "shift": (functools.partial(_crop, share=_SHIFT / 2, border="reflect"), 8.0),
     "flip": (_flip, 1.0),
+    _ALTERNATES: (_flip, 1.0),
     "affine": (_affine, 5.0),
     "brightness": (functools.partial(_stretched, half=0.3), 3.0),
     "contrast": (functools.partial(_stretched, half=0.3, axes=(1, 2, 3)), 3.0),

@@ -11,8 +11,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Split = dict[str, np.ndarray]
-# PRNG key, samples → samples of the same shapes and dtypes, on the device.
-Augmentation = Callable[[Any, Any], Any]
+# PRNG key, samples, how often they were augmented before → samples of the same shapes
+# and dtypes, on the device.
+Augmentation = Callable[[Any, Any, Any], Any]
+
+
+class View(NamedTuple):
+    """A changed copy of samples, over which outputs are averaged.
+
+    Attributes:
+        weight: of its outputs; those of all views add up to 1.
+        change: samples → samples of the same shapes and dtypes, on the device.
+    """
+
+    weight: float
+    change: Callable[[Any], Any]
+
+
+Views = tuple[View, ...]
+
+
+def _no_views(text: str, class_names: tuple[str, ...]) -> Views:
+    raise ValueError(f"got {text!r}; only pictures have views, set it to ''")
 
 
 class Kind(NamedTuple):
@@ -25,8 +45,11 @@ class Kind(NamedTuple):
             ValueError that names the source, the first bad row and its value.
         common: training split → dict of arrays that all samples share, for `prepare`.
         prepare: (samples, common) → the network's input (n, …).
-        augment: text of `dataset.augment`, class names → (key, samples) → samples; a
-            ValueError where that cannot be.
+        augment: text of `dataset.augment`, class names → (key, samples, times) →
+            samples, `times` being how often they were augmented before; a ValueError
+            where that cannot be.
+        views: text of `dataset.views`, class names → the copies of a sample whose
+            outputs are averaged; a ValueError where that cannot be.
         measured: (the network's input, common) → arrays (n, …) that information about
             the input is about; the input itself, where nothing else is said.
     """
@@ -38,6 +61,7 @@ class Kind(NamedTuple):
     prepare: Callable[[Any, Any], Any]
     augment: Callable[[str, tuple[str, ...]], Augmentation]
     measured: Callable[[Any, Any], Any] = lambda inputs, common: inputs
+    views: Callable[[str, tuple[str, ...]], Views] = _no_views
 
 
 def size(split: Mapping[str, Any]) -> int:

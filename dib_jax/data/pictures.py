@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dib_jax.data import kind
-from dib_jax.data.kind import Augmentation, Kind, Split
+from dib_jax.data.kind import Augmentation, Kind, Split, Views
 
 _BOX_SLACK = 1e-3  # pixels; a box scaled in float32 may end that far outside
 
@@ -237,4 +237,12 @@ def _augment(text: str, class_names: tuple[str, ...]) -> Augmentation:
     return augment(text)
 
 
-PICTURES = Kind("pictures", ("images",), check, _common, _standardize, _augment)
+def _views(text: str, class_names: tuple[str, ...]) -> Views:
+    from dib_jax.data.views import views  # as above
+
+    return views(text, class_names)
+
+
+PICTURES = Kind(
+    "pictures", ("images",), check, _common, _standardize, _augment, views=_views
+)

@@ -78,7 +78,8 @@ def one_step(
     samples, given = split_evenly(experiment.mesh, stored.joined(leaves))
     augment_key, key = jax.random.split(jax.random.fold_in(key, step))
     if experiment.augment and given is None:
-        samples = apart(experiment.augment, augment_key, samples, step)
+        epoch = step // (stored.length // batch_size(experiment, stored))
+        samples = apart(experiment.augment, augment_key, samples, epoch)
     batch = experiment.prepare(samples, common)._replace(given=given)
     if given is None:
         batch = passed(chain(experiment, index), network, batch)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from dib_jax.algorithms import (
     in_batches,
 )
 from dib_jax.data import Split
+from dib_jax.data.kind import Views
 from dib_jax.data.stream import stream
 from dib_jax.tasks import Task
 from dib_jax.training.devices import put, replicated, split_evenly
@@ -46,19 +47,55 @@ def place(experiment: Experiment, split: Split) -> Data:
 
 
 def predictor(
-    experiment: Experiment, function: Callable[[Network, Batch], Outputs]
+    experiment: Experiment,
+    function: Callable[[Network, Batch], Outputs],
+    *,
+    views: Views = (),
 ) -> Predictor:
     """A function of batches, compiled for whole splits.
 
     Args:
         experiment: the experiment.
         function: (network, batch) → outputs of some exits.
+        views: copies of a sample over which outputs are averaged; () for the sample.
 
     Returns:
         (network, common, samples, given) → outputs for all samples. Those on the host
         are read batch by batch.
     """
+    if not views:
+        return _predictor(experiment, function, experiment.prepare_inputs)
 
+    def prepare(samples: Samples, common: Common) -> Batch:
+        # Which one is a value of the program, so that one is compiled for all.
+        samples, number = samples
+        changes = [view.change for view in views]
+        samples = jax.lax.switch(number[0], changes, samples)
+        return experiment.prepare_inputs(samples, common)
+
+    of_view = _predictor(experiment, function, prepare)
+
+    def over_views(
+        network: Network, common: Common, samples: Samples, given: Given = None
+    ) -> Outputs:
+        count = len(jax.tree.leaves(samples)[0])
+        total: Outputs | None = None
+        for number, view in enumerate(views):
+            seen = (samples, jnp.full(count, number, jnp.int32))
+            outputs = of_view(network, common, seen, given)
+            weighed = tuple(view.weight * each for each in outputs)
+            total = weighed if total is None else jax.tree.map(jnp.add, total, weighed)
+        assert total is not None
+        return total
+
+    return over_views
+
+
+def _predictor(
+    experiment: Experiment,
+    function: Callable[[Network, Batch], Outputs],
+    prepare: Callable[[Samples, Common], Batch],
+) -> Predictor:
     @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
     def run(
         network: Network, common: Common, samples: Samples, given: Given
@@ -67,7 +104,7 @@ def predictor(
             inputs, before = split_evenly(experiment.mesh, (batch.inputs, batch.given))
             return function(network, batch._replace(inputs=inputs, given=before))
 
-        data = Data(samples, common, experiment.prepare_inputs)
+        data = Data(samples, common, prepare)
         return in_batches(outputs, data, given=given, size=_BATCH)
 
     def outputs(
@@ -155,31 +192,51 @@ def outputs_of(experiment: Experiment, network: Network, samples: Samples) -> ja
         return experiment.algorithm.predict(network, batch)[-1:]
 
     data = place(experiment, contents(experiment, samples))
-    return predictor(experiment, last)(network, data.common, data.samples)[0]
+    predict = predictor(experiment, last, views=experiment.views)
+    return predict(network, data.common, data.samples)[0]
 
 
-def evaluate(
-    experiment: Experiment, network: Network
-) -> tuple[list[dict[str, float]], np.ndarray, dict[str, float] | None]:
+class Evaluation(NamedTuple):
+    """How good a network is on the test split.
+
+    Attributes:
+        test: metrics of each exit.
+        outputs: of the last exit, (n, …).
+        ensemble: metrics of all exits together, by the task's `ensemble`; None with one
+            exit or a task without such.
+        one_view: metrics of the last exit for the samples as they are, where outputs
+            are averaged over views; else None.
+    """
+
+    test: list[dict[str, float]]
+    outputs: np.ndarray
+    ensemble: dict[str, float] | None
+    one_view: dict[str, float] | None
+
+
+def evaluate(experiment: Experiment, network: Network) -> Evaluation:
     """Metrics of every exit on the test split, alone and all together.
 
     Args:
         experiment: the experiment.
         network: a trained one.
-
-    Returns:
-        A dict of metrics for each exit, the last one's outputs (n, …), and the metrics
-        of the task's ensemble of several exits, if it has one.
     """
-    test = place(experiment, experiment.dataset.test)
+    test, views = place(experiment, experiment.dataset.test), experiment.views
     samples = contents(experiment, test.samples)
-    predict = predictor(experiment, experiment.algorithm.predict)
-    outputs = predict(network, test.common, samples)
-    task, ensemble = experiment.task, None
+
+    def outputs_over(views: Views) -> Outputs:
+        predict = predictor(experiment, experiment.algorithm.predict, views=views)
+        return predict(network, test.common, samples)
+
+    outputs = outputs_over(views)
+    task, ensemble, one_view = experiment.task, None, None
     if task.ensemble and len(outputs) > 1:
         together = (jax.jit(task.ensemble)(outputs),)
         (ensemble,) = metrics_of(task, together, test.samples)
-    return metrics_of(task, outputs, test.samples), np.asarray(outputs[-1]), ensemble
+    if views:
+        (one_view,) = metrics_of(task, outputs_over(())[-1:], test.samples)
+    metrics = metrics_of(task, outputs, test.samples)
+    return Evaluation(metrics, np.asarray(outputs[-1]), ensemble, one_view)
 
 
 def validate(

@@ -1,7 +1,7 @@
 """What a run is made of, once its config has been read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from dib_jax.algorithms import Algorithm, Batch, Common, Data, Phase, Samples
 from dib_jax.data import Dataset, Split
+from dib_jax.data.kind import Augmentation, Views
 from dib_jax.tasks import Task
 
 # Of a device's memory, which samples may fill; the rest is for the network.
@@ -39,12 +40,14 @@ class Experiment(NamedTuple):
         algorithm: how it is trained.
         key: PRNG key of the whole experiment.
         batch_size: samples of a step.
-        augment: (key, samples) → samples; None where they stay as they are.
+        augment: (key, samples, times) → samples, `times` being how often they were
+            augmented before; None where they stay as they are.
         cache: of what frozen parts make of samples.
         streams: whether samples stay on the host and are read batch by batch.
         mesh: the devices, over which batches are split.
         about: names for results.json, such as the data set's and the algorithm's.
         config: the whole config as plain JSON; it tells whose a workdir is.
+        views: copies of a sample over which the trained network's outputs are averaged.
     """
 
     dataset: Dataset
@@ -53,12 +56,13 @@ class Experiment(NamedTuple):
     algorithm: Algorithm
     key: jax.Array
     batch_size: int
-    augment: Callable[[jax.Array, Any], Any] | None
+    augment: Augmentation | None
     cache: Cache
     streams: bool
     mesh: jax.sharding.Mesh
     about: dict[str, Any]
     config: dict[str, Any]
+    views: Views = ()
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -26,6 +26,8 @@ class Trained(NamedTuple):
         outputs: of the last exit for the test split, (n, …).
         ensemble: metrics there of all exits together, by the task's `ensemble`; None
             with one exit or a task without such.
+        one_view: metrics there of the last exit for the samples as they are, where
+            outputs are averaged over views; else None.
     """
 
     experiment: Experiment
@@ -34,6 +36,7 @@ class Trained(NamedTuple):
     test: list[dict[str, float]]
     outputs: np.ndarray
     ensemble: dict[str, float] | None
+    one_view: dict[str, float] | None
 
 
 @usual_arithmetic()

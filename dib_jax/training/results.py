@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from dib_jax.data.duplicates import count_duplicates
+from dib_jax.training.evaluation import Evaluation
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import Position
 from dib_jax.training.records import LABEL
@@ -15,18 +14,14 @@ from dib_jax.training.workdir import hardware, numerics, versions
 def results_of(
     experiment: Experiment,
     position: Position,
-    test: list[dict[str, float]],
-    outputs: np.ndarray,
-    ensemble: dict[str, float] | None,
+    found: Evaluation,
 ) -> dict[str, Any]:
     """What results.json holds, plain JSON.
 
     Args:
         experiment: the pieces of the run.
         position: at the end of its training.
-        test: metrics of each exit on the test split.
-        outputs: of the last exit there.
-        ensemble: metrics there of all exits together; None where there are none.
+        found: how good the network is on the test split.
     """
     task, dataset = experiment.task, experiment.dataset
     predicted = {
@@ -37,7 +32,8 @@ def results_of(
         for wanted in (True, False)
     )
     entries = [
-        {**entry, "test": metrics} for entry, metrics in zip(entries, test, strict=True)
+        {**entry, "test": metrics}
+        for entry, metrics in zip(entries, found.test, strict=True)
     ]
     # Exits of one phase have trained in the same seconds, which count once.
     by_exit = {entry[LABEL]: entry["seconds"] for entry in position.entries}
@@ -64,10 +60,11 @@ def results_of(
         "hardware": hardware(experiment.mesh.devices.tolist()),
         "versions": versions(),
         "jax": numerics(),
-        **task.beside(outputs, dataset.test, dataset.train),
+        **task.beside(found.outputs, dataset.test, dataset.train),
     }
     if silent:
         results["without_outputs"] = silent
-    if ensemble:
-        results["ensemble"] = ensemble
+    for name in ("ensemble", "one_view"):
+        if metrics := getattr(found, name):
+            results[name] = metrics
     return results

@@ -137,8 +137,10 @@ def _store(
 ) -> Stored:
     experiment = sources.experiment
     key = keys_of(experiment, experiment.phases[position.phase]).copies
+    renewals = 0
     if experiment.cache.renew:
-        key = jax.random.fold_in(key, position.epoch // experiment.cache.renew)
+        renewals = position.epoch // experiment.cache.renew
+        key = jax.random.fold_in(key, renewals)
     return store(
         experiment,
         position.phase,
@@ -149,5 +151,6 @@ def _store(
         place=kept_in or experiment.cache.place,
         folder=sources.folder / ("validation" if validates else "train"),
         key=key,
+        renewals=renewals,
         previous=previous,
     )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dib_jax.algorithms import Batch, Common, Data, Given, Network, Samples
+from dib_jax.data.kind import Augmentation
 from dib_jax.training.devices import from_first, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.records import LABEL
@@ -28,6 +29,7 @@ PLACES = ("device", "host", "file")
 _SHARE = 0.5
 
 Step = Callable[[Network, Batch], Given]
+_Maker = Callable[[dict[str, Any], jax.Array, int], Any]
 
 
 class Stored(NamedTuple):
@@ -128,10 +130,11 @@ def store(
     network: Network,
     data: Data,
     *,
-    augment: Callable[[jax.Array, Any], Any] | None,
+    augment: Augmentation | None,
     place: str,
     folder: pathlib.Path,
     key: jax.Array,
+    renewals: int = 0,
     previous: Stored | None = None,
 ) -> Stored:
     """Compute what frozen parts make of a split and keep it, if it is to be kept.
@@ -145,6 +148,7 @@ def store(
         place: where it is to be, as `Cache.place`.
         folder: for the files; made if they are wanted.
         key: PRNG key, for the augmentation of copies.
+        renewals: how often copies were drawn before.
         previous: of the same split, for an earlier phase. Where it can be, the output
             is made from what is kept there; afterwards it is kept there no more.
 
@@ -175,7 +179,7 @@ def store(
     elif not copies:
         why = "for augmentation changes it"
     else:
-        recipe = _Recipe(experiment, phase, network, augment)
+        recipe = _Recipe(experiment, phase, network, augment, renewals * copies)
         return _filled(recipe, plain, previous, copies, place, folder, key, about)
     return plain._replace(line=f"{about} computed at every step, {why}")
 
@@ -186,10 +190,11 @@ class _Recipe(NamedTuple):
     experiment: Experiment
     phase: int
     network: Network
-    augment: Callable[[jax.Array, Any], Any] | None
+    augment: Augmentation | None
+    times: int  # that samples were augmented before
 
-    def maker(self, source: Stored) -> Callable[[dict[str, Any], jax.Array], Any]:
-        """(leaves of some samples of a source, key) → what is kept of them.
+    def maker(self, source: Stored) -> _Maker:
+        """(leaves of some samples of a source, key, copy) → what is kept of them.
 
         That is what frozen parts make of them, and with augmentation the samples too.
         """
@@ -200,9 +205,10 @@ class _Recipe(NamedTuple):
         split = jax.jit(functools.partial(split_evenly, experiment.mesh))
         gather = jax.jit(lambda tree: tree, out_shardings=replicated(experiment.mesh))
 
-        def make(leaves: dict[str, Any], key: jax.Array) -> Any:
+        def make(leaves: dict[str, Any], key: jax.Array, copy: int) -> Any:
             samples, given = split(source.joined(leaves))
-            samples = change(key, samples) if change else samples
+            if change:
+                samples = change(key, samples, self.times + copy)
             batch = prepare(samples, source.common)._replace(given=given)
             given = passed(functions, self.network, batch).given
             return gather((samples, given) if change else given)
@@ -225,7 +231,7 @@ def _filled(
     source = previous or plain
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((copies * plain.length, *x.shape[1:]), x.dtype),
-        jax.eval_shape(recipe.maker(source), _rows(source.leaves, 0, size), key),
+        jax.eval_shape(recipe.maker(source), _rows(source.leaves, 0, size), key, 0),
     )
     chosen = _choose(place, shapes, folder, previous)
     if not chosen.place:
@@ -293,7 +299,7 @@ def _rows(leaves: dict[str, Any], start: int, count: int) -> dict[str, Any]:
 
 
 def _fill(
-    make: Callable[[dict[str, Any], jax.Array], Any],
+    make: _Maker,
     leaves: dict[str, Any],
     arrays: Any,
     batch_size: int,
@@ -308,9 +314,8 @@ def _fill(
         for first in range(0, count, batch_size):
             # The last batch is as large as the others, and overlaps the one before.
             start = min(first, count - batch_size)
-            made = make(
-                _rows(leaves, start, batch_size), jax.random.fold_in(copy_key, first)
-            )
+            some = _rows(leaves, start, batch_size)
+            made = make(some, jax.random.fold_in(copy_key, first), copy)
             at = copy * count + start
             for index, rows in enumerate(jax.tree.leaves(made)):
                 if isinstance(targets[index], jax.Array):

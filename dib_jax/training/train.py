@@ -108,11 +108,11 @@ def train(
         stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         with Progress(sum(experiment.epochs), shown=is_first()) as progress:
             position, network = _train(experiment, workdir, progress, show, watch)
-        test, outputs, ensemble = evaluation.evaluate(experiment, network)
-        results = results_of(experiment, position, test, outputs, ensemble)
+        found = evaluation.evaluate(experiment, network)
+        results = results_of(experiment, position, found)
         results |= experiment.algorithm.about(network)
         from_first(lambda: write_results(workdir, results, position.digests))
-    return Trained(experiment, network, results, test, outputs, ensemble)
+    return Trained(experiment, network, results, *found)
 
 
 def _train(

@@ -124,6 +124,7 @@ def example() -> dict:
             "data_dir": "",
             "val_fraction": 0.1,
             "augment": "",
+            "views": "",
             "skip_bad_boxes": False,
             "skip_groups": (),
             "samples": 0,
@@ -151,6 +152,7 @@ def example() -> dict:
             "schedule": "constant",
             "warmup_epochs": 0.0,
             "norm_rate": 1.0,
+            "lookahead": 0,
         },
         "epochs": 2,
         "batch_size": 32,
@@ -214,6 +216,7 @@ def test_completing_adds_defaults_of_engine_and_factories():
             "schedule": "cosine",
             "warmup_epochs": 1.0,
             "norm_rate": 1.0,
+            "lookahead": 0,
         },
     }
     usual["dataset"] = {**example()["dataset"], "name": "digits"}

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from dib_jax.commands import optimizers
@@ -28,7 +29,7 @@ def updated(name, **options):
         warmup_epochs=0.0,
         epochs=2,
         steps_per_epoch=3,
-        **{**given, "norm_rate": 1.0, **options},
+        **{**given, "norm_rate": 1.0, "lookahead": 0, **options},
     )
     params = jax.tree.map(np.zeros_like, gradients)
 
@@ -58,3 +59,34 @@ def test_muon_orthogonalises_a_kernel_from_all_that_an_output_reads():
     assert found[0] / found[-1] < 1.8  # Newton and Schulz's five steps are rough
     # Adam's step does not know how large a gradient was.
     assert -1 < updates["Dense_0"]["bias"].max() < -0.25
+
+
+def weights_after(gradients, **options):
+    """A weight that starts at 0, after every update."""
+    rule = optimizers.optimizer(
+        name="sgd", learning_rate=1.0, weight_decay=0.0, momentum=0.0, norm_rate=1.0,
+        schedule="constant", warmup_epochs=0.0, epochs=1,
+        steps_per_epoch=len(gradients), **options,
+    )  # fmt: skip
+    weight = np.zeros(())
+    state = rule.init(weight)
+    seen = []
+    for gradient in gradients:
+        update, state = rule.update(gradient, state, weight)
+        weight = optax.apply_updates(weight, update)
+        seen.append(float(weight))
+    return seen
+
+
+def test_lookahead_sets_weights_back_to_their_average_and_ends_there():
+    seen = weights_after(np.full(5, -1.0), lookahead=2)
+    # What is kept of the average grows with the third power of the time.
+    first = (1 - 0.95**2 * (2 / 5) ** 3) * 2
+    kept = 0.95**2 * (4 / 5) ** 3
+    second = kept * first + (1 - kept) * (first + 2)
+    want = [1, first, first + 1, second, second]  # the fifth update is the last one
+    np.testing.assert_allclose(seen, want, rtol=1e-6)
+
+
+def test_without_lookahead_weights_go_where_the_rule_takes_them():
+    assert weights_after(np.full(3, -1.0), lookahead=0) == [1, 2, 3]

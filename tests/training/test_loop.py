@@ -24,7 +24,7 @@ from dib_jax.training.train import train
 from dib_jax.training.workdir import read_inputs
 
 
-def flipped(key, samples):
+def flipped(key, samples, times):
     """Half of the vectors with their sign changed."""
     x = samples["features"]
     signs = jnp.where(jax.random.bernoulli(key, 0.5, (len(x), 1)), 1.0, -1.0)

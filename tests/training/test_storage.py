@@ -24,7 +24,7 @@ KEY = jax.random.key(4)
 PHASES = (layer(0), layer(1), layer(2))
 
 
-def flipped(key, samples):
+def flipped(key, samples, times):
     """Half of the vectors with their sign changed."""
     x = samples["features"]
     signs = jnp.where(jax.random.bernoulli(key, 0.5, (len(x), 1)), 1.0, -1.0)

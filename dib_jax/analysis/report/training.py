@@ -71,6 +71,11 @@ def _costs(material: Material) -> Section | None:
         said.append("Stages are numbered from 0.")
     if results.get("ensemble"):
         said.append("The ensemble averages what all heads say, later ones count more.")
+    if results.get("one_view"):
+        said.append(
+            "Outputs for the test split are averaged over changed copies of each "
+            "sample; one view is the last stage without that."
+        )
     html = table + page.note(escape(" ".join(said)))
     return Section("table", "Stages in numbers", html)
 
@@ -83,6 +88,8 @@ def _lines(material: Material) -> list[tuple[str, Entry]]:
         lines = [("all, end to end", lines[0][1])]
     if run.results.get("ensemble"):
         lines.append(("ensemble", {"test": run.results["ensemble"]}))
+    if run.results.get("one_view"):
+        lines.append(("one view", {"test": run.results["one_view"]}))
     if other is not None and other.end_to_end:
         lines.append(("end to end", other.results["stages"][-1]))
     return lines

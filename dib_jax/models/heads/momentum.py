@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dib_jax.models.heads.linear import Linear, flatten
-from dib_jax.models.options import check_at_least, check_one_of
+from dib_jax.models.heads.linear import Linear, check_readout, flatten
+from dib_jax.models.options import check_one_of
 
 _BIASES = ("stage", "channels", "none")
 
@@ -26,12 +26,16 @@ class Momentum(nn.Module):
         bias: stage (the output of a second stage of this architecture, whose weights
             are trained), channels (a number for each channel) or none.
         pool: side of the grid; 0 keeps feature maps at full size.
+        pooling: of each cell, mean or max.
+        output_scale: factor of what the output layer puts out.
     """
 
     num_outputs: int
     following: nn.Module
     bias: str
     pool: int
+    pooling: str = "mean"
+    output_scale: float = 1.0
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
@@ -41,7 +45,8 @@ class Momentum(nn.Module):
         elif self.bias == "channels":
             zeros = nn.initializers.zeros
             x = x + self.param("bias", zeros, x.shape[-1:], jnp.float32)
-        return nn.Dense(self.num_outputs)(flatten(x, self.pool))
+        vectors = flatten(x, self.pool, self.pooling)
+        return nn.Dense(self.num_outputs)(vectors) * self.output_scale
 
     def _follower(self, x: jax.Array, *, train: bool) -> jax.Array:
         stage = self.following.clone(parent=None)
@@ -72,6 +77,8 @@ def momentum(
     stages: tuple[nn.Module, ...],
     bias: str = "stage",
     pool: int = 2,
+    pooling: str = "mean",
+    output_scale: float = 1.0,
 ) -> nn.Module:
     """A head whose weights follow those of the next stage (algorithm.name=momentum).
 
@@ -86,22 +93,27 @@ def momentum(
         stages: the network's, input side first.
         bias: what is added to the follower's output and trained: stage (a second stage
             of the same kind), channels (a number for each channel) or none.
-        pool: feature maps are averaged over a pool × pool grid before the output
-            layer; 0 keeps them at full size.
+        pool: feature maps are pooled to a pool × pool grid before the output layer; 0
+            keeps them at full size.
+        pooling: of each cell of the grid, mean or max.
+        output_scale: factor of the outputs; below 1 it softens what large features
+            would make too sure.
 
     Returns:
         A linen module (n, …) → (n, num_outputs).
 
     Raises:
-        ValueError: an unknown `bias`, or `pool` negative.
+        ValueError: an unknown `bias` or `pooling`, `pool` negative, or `output_scale`
+            not above 0.
 
     Source: MAN (Su et al., arXiv 2407.05623); the head follows the first stage of the
     next block. The bias `stage` is that of the authors' code.
     """
     check_one_of(_BIASES, bias=bias)
-    check_at_least(0, pool=pool)
+    check_readout(pool, pooling, output_scale)
+    readout = {"pool": pool, "pooling": pooling, "output_scale": output_scale}
     if stage + 1 == len(stages):
-        return Linear(num_outputs=num_outputs, pool=pool)
+        return Linear(num_outputs=num_outputs, **readout)
     return Momentum(
-        num_outputs=num_outputs, following=stages[stage + 1], bias=bias, pool=pool
+        num_outputs=num_outputs, following=stages[stage + 1], bias=bias, **readout
     )
