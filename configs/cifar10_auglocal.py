@@ -7,7 +7,8 @@ batches of 1,024, SGD at 0.8 with a cosine. The stem is the first stage here.
 Command:  python -m experiments.run --config=configs/cifar10_auglocal.py (or :quick)
 """
 
-from dib_jax.commands.config import ConfigDict, complete, resnet_32, variant
+from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.recipes import resnet_32
 
 
 def get_config(arg: str = "") -> ConfigDict:

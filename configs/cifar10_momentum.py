@@ -8,7 +8,8 @@ first stage here.
 Command:  python -m experiments.run --config=configs/cifar10_momentum.py (or :quick)
 """
 
-from dib_jax.commands.config import ConfigDict, complete, resnet_32, variant
+from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.recipes import resnet_32
 
 
 def get_config(arg: str = "") -> ConfigDict:

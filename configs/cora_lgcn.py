@@ -4,7 +4,8 @@ Command:  python -m experiments.run --config=configs/cora_lgcn.py (or :quick)
     --config.dataset.data_dir=DIR, which holds cora_full/graph.npz
 """
 
-from dib_jax.commands.config import ConfigDict, complete, constant_adam, variant
+from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.recipes import constant_adam
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -38,6 +38,8 @@ COMPARISONS = [
     "feedback.py:resnet",
     "fashion_mnist.py",
     "fashion_mnist.py:search",
+    "fast.py",
+    "fast.py:half",
     "cifar10.py",
     "cifar10.py:search",
     "cifar10.py:rates",

@@ -312,48 +312,6 @@ def variant(arg: str, *names: str) -> str:
     return arg
 
 
-def constant_adam(learning_rate: float) -> dict[str, Any]:
-    """The section `optimizer` for Adam at one rate all along, without weight decay.
-
-    Args:
-        learning_rate: above 0.
-    """
-    return {
-        "name": "adamw",
-        "learning_rate": learning_rate,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "warmup_epochs": 0.0,
-    }
-
-
-def resnet_32(quick: bool) -> dict[str, Any]:
-    """Sections of what has been published for 16 local stages of a ResNet on CIFAR-10.
-
-    A ResNet-32, batches of 1,024 and SGD at 0.8 with a cosine, which several papers
-    share; a config adds how the stages learn and for how long.
-
-    Args:
-        quick: whether it is a ResNet-8 of half the width with small batches instead.
-
-    Source: Wang et al., arXiv 2101.10832, and the settings that its authors published.
-    """
-    return {
-        "dataset": {"name": "cifar10", "val_fraction": 0.05, "augment": "crop,flip"},
-        "model": {
-            "name": "resnet",
-            "depth": 8 if quick else 32,
-            "width": 8 if quick else 16,
-        },
-        "optimizer": {
-            "learning_rate": 0.1 if quick else 0.8,
-            "weight_decay": 1e-4,
-            "warmup_epochs": 1 if quick else 10,
-        },
-        "batch_size": 128 if quick else 1024,
-    }
-
-
 def unknown(dotted: str, value: Any, known: Iterable[str]) -> str:
     """What to say of a field that does not exist.
 

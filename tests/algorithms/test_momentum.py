@@ -59,6 +59,18 @@ def test_the_follower_starts_as_the_next_stage(trained):
     assert "follower" not in initial[-1].head
 
 
+def test_a_heads_outputs_can_be_softened_and_read_from_maxima():
+    options = {"pooling": "max", "output_scale": 0.25}
+    x, key = batch_of().inputs, jax.random.key(0)
+    plain, soft = head_of()(0), head_of(**options)(0)
+    variables = plain.init(key, x, train=False)
+    want, found = (one.apply(variables, x, train=False) for one in (plain, soft))
+    np.testing.assert_allclose(found, 0.25 * want, rtol=1e-5)
+    assert head_of(**options)(2) == linear(num_outputs=CLASSES, **options)
+    with pytest.raises(ValueError, match="pooling"):
+        head_of(pooling="least")(0)
+
+
 def test_each_step_takes_the_follower_a_tenth_of_the_way_to_the_next_stages_new_weights(
     trained,
 ):

@@ -8,6 +8,8 @@ import pytest
 
 from dib_jax.commands.assemble import assemble, assemble_from
 from dib_jax.commands.config import complete
+from dib_jax.tasks import Task
+from dib_jax.tasks.classification import classification
 from dib_jax.training.experiment import Cache
 from dib_jax.training.workdir import claim, write_inputs
 
@@ -130,6 +132,19 @@ def test_past_its_pieces_nothing_is_left_of_the_config_but_its_record():
     assert (changed["images"] != samples["images"]).any()
     np.testing.assert_array_equal(changed["labels"], samples["labels"])
     assert assemble(complete(settings())).augment is None
+
+
+def singular(*, num_classes: int) -> Task:
+    """A classification that has no ensemble."""
+    return classification(num_classes=num_classes)._replace(ensemble=None)
+
+
+def test_views_are_for_tasks_whose_outputs_can_be_averaged():
+    dataset = {"views": "shift"}
+    assert len(assemble(complete(settings(dataset=dataset))).views) == 3
+    task = {"name": f"{__name__}:singular"}
+    with pytest.raises(ValueError, match=r"dataset.views: got 'shift'; .* be averaged"):
+        assemble(complete(settings(dataset=dataset, task=task)))
 
 
 def test_a_run_can_be_assembled_from_its_workdir_without_its_data(

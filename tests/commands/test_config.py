@@ -335,6 +335,7 @@ def test_an_impossible_value_is_refused_with_what_is_allowed(field, value, allow
         ("optimizer.schedule", "constnat", "constant"),
         ("precision.compute", "bfloat61", "bfloat16"),
         ("dataset.augment", "filp", "flip"),
+        ("dataset.views", "shfit", "shift"),
         ("objective.measure", "inptu", "input"),
         ("model.name", f"{__name__}:netwrok", "network"),
         ("objective.name", f"{__name__}:penatly", "penalty"),

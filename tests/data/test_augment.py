@@ -15,7 +15,7 @@ def compiled(spec):
     Every index into an array of JAX's would be one more program.
     """
     run = jax.jit(augment(spec))
-    return lambda key, batch: jax.tree.map(np.asarray, run(key, batch))
+    return lambda *arguments: jax.tree.map(np.asarray, run(*arguments))
 
 
 def as_given(batch):
@@ -172,9 +172,34 @@ def test_a_flip_is_refused_where_it_makes_one_class_of_another():
     signs = ("Stop", "Keep right", "Double curve", "Keep left")
     with pytest.raises(ValueError, match="class 1, 'Keep right', .* class 3, 'Keep le"):
         check_mirrored("crop, flip", signs)
+    with pytest.raises(ValueError, match="flip makes class"):
+        check_mirrored("alternate_flip", signs)
     check_mirrored("crop,affine", signs)
     # Nothing is the mirror image of a right-of-way.
     check_mirrored("flip", ("Stop", "Right-of-way", "Bright light", "Left-handed"))
+
+
+def test_a_flip_that_alternates_shows_both_sides_in_two_times_whatever_else_moves():
+    batch = batch_of(boxes=np.tile(np.float32([1, 2, 5, 8]), (512, 1)))
+    images = batch["images"]
+    plain = compiled("alternate_flip")
+    first, second, third = (
+        plain(jax.random.key(time), {**batch}, np.int32(time)) for time in range(3)
+    )
+    mirrored = [(x["images"] != images).any(axis=(1, 2, 3)) for x in (first, second)]
+    np.testing.assert_array_equal(mirrored[0], ~mirrored[1])
+    assert 200 < mirrored[0].sum() < 312
+    np.testing.assert_array_equal(third["images"], first["images"])
+    boxes = np.where(mirrored[0][:, None], [19, 2, 23, 8], [1, 2, 5, 8])
+    np.testing.assert_array_equal(first["boxes"], boxes)
+    # A picture's side does not depend on where it stands, nor on what moves it before.
+    backwards = {name: array[::-1] for name, array in batch.items()}
+    again = plain(jax.random.key(9), backwards, np.int32(0))
+    np.testing.assert_array_equal(again["images"][::-1], first["images"])
+    moved = compiled("shift:4,alternate_flip")(jax.random.key(3), batch, np.int32(0))
+    turned = compiled("shift:4")(jax.random.key(3), batch)["images"]
+    turned = np.where(mirrored[0][:, None, None, None], turned[:, :, ::-1], turned)
+    np.testing.assert_array_equal(moved["images"], turned)
 
 
 @pytest.mark.parametrize("spec", ["crop", "flip,crop"])
@@ -369,6 +394,8 @@ def test_a_picture_without_boxes_passes():
         ("crop,", "unknown augmentation '' in 'crop,', allowed are crop, shift, flip"),
         ("crop flip", "unknown augmentation 'crop flip'"),
         ("flip,flip", "augmentation 'flip' stands twice"),
+        ("flip,alternate_flip", "has flip and alternate_flip; keep one of them"),
+        ("alternate_flip:2", "'alternate_flip' takes no strength"),
         ("crop,crop:2", "augmentation 'crop' stands twice"),
         ("crop:0", "'crop': the strength must be a number above 0, at most 4, got '0'"),
         ("affine:6", "'affine': the strength must be .* at most 5, got '6'"),

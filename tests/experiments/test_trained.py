@@ -11,6 +11,7 @@ from PIL import Image
 
 import dib_jax
 from dib_jax.commands import export, predict, trained
+from dib_jax.data.views import views
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
 
@@ -97,6 +98,26 @@ def test_what_is_exported_does_as_the_run_does_with_any_number_of_samples(
     content = bytearray((tmp_path / export.FUNCTION).read_bytes())
     *_, outputs = jax.export.deserialize(content).call({"images": LEVELS})
     np.testing.assert_allclose(outputs, model.outputs(LEVELS), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_with_views_averages_over_them_wherever_it_answers(finished_run):
+    pytest.importorskip("flatbuffers")
+    plain, seeing = dib_jax.load(finished_run), dib_jax.load(finished_run)
+    seeing.experiment = seeing.experiment._replace(views=views("shift"))
+    changed = [
+        np.asarray(v.change({"images": LEVELS})["images"]) for v in views("shift")
+    ]
+    one, *moved = (plain.outputs(images) for images in changed)
+    want = one / 2 + sum(moved) / 4
+    assert abs(want - plain.outputs(LEVELS)).max() > 1e-3
+    np.testing.assert_allclose(seeing.outputs(LEVELS), want, rtol=1e-5, atol=1e-5)
+    for features, same in zip(
+        seeing.features(LEVELS), plain.features(LEVELS), strict=True
+    ):
+        np.testing.assert_array_equal(features, same)
+    content = bytearray(export._function(seeing, {"images": LEVELS}))
+    *_, outputs = jax.export.deserialize(content).call({"images": LEVELS})
+    np.testing.assert_allclose(outputs, want, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_are_not_the_runs_are_not_passed_on(

@@ -371,6 +371,32 @@ def test_copies_are_drawn_anew_after_so_many_epochs_and_the_run_goes_on_to_the_s
     assert not (tmp_path / "files" / "cache").exists()
 
 
+def counted(key, samples, times):
+    """Features that say how often they were augmented before."""
+    return {**samples, "features": 0 * samples["features"] + times}
+
+
+@pytest.mark.parametrize(
+    ("cache", "seen"),
+    [(Cache(), [0, 1, 2, 3]), (Cache(copies=3), [0, 1, 2, 0]),
+     (Cache(copies=1, renew=2), [0, 0, 1, 1])],
+)  # fmt: skip
+def test_an_augmentation_is_told_how_often_it_was_drawn_before(tmp_path, cache, seen):
+    plain = layer(1, 4)
+
+    def step(state, network, batch, key):
+        state, terms = plain.step(state, network, batch, key)
+        common = batch.common
+        times = batch.inputs * common["deviation"] + common["mean"]
+        return state, {1: {**terms[1], "times": times.mean()}}
+
+    phases = layer(0, 1), plain._replace(step=step)
+    train(experiment(*phases, augment=counted, cache=cache), tmp_path)
+    record = [line for line in lines(tmp_path) if line["split"] == "train"]
+    times = [line["times"] for line in record if line["stage"] == 1]
+    np.testing.assert_allclose(times, seen, atol=1e-5)
+
+
 def test_augmentation_without_copies_is_new_at_every_epoch(tmp_path):
     seen = []
     plain = layer(0)

@@ -11,6 +11,7 @@ from tiny_runs import experiment_of, lines, settings, without_seconds
 
 from dib_jax.algorithms import Batch
 from dib_jax.commands.assemble import assemble
+from dib_jax.data.views import views
 from dib_jax.training import evaluation
 from dib_jax.training.finished import load_trained
 from dib_jax.training.records import NonFiniteError
@@ -101,9 +102,30 @@ def test_the_ensemble_of_all_heads_is_evaluated_on_the_test_split(in_turn):
     assert set(results["ensemble"]) == set(results["test"])
 
 
+def test_outputs_are_averaged_over_views_for_the_test_split_and_for_samples(in_turn):
+    _, (experiment, network, results, *_) = in_turn
+    seen = experiment._replace(views=views("flip,shift"))
+    found = evaluation.evaluate(seen, network)
+    test = experiment.dataset.test
+    expected = sum(
+        view.weight
+        * evaluation.outputs_of(experiment, network, dict(view.change(test)))
+        for view in seen.views
+    )
+    np.testing.assert_allclose(found.outputs, expected, atol=1e-5)
+    accuracy = np.mean(found.outputs.argmax(-1) == test["labels"])
+    assert found.test[-1]["accuracy"] == pytest.approx(accuracy)
+    assert found.one_view == results["test"]
+    assert "one_view" not in results
+    # Read from the host, batch by batch, they are the same.
+    some = {"images": test["images"][:7]}
+    streamed = evaluation.outputs_of(seen._replace(streams=True), network, some)
+    np.testing.assert_allclose(streamed, expected[:7], atol=1e-5)
+
+
 def test_what_the_last_exit_gives_for_some_samples_is_as_for_the_whole_split(in_turn):
     """Whether the labels are there or not."""
-    _, (experiment, network, _, _, outputs, _) = in_turn
+    _, (experiment, network, _, _, outputs, *_) = in_turn
     some = {"images": experiment.dataset.test["images"][:7]}
     found = evaluation.outputs_of(experiment, network, some)
     np.testing.assert_allclose(found, outputs[:7], atol=1e-5)

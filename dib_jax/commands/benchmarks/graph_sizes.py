@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from dib_jax.commands.benchmarks import table
 from dib_jax.commands.benchmarks.graphs import course, experiment_of
-from dib_jax.commands.config import ConfigDict, constant_adam
+from dib_jax.commands.config import ConfigDict
+from dib_jax.commands.recipes import constant_adam
 from dib_jax.tasks import style
 
 # Of end to end: epochs, how many of them are timed, nodes up to which all are run.

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from dib_jax.commands.assemble import assemble
 from dib_jax.commands.benchmarks import table
 from dib_jax.commands.command_line import override
-from dib_jax.commands.config import ConfigDict, complete, constant_adam
+from dib_jax.commands.config import ConfigDict, complete
+from dib_jax.commands.recipes import constant_adam
 from dib_jax.models.graph import sums_over_segments
 from dib_jax.training import evaluation
 from dib_jax.training.compilation import compile_epoch

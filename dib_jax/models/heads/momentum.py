@@ -111,7 +111,11 @@ def momentum(
     """
     check_one_of(_BIASES, bias=bias)
     check_readout(pool, pooling, output_scale)
-    readout = {"pool": pool, "pooling": pooling, "output_scale": output_scale}
+    readout: dict[str, Any] = {
+        "pool": pool,
+        "pooling": pooling,
+        "output_scale": output_scale,
+    }
     if stage + 1 == len(stages):
         return Linear(num_outputs=num_outputs, **readout)
     return Momentum(

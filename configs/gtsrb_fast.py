@@ -1,0 +1,31 @@
+"""German traffic signs (GTSRB) by the network and recipe of the CIFAR-10 speed record.
+
+Stages at once, heads like the groups that follow. End to end:
+--config.algorithm.name=end_to_end.
+
+Command:  python -m experiments.run --config=configs/gtsrb_fast.py (or :half,
+with half the channels and fewer passes, or :quick)
+"""
+
+from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.recipes import speed_record
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration; `arg` may be "half" or "quick"."""
+    if variant(arg, "half", "quick") == "quick":
+        sections = speed_record(widths=(8, 16, 16), epochs=1)
+        sections |= {"batch_size": 128}
+    elif arg == "half":
+        sections = speed_record(widths=(32, 128, 128), epochs=4)
+    else:
+        sections = speed_record(widths=(64, 256, 256), epochs=12)
+    sections["dataset"] |= {
+        "name": "gtsrb",
+        "val_fraction": 0.1,
+        # No flip: mirrored, "keep left" is "keep right".
+        "augment": "affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5",
+        "views": "shift",
+        "samples": 2_000 if arg == "quick" else 0,
+    }
+    return complete(sections)
