@@ -14,10 +14,7 @@ Command:  python -m experiments.compare --config=configs/compare/information_pla
 from dib_jax.commands.config import ConfigDict, variant
 
 # a and b; no term is (0, 0).
-_PLANE = (
-    (1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.0), (0.3, 0.3), (0.0, 0.1),
-    (0.0, 0.3),
-)  # fmt: skip
+_PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
 _BEST = ((1.0, 0.0), (1.0, 0.3))
 
 
