@@ -1,6 +1,6 @@
 """GreedyDIB's local loss: the deterministic information bottleneck at one stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from dib_jax.information import (
     check_bandwidth,
     gaussian_gram,
-    mutual_information,
+    joint_entropy,
     named_bandwidth,
+    normalize_gram,
     renyi_entropy,
     unit_scale,
 )
@@ -26,8 +27,9 @@ _TERMS = {
     "input": "input_information",
     "previous": "previous_information",
     "entropy": "entropy",
+    "conditional": "conditional_entropy",
 }
-# The course of β: the share of training that is done → the share of β that counts.
+# The share of training that is done → the share of β and `keep` that counts.
 _Progress = jax.Array | float
 _COURSES: dict[str, Callable[[_Progress], _Progress]] = {
     "constant": lambda progress: 1.0,
@@ -41,6 +43,7 @@ def dib(
     alpha: float = 1.01,
     beta: float | tuple[float, ...] = 0.01,
     compress: str = "input",
+    keep: float | tuple[float, ...] = 0.0,
     bandwidth: str = "mean",
     relative: bool = True,
     per_channel: bool = False,
@@ -50,13 +53,18 @@ def dib(
 ) -> Objective:
     """The loss of the task plus β times the information in the stage's features.
 
-    loss = task_loss(head(T_k), Y) + β · R, where `compress` chooses R, in bits:
-    input I_α(X; T_k), previous I_α(T_{k−1}; T_k), entropy H_α(T_k).
+    loss = task_loss(head(T_k), Y) + β · R − keep · H_α(T_k), where `compress` chooses
+    R, in bits: input I_α(X; T_k), previous I_α(T_{k−1}; T_k), entropy H_α(T_k),
+    conditional H_α(T_k | Y) = H_α(T_k, Y) − H_α(Y), what the features hold beyond the
+    target. With the last one and `keep` = β the loss is task_loss − β · I_α(T_k; Y).
 
     Args:
         alpha: order of the Rényi entropy, > 0.
         beta: weight of R, a number or one per stage; negative keeps information.
-        compress: input, previous or entropy: the information that is weighted.
+        compress: input, previous, entropy or conditional: the information that is
+            weighted. The last one takes Y by the task's Gram of the targets.
+        keep: weight of the features' entropy H(T), which is rewarded, a number or one
+            per stage; 0 for none. H(T) is decomposed once, for R and for this.
         bandwidth: how the Gaussian kernel gets its width from each batch: mean, median,
             knn, quantile or scott; or the width itself, a number > 0. No gradient
             passes through it.
@@ -67,29 +75,34 @@ def dib(
             in place of one for all. The kernel is then the joint one of the channels,
             the product of their Gaussian kernels, with one width in these units; with a
             width for each channel the product of many would tell all samples apart.
-        samples: R is measured on so many samples of a batch, the first ones; 0 for all.
-            R of fewer samples is smaller: it is at most log2 of their number.
-        every: R is measured at every so many steps; 1 for each. The weight of R is
-            every · β at these steps and 0 at the others, so β on average.
-        course: how β changes over the stage's training: constant, rising (from 0,
-            linearly) or falling (to 0).
+        samples: R and H(T) are measured on so many samples of a batch, the first ones;
+            0 for all. Of fewer samples they are smaller: at most log2 of their number.
+        every: they are measured at every so many steps; 1 for each. The weight of R is
+            every · β at these steps and 0 at the others, so β on average; of H(T)
+            likewise.
+        course: how β and `keep` change over the stage's training: constant, rising
+            (from 0, linearly) or falling (to 0).
 
     Returns:
-        The objective; it records R under its name, and the features' `sigma`.
+        The objective; it records R under its name, `entropy` where it is kept, and the
+        features' `sigma`.
 
     Raises:
-        ValueError: `alpha` ≤ 0, `beta` infinite, an unknown `compress`, `bandwidth` or
-            `course`, `per_channel` without `relative`, `samples` that is negative or 1,
-            `every` below 1; when called, `beta` that has no number for the stage.
+        ValueError: `alpha` ≤ 0, `beta` or `keep` infinite, an unknown `compress`,
+            `bandwidth` or `course`, `per_channel` without `relative`, `samples` that is
+            negative or 1, `every` below 1; when called, `beta` or `keep` that has no
+            number for the stage.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
     by Strouse & Schwab, arXiv 1604.00268; the joint kernel of channels by Yu,
-    Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12.
+    Wickstrøm, Jenssen & Príncipe, arXiv 1804.06537, eq. 12. H(T) − H(T|Y) in place of
+    the rates of Gaussian codes, of all samples and within classes, is Chan et al.,
+    arXiv 2105.10446 (maximal coding rate reduction).
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha!r}")
-    check_finite(beta=beta)
+    check_finite(beta=beta, keep=keep)
     check_one_of(_TERMS, compress=compress)
     check_one_of(_COURSES, course=course)
     check_at_least(1, every=every)
@@ -106,41 +119,54 @@ def dib(
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
-    def measure(features: jax.Array, source: jax.Array) -> jax.Array:
+    is_kept = any(keep) if isinstance(keep, Sequence) else keep != 0
+
+    def measure(features: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """R and H(T) of the features' Gram and that of what R relates them to."""
+        if compress == "conditional":
+            rest = joint_entropy(features, other, alpha=alpha)
+            rest = rest - renyi_entropy(other, alpha=alpha)
+            return rest, renyi_entropy(features, alpha=alpha) if is_kept else rest
+        entropy = renyi_entropy(features, alpha=alpha)
         if compress == "entropy":
-            return renyi_entropy(features, alpha=alpha)
-        return mutual_information(source, features, alpha=alpha)
+            return entropy, entropy
+        joint = joint_entropy(other, features, alpha=alpha)
+        return renyi_entropy(other, alpha=alpha) + entropy - joint, entropy
+
+    def related(signals: Signals, features: jax.Array) -> jax.Array:
+        if compress == "entropy":
+            return features
+        if compress == "conditional":
+            # Of fewer samples than the batch has, the trace would be below 1.
+            return normalize_gram(signals.target_gram[: len(features), : len(features)])
+        given = signals.network_input if compress == "input" else signals.stage_input
+        return gram(given)[0]
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
-        weight = number_for_stage("beta", beta, signals.stage) * _COURSES[course](
-            signals.progress
-        )
+        course_now = _COURSES[course](signals.progress)
+        weight = number_for_stage("beta", beta, signals.stage) * course_now
+        kept = number_for_stage("keep", keep, signals.stage) * course_now
         features, sigma = gram(signals.features)
-        source = features
-        if compress == "input":
-            source, _ = gram(signals.network_input)
-        elif compress == "previous":
-            source, _ = gram(signals.stage_input)
-        if every == 1:
-            information = measure(features, source)
-            loss = signals.task_loss + weight * information
-            return loss, {_TERMS[compress]: information, "sigma": sigma}
+        other = related(signals, features)
         measured = jnp.asarray(signals.step) % every == 0
-        # Eigendecompositions are what costs time. The Grams are made at every step: a
-        # conditional around them would hold several copies of the features for the
-        # backward pass, measured or not.
-        information = jax.lax.cond(
-            measured,
-            measure,
-            lambda *_: jnp.zeros((), features.dtype),
-            features,
-            source,
-        )
+        if every == 1:
+            information, entropy = measure(features, other)
+        else:
+            # Eigendecompositions are what costs time. The Grams are made at every step:
+            # a conditional around them would hold several copies of the features for
+            # the backward pass, measured or not.
+            nothing = jnp.zeros((), features.dtype)
+            information, entropy = jax.lax.cond(
+                measured, measure, lambda *_: (nothing, nothing), features, other
+            )
         loss = signals.task_loss + every * weight * information
-        return loss, {
-            _TERMS[compress]: Occasional(information, measured),
-            "sigma": Occasional(sigma, measured),
-        }
+        terms = {_TERMS[compress]: information, "sigma": sigma}
+        if is_kept:
+            loss = loss - every * kept * entropy
+            terms["entropy"] = entropy
+        if every == 1:
+            return loss, {**terms}
+        return loss, {name: Occasional(term, measured) for name, term in terms.items()}
 
     return objective
 

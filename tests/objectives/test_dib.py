@@ -9,10 +9,15 @@ from example_signals import compiled, drawn, with_slope
 
 from dib_jax.information import (
     channel_gram,
+    conditional_entropy,
     gaussian_gram,
+    label_gram,
+    label_joint_entropy,
+    label_mutual_information,
     mean_bandwidth,
     mutual_information,
     renyi_entropy,
+    unit_scale,
 )
 from dib_jax.objectives import Signals
 from dib_jax.objectives.cross_entropy import cross_entropy
@@ -51,6 +56,9 @@ MEASURES = {
         gram(s.stage_input), gram(s.features), alpha=alpha
     ),
     "entropy": lambda s, alpha: renyi_entropy(gram(s.features), alpha=alpha),
+    "conditional": lambda s, alpha: conditional_entropy(
+        gram(s.features), s.target_gram, alpha=alpha
+    ),
 }
 
 
@@ -84,6 +92,7 @@ def losses_and_measures(compress):
         ("input", "input_information"),
         ("previous", "previous_information"),
         ("entropy", "entropy"),
+        ("conditional", "conditional_entropy"),
     ],
 )
 def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
@@ -93,8 +102,10 @@ def test_the_loss_is_the_task_loss_plus_beta_times_the_information(
     loss, terms = found[relative]
     # In units of their scale the features have the mean distance of that scale.
     assert float(want) > 0.1
+    # The labels' Gram has eigenvalues of 0, whose rounding α < 1 magnifies.
+    rounded = relative or compress == "conditional"
     close = functools.partial(
-        np.testing.assert_allclose, rtol=1e-5 if relative else 1e-6
+        np.testing.assert_allclose, rtol=1e-5 if rounded else 1e-6
     )
     close(terms[term], want)
     close(loss, 1.25 + 0.5 * want)
@@ -147,7 +158,7 @@ def test_only_a_fixed_width_sees_the_scale_of_the_features():
     assert abs(fixed(signals(x))[0] - fixed(signals(1000 * x))[0]) > 1e-4
 
 
-@pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
+@pytest.mark.parametrize("compress", ["input", "previous", "entropy", "conditional"])
 def test_only_relative_widths_leave_the_scale_of_the_features_alone(compress):
     x = signals().features + 3
 
@@ -162,6 +173,104 @@ def test_only_relative_widths_leave_the_scale_of_the_features_alone(compress):
     assert slope(relative=False) > 0.3
     assert abs(slope()) < 1e-4
     assert abs(slope(bandwidth="1.5")) < 1e-4
+
+
+LABELS = jnp.asarray(example_signals.LABELS)
+
+
+@functools.cache
+def both_weights():
+    """Conditional entropy at 0.5 and entropy at −0.3 at stage 0, −0.5 at stage 1."""
+    return with_slope(exact(compress="conditional", beta=0.5, keep=(0.3, 0.5)))
+
+
+def test_what_is_kept_and_what_is_priced_are_the_entropy_and_that_given_the_labels():
+    given = signals()
+    (loss, terms), gradient = both_weights()(given)
+
+    @jax.jit
+    def direct(x):
+        x = unit_scale(x)
+        features = gaussian_gram(x, sigma=jax.lax.stop_gradient(mean_bandwidth(x)))
+        entropy = renyi_entropy(features, alpha=1.01)
+        of_labels = renyi_entropy(label_gram(LABELS), alpha=1.01)
+        rest = label_joint_entropy(features, LABELS, alpha=1.01) - of_labels
+        return 1.25 + 0.5 * rest - 0.3 * entropy, (entropy, rest)
+
+    want, (entropy, rest) = direct(given.features)
+    np.testing.assert_allclose(terms["entropy"], entropy, rtol=1e-5)
+    np.testing.assert_allclose(terms["conditional_entropy"], rest, rtol=1e-5)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    slope = jax.jit(jax.grad(lambda x: direct(x)[0]))(given.features)
+    np.testing.assert_allclose(gradient, slope, atol=1e-5 * np.abs(slope).max())
+
+
+def test_equal_weights_reward_the_information_about_the_target():
+    given = signals(stage=1)
+    (loss, _), _ = both_weights()(given)
+
+    @jax.jit
+    def information(x):
+        return label_mutual_information(gram(x), LABELS, alpha=1.01)
+
+    np.testing.assert_allclose(
+        loss, 1.25 - 0.5 * information(given.features), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="keep has 2 numbers, none for stage 2"):
+        both_weights()(signals(stage=2))
+
+
+def test_on_a_part_of_the_batch_it_is_given_the_targets_of_that_part():
+    # Targets that are no classes: only their Gram is known.
+    near = gaussian_gram(drawn(20, 2), sigma=1.0)
+    given = signals()._replace(target_gram=near)
+    run = compiled(exact(compress="conditional", beta=1.0, keep=0.5, samples=8))
+
+    @jax.jit
+    def direct(x, target):
+        part = gram(x)
+        rest = conditional_entropy(part, target, alpha=1.01)
+        return 1.25 + rest - 0.5 * renyi_entropy(part, alpha=1.01)
+
+    want = direct(given.features[:8], near[:8, :8] * 20 / 8)  # of trace 1
+    np.testing.assert_allclose(run(given)[0], want, rtol=1e-5)
+
+
+def test_what_is_kept_follows_the_course_and_the_steps_as_beta_does():
+    options = {"compress": "conditional", "beta": 0.5, "keep": 0.3}
+    falling = compiled(exact(**options, course="falling"))
+    occasional = compiled(dib(**options, samples=0, every=3))
+    full = both_weights()(signals())[0][0] - 1.25
+    now = signals()._replace(progress=0.75)
+    np.testing.assert_allclose(falling(now)[0] - 1.25, 0.25 * full, rtol=1e-4)
+    for step in range(4):
+        loss, terms = occasional(signals()._replace(step=step))
+        want = 0.0 if step % 3 else 3 * full
+        np.testing.assert_allclose(loss - 1.25, want, rtol=1e-4, atol=1e-7)
+        assert all(bool(term.measured) is (step % 3 == 0) for term in terms.values())
+
+
+@pytest.mark.parametrize(
+    ("compress", "keep", "most"),
+    [
+        ("conditional", 0.0, 2),  # of T with Y, and of Y, which needs no vectors
+        ("conditional", 0.3, 3),
+        ("input", 0.3, 3),  # of T, X, and both
+        ("entropy", 0.3, 1),
+    ],
+)
+def test_the_features_are_decomposed_once_for_all_that_is_weighed(compress, keep, most):
+    objective = dib(compress=compress, beta=0.5, keep=keep)
+    arrays = signals()._asdict()
+    stage = arrays.pop("stage")
+
+    def loss(features):
+        return objective(Signals(stage=stage, **{**arrays, "features": features}))
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    program = step.lower(arrays["features"]).compile().as_text()
+    found = program.count('custom_call_target="lapack_ssyevd_ffi"')
+    assert 1 <= found <= most
 
 
 def entropy_of(**options):
@@ -209,7 +318,7 @@ def of_collapsed(compress, relative):
 
 
 @pytest.mark.parametrize("value", [0.0, 1e20])
-@pytest.mark.parametrize("compress", ["input", "previous", "entropy"])
+@pytest.mark.parametrize("compress", ["input", "previous", "entropy", "conditional"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_collapsed_features_hold_no_information_and_have_finite_gradients(
     relative, compress, value
@@ -299,6 +408,8 @@ def test_beta_may_rise_or_fall_over_the_training(course, weights):
         ),
         ({"beta": float("inf")}, "beta must be finite, got inf"),
         ({"beta": (0.1, float("-inf"))}, "beta must be finite"),
+        ({"keep": float("nan")}, "keep must be finite, got nan"),
+        ({"keep": (0.1, float("inf"))}, "keep must be finite"),
         ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
         ({"every": 0}, "every must be ≥ 1, got 0"),
         ({"course": "up"}, r"course must be .*'rising'.*got 'up'"),

@@ -1,0 +1,57 @@
+"""Which information a stage should hold: a plane of two weights.
+
+The stage's loss is the task's, − a · H(T) + b · H(T|Y): a rewards the joint entropy of
+the channels, b prices what of it is not about the class. a = b rewards I(T; Y), b = 0
+the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIFAR-10,
+four stages, linear heads, the network and learning rate of beta.py:joint. The whole
+plane has one seed; :seeds has three of no term, the entropy alone, and the form that
+is best of those with b > 0 by the validation split.
+
+Command:  python -m experiments.compare --config=configs/compare/information_plane.py
+    --data_dir=DIR      (or information_plane.py:seeds; :quick, the digits)
+"""
+
+from dib_jax.commands.config import ConfigDict, variant
+
+# a and b; no term is (0, 0).
+_PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
+_BEST = ((1.0, 0.0), (1.0, 0.3))
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The comparison; `arg` may be seeds or quick."""
+    variant(arg, "seeds", "quick")
+    config = ConfigDict()
+    config.base = "configs/digits_cnn.py"
+    methods, curves = {"none": ("objective.beta=0",)}, [("a = 0", "none", 0.0)]
+    for kept, priced in _PLANE if not arg else _BEST:
+        method = f"a{kept:g}_b{priced:g}".replace(".", "p")  # names hold no point
+        methods[method] = (
+            "objective.compress=conditional",
+            f"objective.beta={priced}",
+            f"objective.keep={kept}",
+            "objective.per_channel=True",
+        )
+        curves.append((f"a = {kept:g}", method, priced))
+    config.methods = methods
+    config.curves = tuple(curves)
+    config.axis = "b, weight of H(T|Y)"
+    pictures = (
+        "dataset.name=cifar10",
+        "dataset.samples=10000",
+        "model.widths=(16, 32, 64, 64)",
+        "batch_size=128",
+        "optimizer.learning_rate=0.2",
+        "epochs=6",
+    )
+    small = ("model.widths=(8, 16, 32)", "epochs=2")
+    last = "analysis.every_epochs=100"
+    config.datasets = {
+        "digits" if arg == "quick" else "cifar10": (
+            *(small if arg == "quick" else pictures),
+            last,
+        )
+    }
+    config.seeds = (0, 1, 2) if arg == "seeds" else (0,)
+    config.reference = "none"
+    return config
