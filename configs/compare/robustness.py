@@ -15,7 +15,7 @@ from dib_jax.commands.config import ConfigDict, variant
 
 # Labelled pictures → epochs of each stage, samples in a batch. Of 250 pictures a tenth
 # is set aside, and of the others a batch of 128 would leave half out in every epoch.
-_SIZES = {10000: (6, 128), 4000: (5, 64), 1000: (12, 64), 250: (40, 64)}
+_SIZES = {10000: (3, 128), 4000: (5, 64), 1000: (12, 64), 250: (40, 64)}
 _NAMES = (*(f"cifar10_{samples}" for samples in _SIZES), "quick")
 
 

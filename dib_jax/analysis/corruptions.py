@@ -1,7 +1,7 @@
 """What corrupted test pictures do to a finished run: accuracy, loss and calibration.
 
-Each corruption (`dib_jax.data.corruptions`) at each strength is applied to the whole
-test split, the same pictures for every run. The last exit answers.
+Each corruption (`dib_jax.data.corruptions`) at each strength is applied to the test
+split, the same pictures for every run. The last exit answers.
 """
 
 import statistics
@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dib_jax.algorithms import Batch, Network, Samples
+from dib_jax.algorithms import Batch, Network
 from dib_jax.analysis.statistics import CALIBRATION_BINS, calibration_error
+from dib_jax.data import Split, size, take
 from dib_jax.data.corruptions import CORRUPTIONS, STRENGTHS, check_channels, corrupt
+from dib_jax.data.split import split_rows
 from dib_jax.training import evaluation
 from dib_jax.training.experiment import Experiment
 
@@ -43,12 +45,37 @@ def check(experiment: Experiment) -> None:
     check_channels(experiment.dataset.test["images"])
 
 
-def measure(experiment: Experiment, network: Network) -> dict[str, Any]:
+def some(split: Split, samples: int) -> Split:
+    """A part of a test split, the same one for every run, each class by its share.
+
+    Args:
+        split: with its labels.
+        samples: how many; 0 for all.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    count = size(split)
+    if not 0 <= samples <= count:
+        raise ValueError(
+            f"corruptions: {samples} of the {count} test pictures; give 1 to {count}, "
+            "or none for all"
+        )
+    if samples in (0, count):
+        return split
+    _, rows = split_rows(split["labels"], fraction=samples / count, seed=SEED)
+    return take(split, rows)
+
+
+def measure(
+    experiment: Experiment, network: Network, *, samples: int = 0
+) -> dict[str, Any]:
     """Metrics on the clean and the corrupted test split, as plain JSON.
 
     Args:
         experiment: the run's.
         network: what it has trained.
+        samples: how many test pictures are used (`some`); 0 for all.
 
     Returns:
         `clean`; `corrupted`: corruption → a list by strength; `mean` of these over all
@@ -56,7 +83,7 @@ def measure(experiment: Experiment, network: Network) -> dict[str, Any]:
         likelihood, nats) and `ece` (expected calibration error, 0..1).
 
     Raises:
-        ValueError: the run is not measured so (`check`).
+        ValueError: the run is not measured so (`check`), or there are fewer pictures.
     """
     check(experiment)
 
@@ -64,14 +91,14 @@ def measure(experiment: Experiment, network: Network) -> dict[str, Any]:
         return experiment.algorithm.predict(network, batch)[-1:]
 
     predict = evaluation.predictor(experiment, last)
-    test = experiment.dataset.test
+    test = some(experiment.dataset.test, samples)
 
     def scores(images: np.ndarray) -> dict[str, float]:
-        samples = {**test, "images": images}
-        data = evaluation.place(experiment, samples)
+        split = {**test, "images": images}
+        data = evaluation.place(experiment, split)
         given = evaluation.contents(experiment, data.samples)
         (outputs,) = predict(network, data.common, given)
-        return _scores(experiment, outputs, samples)
+        return _scores(experiment, outputs, split)
 
     corrupted = {
         name: [
@@ -87,7 +114,7 @@ def measure(experiment: Experiment, network: Network) -> dict[str, Any]:
     return {
         "seed": SEED,
         "bins": CALIBRATION_BINS,
-        "samples": len(test["images"]),
+        "samples": size(test),
         "clean": scores(test["images"]),
         "corrupted": corrupted,
         "mean": mean_of(every),
@@ -104,11 +131,11 @@ def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _scores(
-    experiment: Experiment, outputs: jax.Array, samples: Samples
+    experiment: Experiment, outputs: jax.Array, split: Split
 ) -> dict[str, float]:
-    (metrics,) = evaluation.metrics_of(experiment.task, (outputs,), samples)
+    (metrics,) = evaluation.metrics_of(experiment.task, (outputs,), split)
     logits = np.asarray(outputs)
     sure = np.asarray(jax.nn.softmax(outputs).max(axis=-1), np.float64)
-    right = logits.argmax(axis=-1) == samples["labels"]
+    right = logits.argmax(axis=-1) == split["labels"]
     error, _ = calibration_error(sure, right)
     return {"accuracy": metrics["accuracy"], "loss": metrics["loss"], "ece": error}

@@ -4,29 +4,49 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dib_jax.commands import command_line
+
 if TYPE_CHECKING:
     from dib_jax.training.finished import Trained
 
-FLAGS = ("--corruptions",)
+FLAGS = ("--corruptions", "--samples=N")
 
 
-def record(workdir: pathlib.Path, trained: "Trained") -> dict[str, Any]:
+def read_samples(flags: Mapping[str, str]) -> int:
+    """How many test pictures are asked for, 0 for all.
+
+    Args:
+        flags: value by name, as `split_arguments` gives them.
+
+    Raises:
+        ValueError: the flag without `--corruptions`, or no whole number from 1.
+    """
+    if "samples" in flags and "corruptions" not in flags:
+        raise ValueError("--samples belongs to --corruptions; give both")
+    return command_line.whole_number(flags, "samples") or 0
+
+
+def record(
+    workdir: pathlib.Path, trained: "Trained", *, samples: int = 0
+) -> dict[str, Any]:
     """Measure a finished run on corrupted pictures, and write corruptions.json.
 
     Args:
         workdir: of the run.
         trained: the run.
+        samples: how many test pictures are used; 0 for all.
 
     Returns:
         What corruptions.json holds.
 
     Raises:
-        ValueError: its task is not classification of pictures.
+        ValueError: its task is not classification of pictures, or there are not so
+            many.
     """
     from dib_jax.analysis import corruptions
     from dib_jax.training.workdir import write_json
 
-    measured = corruptions.measure(trained.experiment, trained.network)
+    measured = corruptions.measure(trained.experiment, trained.network, samples=samples)
     write_json(workdir / corruptions.FILE, measured)
     return measured
 

@@ -1,7 +1,8 @@
 """Evaluate a finished run once more: the metrics of every exit on the test split.
 
 python -m experiments.evaluate --workdir=DIR [--exits [--rule=RULE]
-    [--loss=POINTS | --cost=SHARE | --tau=TAU] [DIR …]] [--corruptions [DIR …]]
+    [--loss=POINTS | --cost=SHARE | --tau=TAU] [DIR …]]
+    [--corruptions [--samples=N] [DIR …]]
 
 Restores the network of a finished run from its checkpoint and evaluates every
 stage's head on the test split. With --exits a sample leaves at the first head
@@ -24,6 +25,7 @@ that differ in their seed: their means follow.
                  of the network end to end
   --tau=TAU      the threshold itself, 0 to 1
   --corruptions  classify corrupted test pictures
+  --samples=N    so many of them, the same ones for every run; all without it
   --help         this
 """
 
@@ -64,18 +66,21 @@ def evaluate_exits(
     return found
 
 
-def evaluate_corruptions(workdirs: list[pathlib.Path]) -> list[dict[str, Any]]:
+def evaluate_corruptions(
+    workdirs: list[pathlib.Path], *, samples: int = 0
+) -> list[dict[str, Any]]:
     """What `--corruptions` does, for a notebook too.
 
     Args:
         workdirs: of finished runs.
+        samples: how many test pictures are used; 0 for all.
 
     Returns:
         What corruptions.json of each run holds now.
 
     Raises:
-        ValueError: a run is not finished, or its task is not classification of
-            pictures.
+        ValueError: a run is not finished, its task is not classification of pictures,
+            or there are not so many.
     """
     from dib_jax.commands.run import load_run, write_report
     from dib_jax.training.lock import owned
@@ -84,7 +89,7 @@ def evaluate_corruptions(workdirs: list[pathlib.Path]) -> list[dict[str, Any]]:
     for workdir in workdirs:
         with owned(workdir):
             trained = load_run(workdir)
-            found.append(corruptions.record(workdir, trained))
+            found.append(corruptions.record(workdir, trained, samples=samples))
             write_report(workdir, trained)
     return found
 
@@ -105,13 +110,14 @@ def main(arguments: list[str]) -> None:
             "these"
         )
     rule, goal = exits.read_goal(given.flags)
+    samples = corruptions.read_samples(given.flags)
     workdirs = [workdir, *others]
     if not asked:
         _evaluate(workdir)
     elif asked == ["exits"]:
         _exits(workdirs, rule, goal)
     else:
-        _corruptions(workdirs)
+        _corruptions(workdirs, samples)
 
 
 def _exits(workdirs: list[pathlib.Path], rule: "str | None", goal: "Goal") -> None:
@@ -122,8 +128,8 @@ def _exits(workdirs: list[pathlib.Path], rule: "str | None", goal: "Goal") -> No
         print(exits.over_seeds(found))
 
 
-def _corruptions(workdirs: list[pathlib.Path]) -> None:
-    found = evaluate_corruptions(workdirs)
+def _corruptions(workdirs: list[pathlib.Path], samples: int) -> None:
+    found = evaluate_corruptions(workdirs, samples=samples)
     for folder, measured in zip(workdirs, found, strict=True):
         print(f"{folder}\n{corruptions.as_text([measured])}\n")
     if len(found) > 1:

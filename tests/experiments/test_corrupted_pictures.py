@@ -76,6 +76,11 @@ def test_several_runs_are_printed_with_means_and_deviations(measured):
     [
         (["--corruptions", "--exits"], "--exits and --corruptions measure apart; give"),
         (["elsewhere"], "several folders belong to --exits or --corruptions"),
+        (["--samples=9"], "--samples belongs to --corruptions; give both"),
+        (
+            ["--corruptions", "--samples=none"],
+            "--samples must be a whole number ≥ 1, got",
+        ),
         (["--corruptions=noise"], "--corruptions has no value: write it alone"),
     ],
 )
@@ -98,3 +103,14 @@ def test_other_tasks_are_refused_in_a_line(finished_run):
     vectors = dataset._replace(kind=dataset.kind._replace(name="vectors"))
     with pytest.raises(ValueError, match="with vectors; give a run with task.name="):
         measuring.check(experiment._replace(dataset=vectors))
+
+
+def test_a_part_of_the_test_split_is_the_same_one_and_has_every_class():
+    labels = np.arange(300) % 10
+    split = {"images": np.arange(300)[:, None, None, None], "labels": labels}
+    part, again = (measuring.some(split, 50) for _ in range(2))
+    assert np.bincount(part["labels"]).tolist() == [5] * 10
+    np.testing.assert_array_equal(part["images"], again["images"])
+    assert measuring.some(split, 0) is measuring.some(split, 300) is split
+    with pytest.raises(ValueError, match="301 of the 300 test pictures; give 1 to 300"):
+        measuring.some(split, 301)

@@ -32,20 +32,21 @@ def _corruptions(material: Material) -> Section | None:
         return None
     measured = read_json(path)
     images = material.answers.test["images"]
-    parts = (_sentence(measured), _drawing(measured), _table(measured))
+    parts = (_sentence(measured, len(images)), _drawing(measured), _table(measured))
     exhibit = Exhibit(
         "corruptions", "Corrupted pictures", (*parts, _examples(images, measured))
     )
     return shown.section(material.run.workdir, exhibit)
 
 
-def _sentence(measured: Mapping[str, Any]) -> str:
+def _sentence(measured: Mapping[str, Any], count: int) -> str:
     clean, mean = measured["clean"], measured["mean"]
     return (
         f"Test accuracy {share(clean['accuracy'])} on clean pictures, "
         f"{share(mean['accuracy'])} in the mean of {len(measured['corrupted'])} "
         f"corruptions at {len(STRENGTHS)} strengths. Calibration error "
-        f"{share(clean['ece'])} and {share(mean['ece'])}."
+        f"{share(clean['ece'])} and {share(mean['ece'])}. Of {measured['samples']:,} "
+        f"of the {count:,} test pictures."
     )
 
 
@@ -65,7 +66,7 @@ def _drawing(measured: Mapping[str, Any]) -> Drawing:
         "corruptions",
         functools.partial(corruption_figures.strengths, measured),
         "Test accuracy and calibration error against the strength of each corruption.",
-        "The whole test split with one corruption. Calibration error: the mean "
+        "Test pictures with one corruption. Calibration error: the mean "
         "distance of the largest probability from the share that is right, in "
         f"{measured['bins']} bins. One seed.",
         table=Table("", header, rows, words=(0, 2)),
