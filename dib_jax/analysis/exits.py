@@ -17,6 +17,7 @@ import numpy as np
 
 from dib_jax.algorithms import Batch, Network
 from dib_jax.algorithms import exits as rules
+from dib_jax.analysis.statistics import calibration_error
 from dib_jax.data import Split
 from dib_jax.training import evaluation
 from dib_jax.training.compilation import compiler_figures, lower_step
@@ -29,7 +30,6 @@ _COUNTED = 256  # samples in the programs whose operations are counted
 _REPEATS = 9  # of every timing, of which the shortest counts
 _TIMED = 8  # thresholds along the curve whose time is measured
 _TIMED_SAMPLES = 2_000  # of the test split, at most, that time is measured on
-_BINS = 15  # of a reliability diagram
 
 
 class Goal(NamedTuple):
@@ -556,31 +556,6 @@ def _calibration(
             error, bins = calibration_error(sure, right)
             found.append({"exit": number, "rule": name, "ece": error, "bins": bins})
     return found
-
-
-def calibration_error(
-    sure: np.ndarray, right: np.ndarray, *, bins: int = _BINS
-) -> tuple[float, list[list[float]]]:
-    """Expected calibration error: Σ_b n_b / n · |mean sureness − share that is right|.
-
-    Args:
-        sure: (n,), 0..1.
-        right: bool (n,).
-        bins: of equal width.
-
-    Returns:
-        The error, 0..1; for each bin that is not empty, mean sureness, share that is
-        right, share of the samples.
-
-    Source: Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., arXiv 1706.04599.
-    """
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    rows = [
-        [float(sure[some].mean()), float(right[some].mean()), float(some.mean())]
-        for some in (place == b for b in range(bins))
-        if some.any()
-    ]
-    return sum(share * abs(a - b) for a, b, share in rows), rows
 
 
 def _first_and_last(

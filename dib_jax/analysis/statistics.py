@@ -1,4 +1,4 @@
-"""What the probes of runs support: order of convergence, Markov property, estimator.
+"""What runs support: order of convergence, Markov property, estimator, calibration.
 
 Pure functions of arrays; `dib_jax.analysis.findings` puts what they say into words.
 """
@@ -25,6 +25,7 @@ from dib_jax.information import (
 _RESAMPLES = 2000
 _SEED = 0
 _ENDS = (2.5, 97.5)  # per cent: of an interval that holds 95 %
+CALIBRATION_BINS = 15  # of a reliability diagram, as in Guo et al.
 
 
 class Estimate(NamedTuple):
@@ -340,3 +341,28 @@ def estimator_bias(
 def chosen(count: int, most: int) -> list[int]:
     """At most so many of `count` numbers, first and last among them."""
     return sorted({round(x) for x in np.linspace(0, count - 1, min(count, most))})
+
+
+def calibration_error(
+    sure: np.ndarray, right: np.ndarray, *, bins: int = CALIBRATION_BINS
+) -> tuple[float, list[list[float]]]:
+    """Expected calibration error: Σ_b n_b / n · |mean sureness − share that is right|.
+
+    Args:
+        sure: (n,), 0..1.
+        right: bool (n,).
+        bins: of equal width.
+
+    Returns:
+        The error, 0..1; for each bin that is not empty, mean sureness, share that is
+        right, share of the samples.
+
+    Source: Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., arXiv 1706.04599.
+    """
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    rows = [
+        [float(sure[some].mean()), float(right[some].mean()), float(some.mean())]
+        for some in (place == b for b in range(bins))
+        if some.any()
+    ]
+    return sum(share * abs(a - b) for a, b, share in rows), rows

@@ -2,13 +2,17 @@
 
 python -m experiments.evaluate --workdir=DIR [--exits [--rule=RULE]
     [--loss=POINTS | --cost=SHARE | --tau=TAU] [DIR …]]
+    [--corruptions [--samples=N] [DIR …]]
 
 Restores the network of a finished run from its checkpoint and evaluates every
 stage's head on the test split. With --exits a sample leaves at the first head
 that is sure of it: a threshold τ is chosen on the validation split, and
 accuracy, work and time are measured on the test split, beside the same network
-end to end. They go into exits.json, results.json and the report. Several
-folders are runs that differ in their seed: their means follow.
+end to end. They go into exits.json, results.json and the report. With
+--corruptions the test pictures get noise, blur, JPEG, more brightness and less
+contrast at five strengths; accuracy, calibration error and negative log
+likelihood go into corruptions.json and the report. Several folders are runs
+that differ in their seed: their means follow.
 
   --workdir=DIR  the folder of a run
   --exits        leave at the first head that is sure
@@ -20,13 +24,15 @@ folders are runs that differ in their seed: their means follow.
   --cost=SHARE   τ is the most accurate one of at most so many times the FLOPs
                  of the network end to end
   --tau=TAU      the threshold itself, 0 to 1
+  --corruptions  classify corrupted test pictures
+  --samples=N    so many of them, the same ones for every run; all without it
   --help         this
 """
 
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from dib_jax.commands import command_line, exits
+from dib_jax.commands import command_line, corruptions, exits
 
 if TYPE_CHECKING:
     from dib_jax.analysis.exits import Goal
@@ -60,24 +66,74 @@ def evaluate_exits(
     return found
 
 
+def evaluate_corruptions(
+    workdirs: list[pathlib.Path], *, samples: int = 0
+) -> list[dict[str, Any]]:
+    """What `--corruptions` does, for a notebook too.
+
+    Args:
+        workdirs: of finished runs.
+        samples: how many test pictures are used; 0 for all.
+
+    Returns:
+        What corruptions.json of each run holds now.
+
+    Raises:
+        ValueError: a run is not finished, its task is not classification of pictures,
+            or there are not so many.
+    """
+    from dib_jax.commands.run import load_run, write_report
+    from dib_jax.training.lock import owned
+
+    found = []
+    for workdir in workdirs:
+        with owned(workdir):
+            trained = load_run(workdir)
+            found.append(corruptions.record(workdir, trained, samples=samples))
+            write_report(workdir, trained)
+    return found
+
+
 def main(arguments: list[str]) -> None:
     """The command."""
     help = command_line.documented("evaluate", __doc__, summary=False)
-    flags = ("--workdir=DIR", *exits.FLAGS)
+    flags = ("--workdir=DIR", *exits.FLAGS, *corruptions.FLAGS)
     given = command_line.split_arguments(arguments, flags, rest="folders", help=help)
     workdir = command_line.find_workdir(given.flags)
     others = [command_line.find_workdir({"workdir": word}) for word in given.rest]
-    if "exits" not in given.flags and others:
-        raise ValueError("several folders belong to --exits; give one, or --exits")
+    asked = [name for name in ("exits", "corruptions") if name in given.flags]
+    if len(asked) > 1:
+        raise ValueError("--exits and --corruptions measure apart; give one of them")
+    if others and not asked:
+        raise ValueError(
+            "several folders belong to --exits or --corruptions; give one, or one of "
+            "these"
+        )
     rule, goal = exits.read_goal(given.flags)
-    if "exits" not in given.flags:
+    samples = corruptions.read_samples(given.flags)
+    workdirs = [workdir, *others]
+    if not asked:
         _evaluate(workdir)
-        return
-    found = evaluate_exits([workdir, *others], rule=rule, goal=goal)
-    for folder, measured in zip([workdir, *others], found, strict=True):
+    elif asked == ["exits"]:
+        _exits(workdirs, rule, goal)
+    else:
+        _corruptions(workdirs, samples)
+
+
+def _exits(workdirs: list[pathlib.Path], rule: "str | None", goal: "Goal") -> None:
+    found = evaluate_exits(workdirs, rule=rule, goal=goal)
+    for folder, measured in zip(workdirs, found, strict=True):
         print(f"{folder}\n{exits.as_text(measured)}\n")
-    if others:
+    if len(found) > 1:
         print(exits.over_seeds(found))
+
+
+def _corruptions(workdirs: list[pathlib.Path], samples: int) -> None:
+    found = evaluate_corruptions(workdirs, samples=samples)
+    for folder, measured in zip(workdirs, found, strict=True):
+        print(f"{folder}\n{corruptions.as_text([measured])}\n")
+    if len(found) > 1:
+        print(corruptions.as_text(found))
 
 
 def _evaluate(workdir: pathlib.Path) -> None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from dib_jax.analysis import page
 from dib_jax.analysis.figures import Rendered
-from dib_jax.analysis.report import commands, exits, nodes, overview, shown, training
+from dib_jax.analysis.report import (
+    commands,
+    corruptions,
+    exits,
+    nodes,
+    overview,
+    shown,
+    training,
+)
 from dib_jax.analysis.report.material import Material
 from dib_jax.analysis.runs import find_baseline, read_metrics, read_run
 from dib_jax.tasks.exhibits import Answers
@@ -77,7 +85,9 @@ def write_report(
         nodes.layer_features(trained),
     )
     exhibits = [shown.section(workdir, exhibit) for exhibit in task.exhibits(answers)]
-    sections = (*training.SECTIONS, *exits.SECTIONS, *nodes.SECTIONS)
+    sections = (
+        *training.SECTIONS, *exits.SECTIONS, *corruptions.SECTIONS, *nodes.SECTIONS,
+    )  # fmt: skip
     before = [make(material) for make in sections]
     after = [make(material) for make in commands.SECTIONS]
     text = page.page(
