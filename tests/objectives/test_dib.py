@@ -251,15 +251,17 @@ def test_what_is_kept_follows_the_course_and_the_steps_as_beta_does():
 
 
 @pytest.mark.parametrize(
-    ("compress", "keep", "most"),
+    ("compress", "keep", "count"),
     [
-        ("conditional", 0.0, 2),  # of T with Y, and of Y, which needs no vectors
+        ("conditional", 0.0, 2),  # of T with Y, and of Y
         ("conditional", 0.3, 3),
         ("input", 0.3, 3),  # of T, X, and both
         ("entropy", 0.3, 1),
     ],
 )
-def test_the_features_are_decomposed_once_for_all_that_is_weighed(compress, keep, most):
+def test_the_features_are_decomposed_once_for_all_that_is_weighed(
+    compress, keep, count
+):
     objective = dib(compress=compress, beta=0.5, keep=keep)
     arrays = signals()._asdict()
     stage = arrays.pop("stage")
@@ -268,9 +270,9 @@ def test_the_features_are_decomposed_once_for_all_that_is_weighed(compress, keep
         return objective(Signals(stage=stage, **{**arrays, "features": features}))
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    program = step.lower(arrays["features"]).compile().as_text()
-    found = program.count('custom_call_target="lapack_ssyevd_ffi"')
-    assert 1 <= found <= most
+    # As written: a compiler may find out by itself what is computed twice.
+    program = step.lower(arrays["features"]).as_text()
+    assert program.count("call @eigh") == count
 
 
 def entropy_of(**options):
