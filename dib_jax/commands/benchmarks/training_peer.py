@@ -192,7 +192,9 @@ def contractions(program: core.Jaxpr) -> int:
             kernel = equation.invars[1].aval
             features = kernel.shape[options["dimension_numbers"].rhs_spec[0]]
             total += 2 * outputs * kernel.size // features
-        total += sum(map(contractions, core.jaxprs_in_params(options)))
+        inner = [*map(contractions, core.jaxprs_in_params(options))]
+        # Of branches one is run.
+        total += max(inner, default=0) if kind == "cond" else sum(inner)
     return total
 
 
