@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -183,15 +184,17 @@ def contractions(program: core.Jaxpr) -> int:
     total = 0
     for equation in program.eqns:
         kind, options = equation.primitive.name, equation.params
-        outputs = equation.outvars[0].aval.size
+        made, *read = (
+            typing.cast(Any, one.aval)
+            for one in (equation.outvars[0], *equation.invars)
+        )
         if kind == "dot_general":
             (axes, _), _ = options["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2 * outputs * math.prod(shape[axis] for axis in axes)
+            summed = math.prod(read[0].shape[axis] for axis in axes)
+            total += 2 * made.size * summed
         elif kind == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            features = kernel.shape[options["dimension_numbers"].rhs_spec[0]]
-            total += 2 * outputs * kernel.size // features
+            features = read[1].shape[options["dimension_numbers"].rhs_spec[0]]
+            total += 2 * made.size * read[1].size // features
         inner = [*map(contractions, core.jaxprs_in_params(options))]
         # Of branches one is run.
         total += max(inner, default=0) if kind == "cond" else sum(inner)
