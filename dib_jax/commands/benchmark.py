@@ -8,7 +8,9 @@ estimation   estimated entropies of large Grams against exact ones, on one threa
              --data_dir=DIR holds cifar10, shifted digits without it
 training     time, temporaries and work of a step by every algorithm against end to
              end; --networks=vgg11,cnn8w32 --batch_sizes=32,128 for some of them
-             (cnn8w32: 8 equal stages of width 32), --algorithms=parallel,sequential
+             (cnn8w32: 8 equal stages of width 32), --algorithms=parallel,sequential;
+             with --peer=torch the step end to end beside PyTorch's on a CPU, in a table
+             of its own; --networks=vgg11,resnet18 --dtypes=float32,bfloat16
 memory       the same by the compiler's figures alone, with plain convolutions on every
              platform and no step run; the same flags
 scaling      temporaries of a step as depth (4 to 32 stages), batch (32 to 1024) and
@@ -70,13 +72,15 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "depth": {"data_dir": str, "seeds": int, "depths": tuple[int, ...]},
     "compile": {"topology": str, "only": tuple[str, ...]},
 }
+# Those of `training --peer=NAME`, which is a table, and a module, of its own.
+_PEER = {**_SIZES, "dtypes": tuple[str, ...], "peer": str}
 _ONE_THREAD = ("information", "estimation", "convolution", "linear")
 
 
 def main(arguments: list[str]) -> None:
     """The command."""
     flags = dict.fromkeys(
-        f"--{flag}=VALUE" for each in _FLAGS.values() for flag in each
+        f"--{flag}=VALUE" for each in (*_FLAGS.values(), _PEER) for flag in each
     )
     given = command_line.split_arguments(
         arguments,
@@ -91,10 +95,13 @@ def main(arguments: list[str]) -> None:
         )
     name = given.rest[0]
     out = pathlib.Path(given.flags.pop("out", "results")).expanduser()
+    known, words = _FLAGS[name], name
+    if name == "training" and "peer" in given.flags:
+        known, words, name = _PEER, "training with --peer", "training_peer"
     for flag in given.flags:
-        if flag not in _FLAGS[name]:
-            raise ValueError(f"--{flag} means nothing to the benchmark {name}")
-    options = command_line.parse_flags(given.flags, _FLAGS[name])
+        if flag not in known:
+            raise ValueError(f"--{flag} means nothing to the benchmark {words}")
+    options = command_line.parse_flags(given.flags, known)
     if name in _ONE_THREAD:
         # Before jax is imported: one thread, so that figures can be compared.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"

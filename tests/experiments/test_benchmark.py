@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from dib_jax.commands import benchmark, command_line
@@ -24,7 +25,9 @@ from dib_jax.commands.benchmarks import (
     scaling,
     table,
     timing,
+    torch_step,
     training,
+    training_peer,
 )
 from dib_jax.commands.benchmarks.steps import compile_step, lower_step, run_steps
 
@@ -119,6 +122,16 @@ def test_before_there_are_two_sizes_nothing_is_drawn(tmp_path):
         (["training", "--networks=mlp,vgg12"], "--networks: got 'vgg12'; must be some"),
         (["training", "--batch_sizes=x"], "--batch_sizes: got 'x'; must be a tuple of"),
         (["training", "--algorithms=paralel"], "--algorithms: got 'paralel'; must be"),
+        (["training", "--peer=keras"], "--peer: got 'keras'; must be torch"),
+        (["memory", "--peer=torch"], "--peer means nothing to the benchmark memory"),
+        (
+            ["training", "--peer=torch", "--algorithms=parallel"],
+            "--algorithms means nothing to the benchmark training with --peer",
+        ),
+        (
+            ["training", "--peer=torch", "--dtypes=float16"],
+            "--dtypes: got 'float16'; must be some of float32, bfloat16",
+        ),
         (["scaling", "--quick=1"], "--quick: got '1'; must be True or False"),
         (["overhead", "--seconds=x"], "--seconds: got 'x'; must be a number"),
         (["gpu"], "the benchmark gpu needs a GPU, and jax runs on 'cpu' here"),
@@ -247,6 +260,115 @@ def test_steps_by_all_algorithms_are_timed_against_end_to_end(
     assert {row["rounds"] for row in rows} == {3}
     assert all(row["ms"] > 0 for row in rows)
     training.plot(tmp_path / "ratios.png", rows)
+
+
+def test_without_the_peer_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"not installed: pip install torch$"):
+        next(training_peer.measure((TINY,), (2,), peer="torch"))
+
+
+def test_a_network_that_the_peer_has_no_form_of_is_refused(small):
+    experiment = training.experiment_of("mlp", 2, {"algorithm.name": "end_to_end"})
+    with pytest.raises(ValueError, match="--networks: mlp .* no Dense.*; must be made"):
+        training_peer.described("mlp", experiment)
+
+
+def residual():
+    """A stem and three residual blocks, on four pictures of four classes."""
+    fields = {"algorithm.name": "end_to_end", "optimizer.weight_decay": "0.01"}
+    fields |= {"model.depth": "8", "model.width": "4"}
+    return training.experiment_of("resnet18", 4, fields)
+
+
+def test_parameters_and_work_are_those_of_the_layers():
+    parameters = 3 * 4 * 9 + 2 * 4  # the stem and its norm
+    work = 32**2 * 3 * 4 * 9
+    inputs, side = 4, 32
+    for width, stride in ((4, 1), (8, 2), (16, 2)):
+        side //= stride
+        short = inputs * width if stride > 1 else 0
+        weights = 9 * inputs * width + 9 * width * width + short
+        parameters += weights + (6 if short else 4) * width  # of two or three norms
+        work += side**2 * weights
+        inputs = width
+    features = 4 * 16  # a grid of 2 × 2
+    parameters += features * 4 + 4
+    work += features * 4
+    found = training_peer.size_of(residual())
+    assert found == {"parameters": parameters, "flops": 4 * 2 * work}
+
+
+def test_what_is_not_the_same_work_is_not_compared():
+    own = {"parameters": 100, "flops": 10**6}
+    training_peer.check_same_work("x", own, {"parameters": 100, "flops": 10**6 + 1})
+    for what, number in (("parameters", 101), ("flops", 2 * 10**6)):
+        with pytest.raises(ValueError, match=f"x are not .* {number}$"):
+            training_peer.check_same_work("x", own, {**own, what: number})
+
+
+def test_both_kinds_of_time_are_compared_within_a_round(tmp_path):
+    times = {"ours": [(4.0, 2.0), (8.0, 2.0)], "PyTorch": [(2.0, 1.0), (4.0, 2.0)]}
+    ours, theirs = training_peer.rows_of(times, {"network": "x"})
+    assert (ours["ms"], ours["× PyTorch"]) == (6, 2)
+    assert (ours["processor ms"], ours["× PyTorch, processor"]) == (2, 1.5)
+    assert theirs["× PyTorch"] == theirs["× PyTorch, processor"] == 1
+    rows = [{**row, "batch": 2, "dtype": "float32"} for row in (ours, theirs)]
+    training_peer.plot(tmp_path / "bars.png", rows)
+    assert (tmp_path / "bars.png").stat().st_size > 1000
+
+
+def test_pytorch_takes_the_same_steps():
+    torch = pytest.importorskip("torch")
+    experiment = residual()
+    (phase,), empty = experiment.phases, experiment.algorithm.network
+    batch = experiment.data(experiment.dataset.train).batch()
+    states = jax.jit(phase.init)(experiment.key, empty, batch)
+    work = training_peer.described("resnet18", experiment)
+    network = torch_step.build(work)
+    # Both name the layers of a stage in the order in which they are applied.
+    own = [
+        torch.tensor(np.asarray(kernel).transpose())
+        for stage in (*states[0].params, states[0].head["params"])
+        for kernel in jax.tree.leaves(stage)
+        if kernel.ndim > 1
+    ]
+    theirs = [one for one in network.parameters() if one.ndim > 1]
+    with torch.no_grad():
+        for one, other in zip(theirs, own, strict=True):
+            # (o, i, columns, rows) → (o, i, rows, columns)
+            one.copy_(other.transpose(-1, -2) if other.ndim == 4 else other)
+        network[-1].bias.zero_()
+        # Features of a map go channel by channel there, and pixel by pixel with us.
+        dense = network[-1].weight
+        dense.copy_(dense.reshape(len(dense), 4, -1).transpose(1, 2).flatten(1))
+    images, labels = (
+        torch.tensor(np.asarray(one)) for one in (batch.inputs, batch.targets)
+    )
+    images, step = images.permute(0, 3, 1, 2).contiguous(), jax.jit(phase.step)
+    update = torch_step.optimizer(network, work)
+    seen = []
+    for _ in range(3):
+        states, terms = step(states, empty, batch, experiment.key)
+        loss = torch_step.loss(network, images, labels.long(), "float32")
+        update.zero_grad()
+        loss.backward()
+        update.step()
+        (own_terms,) = terms.values()
+        seen.append(loss.item())
+        assert float(own_terms["task_loss"]) == pytest.approx(seen[-1], rel=1e-3)
+    assert seen[2] != pytest.approx(seen[0], rel=0.1)
+
+
+def test_a_step_of_both_is_timed(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(
+        training_peer, "in_turn", lambda runs, seconds: timing.in_turn(runs, seconds=0)
+    )
+    (rows,) = training_peer.measure((TINY,), (10,), peer="torch")
+    assert [row["what"] for row in rows] == ["ours", "PyTorch"]
+    assert all(row["ms"] > 0 and row["processor ms"] > 0 for row in rows)
+    assert "channels" in rows[1]["form"]
 
 
 def test_growth_is_told_and_drawn_for_depth_batch_and_width(tmp_path, monkeypatch):

@@ -138,6 +138,23 @@ def test_the_form_of_the_gradients_follows_the_platform_that_is_compiled_for():
     assert "x27x" not in tpu
 
 
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (2, 1), (2, 2), (3, 1), (4, 2)])
+def test_no_kernel_and_map_are_exchanged_where_that_is_slow(side, stride):
+    x, kernel = drawn(2, side, 3)
+
+    def both(x, kernel):
+        y, pull = jax.vjp(lambda *both: convolve(*both, stride), x, kernel)
+        return y, pull(y)
+
+    # XLA does so where the kernel is the larger; batch and channels change places.
+    exchanged = "->f01b"
+    program = jax.jit(both).lower(x, kernel).compile().as_text()
+    assert exchanged not in program
+    with direct_convolutions():
+        plain = jax.jit(lambda *both: convolve(*both, stride)).lower(x, kernel)
+    assert (exchanged in plain.compile().as_text()) is (side < 3)
+
+
 def test_where_figures_for_accelerators_are_wanted_a_cpu_has_the_plain_form_too():
     x, kernel = drawn(2, 8, 3)
     with direct_convolutions():

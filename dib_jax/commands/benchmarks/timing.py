@@ -1,16 +1,38 @@
 """Times that can be compared: all contenders in turn, ratios within a round."""
 
+import functools
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 def paired(
     functions: Mapping[str, Callable[[], Any]], *, seconds: float = 4.0
 ) -> dict[str, list[float]]:
-    """Run times in milliseconds, all functions in turn, after a run to compile each.
+    """Run times in milliseconds, as of `in_turn`.
+
+    Args:
+        functions: by name; each returns when its result is there.
+        seconds: for all of them, but at least three rounds.
+    """
+
+    def timed(function: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        function()
+        return 1e3 * (time.perf_counter() - start)
+
+    runs = {name: functools.partial(timed, each) for name, each in functions.items()}
+    return in_turn(runs, seconds=seconds)
+
+
+def in_turn(
+    functions: Mapping[str, Callable[[], Value]], *, seconds: float
+) -> dict[str, list[Value]]:
+    """What functions return, all of them in turn, after a run to compile each.
 
     In a new order in every round: whoever comes after the largest finds the processor's
     caches full of it.
@@ -21,16 +43,14 @@ def paired(
     """
     for function in functions.values():
         function()
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    found: dict[str, list[Value]] = {name: [] for name in functions}
     order, draw = list(functions), random.Random(0)
     end = time.perf_counter() + seconds
-    while len(times[next(iter(times))]) < 3 or time.perf_counter() < end:
+    while len(found[next(iter(found))]) < 3 or time.perf_counter() < end:
         draw.shuffle(order)
         for name in order:
-            start = time.perf_counter()
-            functions[name]()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
+            found[name].append(functions[name]())
+    return found
 
 
 def compared(
