@@ -309,8 +309,14 @@ def test_nothing_is_called_utils_common_or_helpers():
 @pytest.mark.parametrize("path", sources(ROOT / "configs"), ids=lambda path: path.stem)
 def test_a_config_imports_what_checks_configs_and_nothing_else(path):
     found = imports(ast.parse(path.read_text(encoding="utf-8")))
-    allowed = {"dib_jax.commands.config", "ml_collections"}
+    allowed = {f"dib_jax.commands.{name}" for name in ("config", "recipes")}
+    allowed |= {"ml_collections"}
     assert {name.rpartition(".")[0] or name for name in found} <= allowed
+
+
+def test_sections_that_configs_share_import_nothing():
+    text = (PACKAGE / "commands" / "recipes.py").read_text(encoding="utf-8")
+    assert set(imports(ast.parse(text))) == {"typing.Any"}
 
 
 def test_what_is_installed_is_the_package_alone():

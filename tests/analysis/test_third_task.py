@@ -142,8 +142,11 @@ def test_classes_of_vectors_have_confusions_and_no_pictures(tmp_path, undrawn):
     assert names == {"confusion", "stages", "terms", "training"}
 
 
-# To leave early is for tasks that tell classes; others are refused.
-OF_CLASSES = ("exits.py", "exit_figures.py")
+# To leave early, and to be measured on corrupted pictures, is for tasks that tell
+# classes; others are refused.
+OF_CLASSES = (
+    "exits.py", "exit_figures.py", "corruptions.py", "corruption_figures.py"
+)  # fmt: skip
 
 
 def test_no_file_of_the_analysis_names_what_belongs_to_one_task():
