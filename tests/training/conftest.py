@@ -1,5 +1,7 @@
 """Finished runs of three ways to train, which many tests compare others with."""
 
+import contextlib
+
 import pytest
 from tiny_runs import experiment_of
 
@@ -11,31 +13,39 @@ from dib_jax.training.train import train
 EVALUATED = 50
 
 
-@pytest.fixture(scope="session", autouse=True)
-def small_evaluation():
+@contextlib.contextmanager
+def small_batches():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "_BATCH", EVALUATED)
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_evaluation():
+    """Not for longer: tests elsewhere compare with what ran before these."""
+    with small_batches():
+        yield
+
+
 def finished(name, folders):
     workdir = folders.mktemp(name) / "first"
-    return workdir, train(experiment_of(algorithm={"name": name}), workdir)
+    with small_batches():
+        return workdir, train(experiment_of(algorithm={"name": name}), workdir)
 
 
 @pytest.fixture(scope="session")
-def in_turn(small_evaluation, tmp_path_factory):
+def in_turn(tmp_path_factory):
     """Workdir and result of stages one after the other."""
     return finished("sequential", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def at_once(small_evaluation, tmp_path_factory):
+def at_once(tmp_path_factory):
     """Workdir and result of stages that train at once."""
     return finished("parallel", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def end_to_end(small_evaluation, tmp_path_factory):
+def end_to_end(tmp_path_factory):
     """Workdir and result of back-propagation."""
     return finished("end_to_end", tmp_path_factory)
