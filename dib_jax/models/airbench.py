@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dib_jax.models.convolution import Convolution
 from dib_jax.models.normalization import BatchNorm
-from dib_jax.models.options import check_at_least, check_layer_widths
+from dib_jax.models.options import check_at_least, check_layer_widths, check_one_of
 
 
 def dirac(
@@ -44,46 +44,53 @@ def dirac(
 class Group(nn.Module):
     """`convolutions` × (3 × 3 convolution, batch norm without scale, GELU).
 
-    2 × 2 max pooling follows the first convolution.
-
     Attributes:
         width: output channels of every convolution.
         convolutions: how many.
+        pool_after: which of them 2 × 2 max pooling follows, "first" or "last".
         first: whether the input is the network's, which passes through a GELU.
     """
 
     width: int
     convolutions: int
+    pool_after: str
     first: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.first:
             x = nn.gelu(x)
+        pooled = 0 if self.pool_after == "first" else self.convolutions - 1
         for index in range(self.convolutions):
             x = Convolution(self.width, kernel_init=dirac)(x)
             # A course of a few hundred steps needs statistics that follow fast.
             norm = BatchNorm(
-                activation=nn.gelu, pool=index == 0, scaled=False, momentum=0.6
+                activation=nn.gelu, pool=index == pooled, scaled=False, momentum=0.6
             )
             x = norm(x, train=train)
         return x
 
 
 def airbench(
-    *, widths: tuple[int, ...] = (64, 256, 256), convolutions: int = 2
+    *,
+    widths: tuple[int, ...] = (64, 256, 256),
+    convolutions: int = 2,
+    pool_after: str = "first",
 ) -> tuple[nn.Module, ...]:
     """The network of airbench94, (n, h, w, c) → (n, ⌊h/8⌋, ⌊w/8⌋, 256).
 
     Args:
         widths: channels of each group; as many stages as numbers.
         convolutions: 3 × 3 convolutions in every group.
+        pool_after: which of a group's convolutions the pooling follows: first, as in
+            airbench94, or last, with which all of them see the group's input at full
+            resolution.
 
     Returns:
         The stages, input side first.
 
     Raises:
-        ValueError: a width or `convolutions` below 1.
+        ValueError: a width or `convolutions` below 1, or an unknown `pool_after`.
 
     Source: Jordan, arXiv 2404.00498, and its code (airbench94). Two differences: the
     whitened patches have no bias that is learnt, and the pooling compares before the
@@ -91,7 +98,13 @@ def airbench(
     """
     check_layer_widths(widths)
     check_at_least(1, convolutions=convolutions)
+    check_one_of(("first", "last"), pool_after=pool_after)
     return tuple(
-        Group(width=width, convolutions=convolutions, first=index == 0)
+        Group(
+            width=width,
+            convolutions=convolutions,
+            pool_after=pool_after,
+            first=index == 0,
+        )
         for index, width in enumerate(widths)
     )

@@ -6,7 +6,7 @@ import jax
 from dib_jax.models.convolution import Convolution
 from dib_jax.models.feedback import check_feedback
 from dib_jax.models.normalization import BatchNorm
-from dib_jax.models.options import check_at_least, check_layer_widths
+from dib_jax.models.options import check_at_least, check_layer_widths, check_one_of
 
 
 class ConvolutionStage(nn.Module):
@@ -72,8 +72,7 @@ def cnn(
     check_at_least(1, convolutions=convolutions)
     if not 0 <= pools <= len(widths):
         raise ValueError(f"pools must be 0 to {len(widths)}, got {pools!r}")
-    if pool_after not in ("first", "last"):
-        raise ValueError(f"pool_after must be first or last, got {pool_after!r}")
+    check_one_of(("first", "last"), pool_after=pool_after)
     return tuple(
         ConvolutionStage(
             width=width,

@@ -163,6 +163,26 @@ def test_the_record_network_halves_maps_and_has_no_scales():
     found = shapes(stages, jax.ShapeDtypeStruct((2, 31, 31, 24), jnp.float32))
     first, second = 9 * 5 * (24 + 5 + 5) + 3 * 5, 9 * 7 * (5 + 7 + 7) + 3 * 7
     assert found == [((2, 15, 15, 5), first), ((2, 7, 7, 7), second)]
+    late = airbench(widths=(5, 7), convolutions=3, pool_after="last")
+    assert shapes(late, jax.ShapeDtypeStruct((2, 31, 31, 24), jnp.float32)) == found
+
+
+@pytest.mark.parametrize("pool_after", ["first", "last"])
+def test_the_record_network_pools_where_it_is_told(pool_after):
+    (group,) = airbench(widths=(4,), convolutions=2, pool_after=pool_after)
+    x = drawn(2, 8, 8, 3)
+    variables = init(group, 1, x)
+    want = nn.gelu(x)
+    # Before the first step the norms change next to nothing.
+    for index, name in enumerate(("first", "last")):
+        kernel = variables["params"][f"Convolution_{index}"]["kernel"]
+        want = jax.lax.conv_general_dilated(
+            want, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        if name == pool_after:
+            want = nn.max_pool(want, (2, 2), (2, 2))
+        want = nn.gelu(want)
+    np.testing.assert_allclose(apply(group, variables, x), want, atol=1e-4)
 
 
 def test_the_linear_head_is_linear():
@@ -193,7 +213,8 @@ def test_a_convolutional_head_on_vectors_says_which_head_to_use():
         (lambda: resnet(depth=21), "got 21"),
         (lambda: cnn(widths=()), "widths must be"),
         (lambda: cnn(widths=(4,), pools=2), "pools must be 0 to 1, got 2"),
-        (lambda: cnn(pool_after="end"), "first or last, got 'end'"),
+        (lambda: cnn(pool_after="end"), r"one of \['first', 'last'\], got 'end'"),
+        (lambda: airbench(pool_after="end"), r"'last'\], got 'end'"),
         (lambda: mlp(widths=(4, 0)), "widths must be"),
         (lambda: linear(num_outputs=2, pool=-1), "pool must be ≥ 0, got -1"),
         (lambda: conv(num_outputs=2, stage=0, layers=-1), "layers must be ≥ 0, got -1"),
