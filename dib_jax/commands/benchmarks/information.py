@@ -12,11 +12,6 @@ from dib_jax import information as info
 from dib_jax.commands.benchmarks import table
 from dib_jax.commands.benchmarks.timing import compared, paired
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
 NOTE, plot = table.TIMES, table.plot_times
 
 _ALPHAS = (1.01, 2.0)
@@ -104,7 +99,9 @@ def _labels() -> list[table.Row]:
 
 def _torch(x: Any, t: Any, sigma: float, alpha: float) -> dict[str, Call]:
     """The PyTorch algorithm, with distances by broadcasting and by products."""
-    if torch is None:
+    try:
+        import torch  # late: nothing else here needs it
+    except ImportError:
         return {}
     torch.set_num_threads(1)
 
