@@ -68,6 +68,9 @@ class Row(NamedTuple):
             and standard deviation as above.
         ensemble: mean test metric of all heads together; None where a run has no such.
         ensemble_std: its sample standard deviation, as above.
+        best_exit: mean test metric of the exit of each run that is best on the
+            validation split, by `best_exit`; None where a run has none.
+        best_exit_std: its sample standard deviation, as above.
     """
 
     dataset: str
@@ -86,6 +89,8 @@ class Row(NamedTuple):
     others: dict[str, tuple[float, float | None]]
     ensemble: float | None
     ensemble_std: float | None
+    best_exit: float | None
+    best_exit_std: float | None
 
 
 class Contrasts(NamedTuple):
@@ -164,6 +169,8 @@ def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
     validation, _ = mean_and_std(validated)
     # Not every run of a method need have an ensemble.
     ensemble, ensemble_std = mean_and_std(together * (len(together) == len(results)))
+    exits = [each["test"][metric] for each in map(best_exit, results) if each]
+    best, best_std = mean_and_std(exits * (len(exits) == len(results)))
     seconds = statistics.fmean(result["seconds"] for result in results)
     sizes = [r["temp_bytes"] for r in results if r.get("temp_bytes") is not None]
     by_stage = [
@@ -174,8 +181,31 @@ def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
     return Row(
         first.dataset, first.method, seeds, metric, mean, std, validation, difference,
         low, high, seconds, max(sizes, default=None), stages, others, ensemble,
-        ensemble_std,
+        ensemble_std, best, best_std,
     )  # fmt: skip
+
+
+def best_exit(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The exit of a run that is best on the validation split, the first of equal ones.
+
+    What it has on the test split says how good a network is that may be left early,
+    and no test sample has chosen it.
+
+    Args:
+        results: results.json of a run.
+
+    Returns:
+        Its entry of the stages; None with one exit, or without a validation split.
+    """
+    metric = results["metric"]
+    exits = [
+        entry
+        for entry in results["stages"]
+        if metric in entry["test"] and metric in (entry.get("validation") or ())
+    ]
+    if len(exits) < 2:
+        return None
+    return max(exits, key=lambda entry: entry["validation"][metric])
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[Any, float | None]:

@@ -189,6 +189,7 @@ def _cells(
     """What stands in each line of the table, by the title of the column."""
     metric, others = table[0].metric, table[0].others
     with_ensemble = any(row.ensemble is not None for row in table)
+    with_exits = any(row.best_exit is not None for row in table)
     lines = []
     for row in table:
         low, high = _points(row.low, sign="+"), _points(row.high, sign="+")
@@ -207,6 +208,8 @@ def _cells(
         }
         if with_ensemble:
             line["ensemble of heads"] = _points(row.ensemble, row.ensemble_std)
+        if with_exits:
+            line["exit best on validation"] = _points(row.best_exit, row.best_exit_std)
         if chosen:
             line["chosen"] = chosen[row.dataset, row.method] or "as it is"
         lines.append(line)

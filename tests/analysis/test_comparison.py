@@ -62,6 +62,30 @@ def test_an_ensemble_has_mean_and_std_where_every_run_has_one():
     assert found["good"] == found["same"] == found["late"] == (None, None)
 
 
+def with_exits(own, *validation):
+    """The run with exits of 0.8, 0.81, … on the test split."""
+    stages = [
+        {"stage": i, "test": {"accuracy": 0.8 + i / 100}, "validation": value}
+        for i, value in enumerate(validation)
+    ]
+    return own._replace(results={**own.results, "stages": stages})
+
+
+def test_the_best_exit_is_chosen_on_the_validation_split():
+    validated = [{"accuracy": value} for value in (0.7, 0.9, 0.9)]
+    first, second = (with_exits(own, *validated) for own in ENTRIES[:2])
+    assert comparison.best_exit(first.results)["stage"] == 1
+    second = with_exits(second, *validated[::-1])
+    table = comparison.rows([first, second, *ENTRIES[3:]], reference="base")
+    found = {row.method: (row.best_exit, row.best_exit_std) for row in table}
+    values = (0.81, 0.80)
+    np.testing.assert_allclose(found["base"], (np.mean(values), np.std(values, ddof=1)))
+    # Of one exit, without a validation split, or of stages that put nothing out.
+    assert found["good"] == found["same"] == found["late"] == (None, None)
+    assert comparison.best_exit(with_exits(first, *validated[:1]).results) is None
+    assert comparison.best_exit(with_exits(first, {}, None).results) is None
+
+
 def test_two_runs_of_one_seed_are_refused():
     with pytest.raises(ValueError, match="two runs of base on digits have seed 0"):
         comparison.rows([*ENTRIES, entry("base", 0, 0.5)], reference="base")

@@ -209,12 +209,18 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
         if method == "greedy":
             of_all = [results["ensemble"]["accuracy"] for results in both]
             assert row["ensemble"] == pytest.approx(sum(of_all) / 2)
+            exits = [
+                max(results["stages"], key=lambda e: e["validation"]["accuracy"])
+                for results in both
+            ]
+            of_exits = [entry["test"]["accuracy"] for entry in exits]
+            assert row["best_exit"] == pytest.approx(sum(of_exits) / 2)
     with (out / "table.csv").open() as stream:
         lines = {line["method"]: line for line in csv.DictReader(stream)}
     assert float(lines["greedy"]["mean"]) == rows["greedy"]["mean"]
     markdown = (out / "table.md").read_text()
     assert f"{100 * rows['greedy']['mean']:.2f}" in markdown
-    assert "| ensemble of heads | chosen |" in markdown
+    assert "| ensemble of heads | exit best on validation | chosen |" in markdown
     assert f"| {100 * rows['greedy']['ensemble']:.2f} ± " in markdown
     assert rows["end_to_end"]["ensemble"] is None
     with (out / "curves.csv").open() as stream:

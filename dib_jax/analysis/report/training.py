@@ -6,6 +6,7 @@ from typing import Any
 
 from dib_jax.analysis import figures, page
 from dib_jax.analysis.angles import layers_figure
+from dib_jax.analysis.comparison import best_exit
 from dib_jax.analysis.findings import read_findings
 from dib_jax.analysis.page import Section, escape
 from dib_jax.analysis.report import shown, wording
@@ -71,6 +72,10 @@ def _costs(material: Material) -> Section | None:
         said.append("Stages are numbered from 0.")
     if results.get("ensemble"):
         said.append("The ensemble averages what all heads say, later ones count more.")
+    if best := best_exit(results):
+        said.append(
+            f"On the validation split the exit of stage {best['stage']} is best."
+        )
     if results.get("one_view"):
         said.append(
             "Outputs for the test split are averaged over changed copies of each "
