@@ -12,7 +12,14 @@ three passes, some two and a half hours of one core for each seed.
 
 from dib_jax.commands.config import ConfigDict, variant
 
-_LINEAR = ("head.name=linear", "head.pool=2")
+# Four times as many inputs as the network's own output layer, so half the scale; and the
+# record's rate of the norms' biases makes linear heads diverge.
+_LINEAR = (
+    "head.name=linear",
+    "head.pool=2",
+    f"head.output_scale={1 / 18}",
+    "optimizer.norm_rate=1",
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
