@@ -63,6 +63,8 @@ COMPARISONS = [
     "penalty.py:digits",
     "penalty.py:fashion_mnist",
     "traffic_signs.py:gtsrb_cnn",
+    "traffic_signs.py:gtsrb_fast",
+    "traffic_signs.py:gtsrb_fast_half",
     "traffic_signs.py:gtsrb_detection",
     "traffic_signs.py:roadsign_detection",
 ]
