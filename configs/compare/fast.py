@@ -12,8 +12,8 @@ three passes, some two and a half hours of one core for each seed.
 
 from dib_jax.commands.config import ConfigDict, variant
 
-# Four times as many inputs as the network's own output layer, so half the scale; and the
-# record's rate of the norms' biases makes linear heads diverge.
+# Four times as many inputs as the network's own output layer, so half the scale. At the
+# rate of the record for the norms' biases linear heads diverge.
 _LINEAR = (
     "head.name=linear",
     "head.pool=2",
