@@ -113,6 +113,9 @@ def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
     assert [row[0] for row in rows] == ["0", "1", "2", "ensemble"]
     assert rows[3][2:4] == ["98.17 %", "0.0623"]
     assert "The ensemble averages what all heads say" in text_of(path)
+    values = [entry["validation"]["accuracy"] for entry in results["stages"]]
+    best = results["stages"][values.index(max(values))]["stage"]
+    assert f"On the validation split the exit of stage {best} is best." in text_of(path)
 
 
 def test_every_number_of_the_table_is_that_of_results_json(pair):
