@@ -115,7 +115,7 @@ def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
     assert "The ensemble averages what all heads say" in text_of(path)
     values = [entry["validation"]["accuracy"] for entry in results["stages"]]
     best = results["stages"][values.index(max(values))]["stage"]
-    assert f"On the validation split the exit of stage {best} is best." in text_of(path)
+    assert f"no exit is better than that of stage {best}." in text_of(path)
 
 
 def test_every_number_of_the_table_is_that_of_results_json(pair):

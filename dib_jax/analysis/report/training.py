@@ -74,7 +74,8 @@ def _costs(material: Material) -> Section | None:
         said.append("The ensemble averages what all heads say, later ones count more.")
     if best := best_exit(results):
         said.append(
-            f"On the validation split the exit of stage {best['stage']} is best."
+            "On the validation split no exit is better than that of stage "
+            f"{best['stage']}."
         )
     if results.get("one_view"):
         said.append(
