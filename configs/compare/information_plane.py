@@ -5,10 +5,11 @@ the channels, b prices what of it is not about the class. a = b rewards I(T; Y),
 the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIFAR-10,
 four stages, linear heads, the network and learning rate of beta.py:joint. The whole
 plane has one seed; :seeds has three of no term, the entropy alone, and the form that
-is best of those with b > 0 by the validation split.
+is best of those with b > 0 by the validation split. :forms measures the entropy (a = 1,
+b = 0) in other ways: other orders α, twice the samples, places of the maps as samples.
 
 Command:  python -m experiments.compare --config=configs/compare/information_plane.py
-    --data_dir=DIR      (or information_plane.py:seeds; :quick, the digits)
+    --data_dir=DIR      (or information_plane.py:seeds or :forms; :quick, the digits)
 """
 
 from dib_jax.commands.config import ConfigDict, variant
@@ -16,23 +17,38 @@ from dib_jax.commands.config import ConfigDict, variant
 # a and b; no term is (0, 0).
 _PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
 _BEST = ((1.0, 0.0), (1.0, 0.3))
+_FORMS = {
+    "order_0p5": "objective.alpha=0.5",
+    "order_2": "objective.alpha=2.0",
+    "order_5": "objective.alpha=5.0",
+    "samples_128": "objective.samples=128",
+    "places_1": "objective.places=1",
+}
+
+
+def _form(kept: float, priced: float) -> tuple[str, ...]:
+    return (
+        "objective.compress=conditional",
+        f"objective.beta={priced}",
+        f"objective.keep={kept}",
+        "objective.per_channel=True",
+    )
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The comparison; `arg` may be seeds or quick."""
-    variant(arg, "seeds", "quick")
+    """The comparison; `arg` may be seeds, forms or quick."""
+    variant(arg, "seeds", "forms", "quick")
     config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     methods, curves = {"none": ("objective.beta=0",)}, [("a = 0", "none", 0.0)]
-    for kept, priced in _PLANE if not arg else _BEST:
+    points = {"": _PLANE, "forms": _BEST[:1]}.get(arg, _BEST)
+    for kept, priced in points:
         method = f"a{kept:g}_b{priced:g}".replace(".", "p")  # names hold no point
-        methods[method] = (
-            "objective.compress=conditional",
-            f"objective.beta={priced}",
-            f"objective.keep={kept}",
-            "objective.per_channel=True",
-        )
+        methods[method] = _form(kept, priced)
         curves.append((f"a = {kept:g}", method, priced))
+    if arg == "forms":
+        methods |= {name: (*_form(1.0, 0.0), way) for name, way in _FORMS.items()}
+        curves = []
     config.methods = methods
     config.curves = tuple(curves)
     config.axis = "b, weight of H(T|Y)"

@@ -19,6 +19,7 @@ _ANGLE = 10.0  # degrees
 _SCALE = 0.1
 _SHIFT = 1 / 8  # of a side
 _HOLE = 1 / 4  # of a side
+_ZOOM = 1.5
 
 _MIRRORED = {"left": "right", "right": "left"}
 
@@ -41,6 +42,9 @@ def augment(spec: str) -> Augmentation:
             at which of the two. No strength.
             `affine`: turn by up to 10 degrees and scale by 1 ± 0.1 about the centre,
             zeros come in; a box is then that around the ellipse that was in it.
+            `zoom`: scale by 1.5^u with u from −1 to 1, and move at random: a small
+            picture lies anywhere in the old frame, among zeros, of a large one any
+            window is seen. A strength multiplies u.
             `brightness`: multiply by 1 ± 0.3. `contrast`: multiply the difference from
             the picture's mean by 1 ± 0.3. `saturation`: multiply the difference from
             the pixel's grey, the mean of its channels, by 1 ± 0.5. `cutout`: set a
@@ -216,7 +220,34 @@ def _affine(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
         stays = _is_inside(largest, height, width)
         angle, scale = jnp.where(stays, angle, 0), jnp.where(stays, scale, 1)
     turn = functools.partial(_turned, angle=angle, scale=scale, middle=middle)
-    return _moved(samples, _resampled(images, angle, scale), turn)
+    still = jnp.zeros((count, 2))
+    return _moved(samples, _resampled(images, angle, scale, still), turn)
+
+
+def _zoom(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
+    images = samples["images"]
+    count, height, width, _ = images.shape
+    scale_key, shift_key = jax.random.split(key)
+    power = jax.random.uniform(scale_key, (count,), minval=-1, maxval=1)
+    scale = _ZOOM ** (strength * power)
+    sides = jnp.array([width, height])
+    room = jnp.abs(scale - 1)[:, None] * sides / 2
+    shift = room * jax.random.uniform(shift_key, (count, 2), minval=-1, maxval=1)
+
+    def scaled(boxes: jax.Array) -> jax.Array:
+        middle = jnp.tile(sides / 2, 2)
+        return _beside(scale, boxes) * (boxes - middle) + middle
+
+    if "boxes" in samples:
+        # Where the centre of the largest box would leave, the picture moves less. Half
+        # a pixel of room: rounding must not put it outside.
+        largest = _centres(scaled(_largest(samples)))[:, ::-1] + shift
+        shift += jnp.clip(largest, 0.5, sides - 0.5) - largest
+
+    def move(boxes: jax.Array) -> jax.Array:
+        return scaled(boxes) + _beside(jnp.tile(shift, 2), boxes)
+
+    return _moved(samples, _resampled(images, jnp.zeros(count), scale, shift), move)
 
 
 def _rotation(angle: jax.Array) -> jax.Array:
@@ -225,14 +256,24 @@ def _rotation(angle: jax.Array) -> jax.Array:
     return jnp.stack([cosine, -sine, sine, cosine], axis=-1).reshape(-1, 2, 2)
 
 
-def _resampled(images: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
-    """Pictures turned and scaled about their centre, by bilinear interpolation."""
+def _resampled(
+    images: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Array
+) -> jax.Array:
+    """Pictures turned and scaled about their centre, then moved, bilinearly.
+
+    Args:
+        images: (n, h, w, c).
+        angle: (n,), in radians.
+        scale: (n,).
+        shift: (n, 2), right and down, in pixels.
+    """
     count, height, width, channels = images.shape
     x, y = jnp.meshgrid(jnp.arange(width), jnp.arange(height))
     places = jnp.stack([x.ravel(), y.ravel()], axis=-1)
     middle = (jnp.array([width, height]) - 1) / 2
     # Where each pixel comes from: the inverse of a rotation is its transpose.
-    back = (places - middle) @ _rotation(angle) / scale[:, None, None] + middle
+    moved = places - middle - shift[:, None]
+    back = moved @ _rotation(angle) / scale[:, None, None] + middle
     corner = jnp.floor(back).astype(jnp.int32)
     share = back - corner
     pixels = images.reshape(count, height * width, channels)
@@ -318,6 +359,7 @@ _AUGMENTATIONS: dict[str, tuple[Callable[..., Samples], float]] = {
     "flip": (_flip, 1.0),
     _ALTERNATES: (_flip, 1.0),
     "affine": (_affine, 5.0),
+    "zoom": (_zoom, 3.0),
     "brightness": (functools.partial(_stretched, half=0.3), 3.0),
     "contrast": (functools.partial(_stretched, half=0.3, axes=(1, 2, 3)), 3.0),
     "saturation": (functools.partial(_stretched, half=0.5, axes=(3,)), 2.0),

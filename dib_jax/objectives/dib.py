@@ -1,5 +1,6 @@
 """GreedyDIB's local loss: the deterministic information bottleneck at one stage."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -48,6 +49,7 @@ def dib(
     relative: bool = True,
     per_channel: bool = False,
     samples: int = 64,
+    places: int = 0,
     every: int = 4,
     course: str = "constant",
 ) -> Objective:
@@ -77,6 +79,9 @@ def dib(
             width for each channel the product of many would tell all samples apart.
         samples: R and H(T) are measured on so many samples of a batch, the first ones;
             0 for all. Of fewer samples they are smaller: at most log2 of their number.
+        places: 0 for whole feature maps as samples. Otherwise so many places are drawn
+            of each measured map, at most as many as it has, and the channels at a place
+            are a sample. For entropy and conditional.
         every: they are measured at every so many steps; 1 for each. The weight of R is
             every · β at these steps and 0 at the others, so β on average; of H(T)
             likewise.
@@ -90,8 +95,9 @@ def dib(
     Raises:
         ValueError: `alpha` ≤ 0, `beta` or `keep` infinite, an unknown `compress`,
             `bandwidth` or `course`, `per_channel` without `relative`, `samples` that is
-            negative or 1, `every` below 1; when called, `beta` or `keep` that has no
-            number for the stage.
+            negative or 1, negative `places` or places with another `compress`, `every`
+            below 1; when called, `beta` or `keep` that has no number for the stage,
+            places of features that are no maps.
 
     Source: Lyu, Wu & Du, arXiv 2510.27651, reconstructed from the abstract; I_α(X; T)
     of matrices by Yu, Yu & Príncipe, arXiv 2102.00533, eq. 10; H(T) in place of I(X; T)
@@ -106,6 +112,12 @@ def dib(
     check_one_of(_TERMS, compress=compress)
     check_one_of(_COURSES, course=course)
     check_at_least(1, every=every)
+    check_at_least(0, places=places)
+    if places and compress not in ("entropy", "conditional"):
+        raise ValueError(
+            "places are samples of the features alone; they need compress=entropy or "
+            f"conditional, got {compress!r}"
+        )
     check_bandwidth(bandwidth)
     if per_channel and not relative:
         raise ValueError(
@@ -114,8 +126,9 @@ def dib(
     if samples < 0 or samples == 1:  # one sample holds no information
         raise ValueError(f"samples must be 0 for all, or ≥ 2, got {samples!r}")
 
-    def gram(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def gram(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = _scaled(x[: samples or None], relative=relative, per_channel=per_channel)
+        x = _drawn(x, places, key) if places else x
         sigma = named_bandwidth(x, bandwidth)
         return gaussian_gram(x, sigma=sigma), sigma
 
@@ -137,16 +150,19 @@ def dib(
         if compress == "entropy":
             return features
         if compress == "conditional":
-            # Of fewer samples than the batch has, the trace would be below 1.
-            return normalize_gram(signals.target_gram[: len(features), : len(features)])
+            # A map's places share its target. Of fewer samples than the batch has, the
+            # trace would be below 1.
+            count = len(signals.features[: samples or None])
+            rows = jnp.repeat(jnp.arange(count), len(features) // count)
+            return normalize_gram(signals.target_gram[rows][:, rows])
         given = signals.network_input if compress == "input" else signals.stage_input
-        return gram(given)[0]
+        return gram(given, signals.key)[0]
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:
         course_now = _COURSES[course](signals.progress)
         weight = number_for_stage("beta", beta, signals.stage) * course_now
         kept = number_for_stage("keep", keep, signals.stage) * course_now
-        features, sigma = gram(signals.features)
+        features, sigma = gram(signals.features, signals.key)
         other = related(signals, features)
         measured = jnp.asarray(signals.step) % every == 0
         if every == 1:
@@ -177,3 +193,18 @@ def _scaled(x: jax.Array, *, relative: bool, per_channel: bool) -> jax.Array:
     if per_channel:
         x = jax.vmap(unit_scale, in_axes=-1, out_axes=-1)(x)
     return unit_scale(x) if relative else x
+
+
+def _drawn(x: jax.Array, places: int, key: jax.Array) -> jax.Array:
+    """The channels (n · places, c) at places drawn of each map, none twice."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"objective.places={places} needs feature maps (n, h, w, c), got shape "
+            f"{x.shape}; use 0, or a network of convolutions"
+        )
+    count, *sides, channels = x.shape
+    order = jnp.tile(jnp.arange(math.prod(sides)), (count, 1))
+    order = jax.random.permutation(key, order, axis=1, independent=True)
+    flat = x.reshape(count, -1, channels)
+    chosen = jnp.take_along_axis(flat, order[:, :places, None], axis=1)
+    return chosen.reshape(-1, channels)

@@ -62,6 +62,7 @@ ALL = [
     "shift",
     "flip",
     "affine",
+    "zoom",
     "brightness",
     "contrast",
     "saturation",
@@ -276,6 +277,41 @@ def test_a_box_whose_centre_would_leave_keeps_its_picture_as_it_is():
     same = (np.asarray(result["images"]) == np.asarray(batch["images"])).all((1, 2, 3))
     np.testing.assert_array_equal(boxes[same], np.tile(corner, (same.sum(), 1)))
     assert 0.2 < same.mean() < 0.95
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_boxes_follow_a_zoomed_picture_and_the_largest_never_leaves(several):
+    batch = with_rectangles(height=40, width=60, several=several)
+    result = compiled("zoom")(jax.random.key(2), batch)
+    boxes = result["boxes"][:, 1] if several else result["boxes"]
+    given = batch["boxes"][:, 1] if several else batch["boxes"]
+    if several:
+        np.testing.assert_array_equal(result["box_labels"], batch["box_labels"])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert (sides > 0).all()
+    seen = (sides > 2).all(axis=1)  # of less a pixel that is half white may be all
+    white = boxes_of_white(255 * (result["images"][seen] > 127))
+    np.testing.assert_allclose(boxes[seen], white, atol=1.01)
+    assert np.abs(boxes[seen] - white).mean() < 0.3
+    # Of rectangles that no border cuts both sides are scaled alike, by 1/1.5 to 1.5.
+    whole = ((boxes > 0) & (boxes < [60, 40, 60, 40])).all(axis=1)
+    ratio = (sides / (given[:, 2:] - given[:, :2]))[whole]
+    np.testing.assert_allclose(ratio[:, 0], ratio[:, 1], rtol=1e-4)
+    assert 1 / 1.5 - 1e-4 < ratio.min() < 0.72
+    assert 1.4 < ratio.max() < 1.5 + 1e-4
+
+
+def test_a_small_picture_of_a_zoom_lies_anywhere_among_zeros():
+    batch = {"images": np.ones((500, 32, 32, 1), np.float32)}
+    pictures = compiled("zoom:2")(jax.random.key(0), batch)["images"][..., 0] > 0.5
+    sizes = pictures.any(axis=1).sum(axis=1)
+    assert sizes.min() == 32 / 1.5**2 // 1
+    small = sizes < 20
+    first = pictures[small].any(axis=1).argmax(axis=1)
+    assert first.min() == 0
+    assert first.max() >= 12
+    # Of a picture that grew, the frame is full.
+    assert 0.4 < pictures.all(axis=(1, 2)).mean() < 0.6
 
 
 def test_brightness_multiplies_each_picture_and_saturates():

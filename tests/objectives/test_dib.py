@@ -355,6 +355,44 @@ def test_on_a_part_of_the_batch_the_information_is_that_of_its_first_samples():
     assert more == everything(given)[0]
 
 
+@pytest.mark.parametrize("compress", ["entropy", "conditional"])
+def test_places_of_the_maps_may_be_the_samples(compress):
+    maps = drawn(20, 3, 4, 5)
+    given = signals(maps)
+    run = compiled(exact(beta=1.0, compress=compress, places=50))
+    found = run(given)[0] - 1.25
+
+    # All places of each map, whatever their order; they share the map's target.
+    @jax.jit
+    def wanted(maps, target):
+        rows = jnp.repeat(jnp.arange(20), 12)
+        flat = gram(unit_scale(maps).reshape(240, 5))
+        target = target[rows][:, rows] / 12
+        beyond = conditional_entropy(flat, target, alpha=1.01)
+        whole = renyi_entropy(flat, alpha=1.01)
+        return {"entropy": whole, "conditional": beyond}[compress]
+
+    np.testing.assert_allclose(found, wanted(maps, given.target_gram), rtol=1e-5)
+    few = compiled(exact(beta=1.0, compress=compress, places=2, samples=8))
+    drawings = [
+        few(given._replace(key=jax.random.key(seed)))[0] - 1.25 for seed in (0, 0, 1)
+    ]
+    assert drawings[0] == drawings[1] != drawings[2]
+    assert 0 < drawings[0] < np.log2(16)
+
+
+def test_the_gradient_of_places_reaches_only_those_that_were_drawn():
+    run = with_slope(exact(compress="entropy", places=2, samples=8, relative=False))
+    _, slopes = run(signals(drawn(20, 3, 4, 5)))
+    reached = np.any(np.asarray(slopes) != 0, axis=-1).sum(axis=(1, 2))
+    np.testing.assert_array_equal(reached, [2] * 8 + [0] * 12)
+
+
+def test_places_need_feature_maps():
+    with pytest.raises(ValueError, match=r"places=1 needs feature maps .* \(20, 7\)"):
+        exact(compress="entropy", places=1)(signals())
+
+
 def test_every_third_step_carries_the_penalty_of_three():
     occasional = with_slope(exact(beta=0.5, every=3))
     (always, _), slope = with_slope(exact(beta=0.5))(signals())
@@ -413,6 +451,8 @@ def test_beta_may_rise_or_fall_over_the_training(course, weights):
         ({"keep": float("nan")}, "keep must be finite, got nan"),
         ({"keep": (0.1, float("inf"))}, "keep must be finite"),
         ({"samples": 1}, "samples must be 0 for all, or ≥ 2, got 1"),
+        ({"places": -1, "compress": "entropy"}, "places must be ≥ 0, got -1"),
+        ({"places": 2}, "they need compress=entropy or conditional, got 'input'"),
         ({"every": 0}, "every must be ≥ 1, got 0"),
         ({"course": "up"}, r"course must be .*'rising'.*got 'up'"),
     ],
