@@ -10,6 +10,8 @@ import pytest
 
 from dib_jax import linear
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def in_float64():

@@ -12,6 +12,8 @@ from dib_jax.algorithms.cascade import cascade
 from dib_jax.algorithms.exits import confidence_logit, right_of
 from dib_jax.objectives.cross_entropy import cross_entropy
 
+pytestmark = pytest.mark.once
+
 COUNT = 40
 
 

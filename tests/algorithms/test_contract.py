@@ -7,6 +7,8 @@ import pytest
 
 from dib_jax.algorithms import Batch, Data, Phase, in_batches, per_phase
 
+pytestmark = pytest.mark.once
+
 COUNT = 35
 
 

@@ -11,6 +11,8 @@ from dib_jax.algorithms.blocks import Network
 from dib_jax.algorithms.decoupled import decoupled
 from dib_jax.algorithms.parallel import parallel
 
+pytestmark = pytest.mark.once
+
 
 def with_mean_target(signals):
     return signals.task_loss, {"target": jnp.mean(signals.targets)}

@@ -7,6 +7,8 @@ import pytest
 
 from dib_jax.algorithms import AtExit, exits
 
+pytestmark = pytest.mark.once
+
 CLASSES = 4
 
 

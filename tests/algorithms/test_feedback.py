@@ -22,6 +22,8 @@ from dib_jax.models.feedback import FEEDBACK, RULES
 from dib_jax.models.heads.conv import conv
 from dib_jax.models.mlp import mlp
 
+pytestmark = pytest.mark.once
+
 OWN = [rule for rule in RULES if rule]
 
 

@@ -27,6 +27,8 @@ from dib_jax.models.graph import (
 )
 from dib_jax.models.mlp import mlp
 
+pytestmark = pytest.mark.once
+
 RULES = ("residual", "symmetric", "mean")
 
 

@@ -27,6 +27,8 @@ from dib_jax.models.heads.linear import linear
 from dib_jax.models.heads.momentum import momentum as momentum_head
 from dib_jax.models.mlp import mlp
 
+pytestmark = pytest.mark.once
+
 
 def head_of(stages=STAGES, **options):
     return lambda stage: momentum_head(

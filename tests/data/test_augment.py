@@ -7,6 +7,8 @@ import pytest
 
 from dib_jax.data.augment import augment, check_mirrored
 
+pytestmark = pytest.mark.once
+
 
 @functools.cache
 def compiled(spec):

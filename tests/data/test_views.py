@@ -6,6 +6,8 @@ import pytest
 from dib_jax.data.vectors import VECTORS
 from dib_jax.data.views import views
 
+pytestmark = pytest.mark.once
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 64, 3), np.uint8)
 
 

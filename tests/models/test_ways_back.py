@@ -12,6 +12,8 @@ from dib_jax.models.feedback import FEEDBACK, fed_back
 from dib_jax.models.lenet import lenet
 from dib_jax.models.resnet import resnet
 
+pytestmark = pytest.mark.once
+
 KEY = jax.random.key(0)
 
 

@@ -12,6 +12,8 @@ from dib_jax.tasks.boxes import (
     suppress,
 )
 
+pytestmark = pytest.mark.once
+
 
 def random_boxes(seed, *shape):
     corners = np.random.default_rng(seed).random((*shape, 2, 2))

@@ -8,6 +8,8 @@ from dib_jax.tasks.boxes import intersection_over_union
 from dib_jax.tasks.detection import detection, largest_found
 from dib_jax.tasks.scenes import assign, detect, place_boxes, place_outputs
 
+pytestmark = pytest.mark.once
+
 CLASSES = 3
 MANY = detection(num_classes=CLASSES, objects="many")
 # Compiled once for all tests whose outputs have the same places.

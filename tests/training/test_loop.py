@@ -23,6 +23,8 @@ from dib_jax.training.records import NonFiniteError
 from dib_jax.training.train import train
 from dib_jax.training.workdir import read_inputs
 
+pytestmark = pytest.mark.once
+
 
 def flipped(key, samples, times):
     """Half of the vectors with their sign changed."""

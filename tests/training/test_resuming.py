@@ -28,6 +28,8 @@ from dib_jax.training.finished import load_trained
 from dib_jax.training.train import train
 from dib_jax.training.workdir import read_results, write_results
 
+pytestmark = pytest.mark.once
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

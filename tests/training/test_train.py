@@ -18,6 +18,8 @@ from dib_jax.training.records import NonFiniteError
 from dib_jax.training.train import train
 from dib_jax.training.workdir import read_results
 
+pytestmark = pytest.mark.once
+
 FIGURES = True  # of the compiler, for one step
 
 
