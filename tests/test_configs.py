@@ -59,6 +59,7 @@ COMPARISONS = [
     "information.py:quick",
     "information_plane.py",
     "information_plane.py:seeds",
+    "information_plane.py:heads",
     "information_plane.py:forms",
     "information_plane.py:quick",
     "penalty.py:digits",

@@ -5,11 +5,13 @@ the channels, b prices what of it is not about the class. a = b rewards I(T; Y),
 the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIFAR-10,
 four stages, linear heads, the network and learning rate of beta.py:joint. The whole
 plane has one seed; :seeds has three of no term, the entropy alone, and the form that
-is best of those with b > 0 by the validation split. :forms measures the entropy (a = 1,
+is best of those with b > 0 by the validation split; :heads the same with heads of two
+convolutions. :forms measures the entropy (a = 1,
 b = 0) in other ways: other orders α, twice the samples, places of the maps as samples.
 
 Command:  python -m experiments.compare --config=configs/compare/information_plane.py
-    --data_dir=DIR      (or information_plane.py:seeds or :forms; :quick, the digits)
+    --data_dir=DIR, or information_plane.py:NAME with NAME seeds, heads, forms,
+    or quick, the digits
 """
 
 from dib_jax.commands.config import ConfigDict, variant
@@ -36,8 +38,8 @@ def _form(kept: float, priced: float) -> tuple[str, ...]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The comparison; `arg` may be seeds, forms or quick."""
-    variant(arg, "seeds", "forms", "quick")
+    """The comparison; `arg` may be seeds, heads, forms or quick."""
+    variant(arg, "seeds", "heads", "forms", "quick")
     config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     methods, curves = {"none": ("objective.beta=0",)}, [("a = 0", "none", 0.0)]
@@ -62,12 +64,14 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     small = ("model.widths=(8, 16, 32)", "epochs=2")
     last = "analysis.every_epochs=100"
+    if arg == "heads":
+        pictures = (*pictures, "head.name=conv", "head.layers=2")
     config.datasets = {
         "digits" if arg == "quick" else "cifar10": (
             *(small if arg == "quick" else pictures),
             last,
         )
     }
-    config.seeds = (0, 1, 2) if arg == "seeds" else (0,)
+    config.seeds = (0, 1, 2) if arg in ("seeds", "heads") else (0,)
     config.reference = "none"
     return config

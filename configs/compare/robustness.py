@@ -4,7 +4,8 @@ End to end, and stages in turn with no term, with GreedyDIB's term (compressing 
 and with a reward for the joint entropy of the channels (keeping), all at the learning
 rate at which that reward gained on 10,000 pictures of CIFAR-10 (beta.py:joint). The
 runs on 10,000 pictures are what corrupted pictures are for (experiments.evaluate
---corruptions); the others train on fewer labelled pictures.
+--corruptions); the others train on fewer labelled pictures. End to end has as many
+epochs as one stage; end_to_end_long has those of all stages together.
 
 Command:  python -m experiments.compare --config=configs/compare/robustness.py:NAME
     --data_dir=DIR, with NAME cifar10_10000, cifar10_4000, cifar10_1000 or cifar10_250;
@@ -25,29 +26,28 @@ def get_config(arg: str = "cifar10_10000") -> ConfigDict:
     config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     keeping = ("objective.compress=entropy", "objective.beta=-1.0")
+    samples = 0 if arg == "quick" else int(arg.removeprefix("cifar10_"))
+    widths = (16, 32, 64, 64) if samples else (8, 16, 32)
+    epochs, batch_size = _SIZES.get(samples, (2, 64))
+    end_to_end = "algorithm.name=end_to_end"
     config.methods = {
-        "end_to_end": ("algorithm.name=end_to_end",),
+        "end_to_end": (end_to_end,),
+        "end_to_end_long": (end_to_end, f"epochs={epochs * len(widths)}"),
         "no_term": ("objective.beta=0",),
         "greedy_dib": (),
         "keeping": (*keeping, "objective.per_channel=True"),
     }
-    if arg == "quick":
-        config.datasets = {"digits": ("model.widths=(8, 16, 32)", "epochs=2")}
-        config.seeds = (0,)
-    else:
-        samples = int(arg.removeprefix("cifar10_"))
-        epochs, batch_size = _SIZES[samples]
-        config.datasets = {
-            arg: (
-                "dataset.name=cifar10",
-                f"dataset.samples={samples}",
-                "model.widths=(16, 32, 64, 64)",
-                "optimizer.learning_rate=0.2",
-                f"batch_size={batch_size}",
-                f"epochs={epochs}",
-                "analysis.every_epochs=0",
-            )
-        }
-        config.seeds = (0, 1, 2)
+    network = (f"model.widths={widths}", f"epochs={epochs}")
+    pictures = (
+        "dataset.name=cifar10",
+        f"dataset.samples={samples}",
+        "optimizer.learning_rate=0.2",
+        f"batch_size={batch_size}",
+        "analysis.every_epochs=0",
+    )
+    config.datasets = {
+        arg if samples else "digits": (*pictures, *network) if samples else network
+    }
+    config.seeds = (0, 1, 2) if samples else (0,)
     config.reference = "no_term"
     return config
