@@ -60,6 +60,8 @@ COMPARISONS = [
     "information_plane.py",
     "information_plane.py:seeds",
     "information_plane.py:heads",
+    "information_plane.py:cifar100",
+    "information_plane.py:fashion_mnist",
     "information_plane.py:forms",
     "information_plane.py:quick",
     "penalty.py:digits",

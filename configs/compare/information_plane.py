@@ -6,12 +6,13 @@ the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIF
 four stages, linear heads, the network and learning rate of beta.py:joint. The whole
 plane has one seed; :seeds has three of no term, the entropy alone, and the form that
 is best of those with b > 0 by the validation split; :heads the same with heads of two
-convolutions. :forms measures the entropy (a = 1,
-b = 0) in other ways: other orders α, twice the samples, places of the maps as samples.
+convolutions, :cifar100 and :fashion_mnist on other data. :forms measures the entropy
+(a = 1, b = 0) in other ways: other orders α, twice the samples, places of the maps as
+samples.
 
 Command:  python -m experiments.compare --config=configs/compare/information_plane.py
-    --data_dir=DIR, or information_plane.py:NAME with NAME seeds, heads, forms,
-    or quick, the digits
+    --data_dir=DIR, or information_plane.py:NAME with NAME seeds, heads,
+    cifar100, fashion_mnist, forms, or quick, the digits
 """
 
 from dib_jax.commands.config import ConfigDict, variant
@@ -19,6 +20,8 @@ from dib_jax.commands.config import ConfigDict, variant
 # a and b; no term is (0, 0).
 _PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
 _BEST = ((1.0, 0.0), (1.0, 0.3))
+# Three seeds of those that are best.
+_THRICE = ("seeds", "heads", "cifar100", "fashion_mnist")
 _FORMS = {
     "order_0p5": "objective.alpha=0.5",
     "order_2": "objective.alpha=2.0",
@@ -38,8 +41,8 @@ def _form(kept: float, priced: float) -> tuple[str, ...]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The comparison; `arg` may be seeds, heads, forms or quick."""
-    variant(arg, "seeds", "heads", "forms", "quick")
+    """The comparison; `arg` is one of those that the module names."""
+    variant(arg, *_THRICE, "forms", "quick")
     config = ConfigDict()
     config.base = "configs/digits_cnn.py"
     methods, curves = {"none": ("objective.beta=0",)}, [("a = 0", "none", 0.0)]
@@ -54,8 +57,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.methods = methods
     config.curves = tuple(curves)
     config.axis = "b, weight of H(T|Y)"
+    dataset = {"quick": "digits", "cifar100": arg, "fashion_mnist": arg}.get(
+        arg, "cifar10"
+    )
     pictures = (
-        "dataset.name=cifar10",
+        f"dataset.name={dataset}",
         "dataset.samples=10000",
         "model.widths=(16, 32, 64, 64)",
         "batch_size=128",
@@ -63,15 +69,14 @@ def get_config(arg: str = "") -> ConfigDict:
         "epochs=6",
     )
     small = ("model.widths=(8, 16, 32)", "epochs=2")
-    last = "analysis.every_epochs=100"
-    if arg == "heads":
-        pictures = (*pictures, "head.name=conv", "head.layers=2")
+    heads = ("head.name=conv", "head.layers=2") if arg == "heads" else ()
     config.datasets = {
-        "digits" if arg == "quick" else "cifar10": (
+        dataset: (
             *(small if arg == "quick" else pictures),
-            last,
+            *heads,
+            "analysis.every_epochs=100",
         )
     }
-    config.seeds = (0, 1, 2) if arg in ("seeds", "heads") else (0,)
+    config.seeds = (0, 1, 2) if arg in _THRICE else (0,)
     config.reference = "none"
     return config
