@@ -8,17 +8,14 @@ results/traffic_signs.md).
 """
 
 from dib_jax.commands.config import ConfigDict, complete, variant
+from dib_jax.commands.recipes import SIGN_CHANGES
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
     quick = variant(arg, "quick")
     return complete(
-        # No flip: mirrored, "keep left" is "keep right".
-        dataset=dict(
-            name="gtsrb",
-            augment="affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5",
-        ),
+        dataset=dict(name="gtsrb", augment=SIGN_CHANGES),
         model=dict(
             widths=(8, 16, 32) if quick else (32, 64, 128),
             convolutions=1 if quick else 2,

@@ -11,7 +11,7 @@ end to end 98.90 ± 0.17 (two seeds, results/traffic_signs.md).
 """
 
 from dib_jax.commands.config import ConfigDict, complete, variant
-from dib_jax.commands.recipes import speed_record
+from dib_jax.commands.recipes import SIGN_CHANGES, speed_record
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -28,8 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     sections["dataset"] |= {
         "name": "gtsrb",
         "val_fraction": 0.1,
-        # No flip: mirrored, "keep left" is "keep right".
-        "augment": "affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5",
+        "augment": SIGN_CHANGES,
         "views": "shift",
         "samples": 2_000 if arg == "quick" else 0,
     }
