@@ -6,7 +6,7 @@ the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIF
 four stages, linear heads, the network and learning rate of beta.py:joint. The whole
 plane has one seed; :seeds has three of no term, the entropy alone, and the form that
 is best of those with b > 0 by the validation split; :heads the same with heads of two
-convolutions, :cifar100 and :fashion_mnist on other data. :forms measures the entropy
+convolutions, and the entropy rewarded at the first two stages alone, :cifar100 and :fashion_mnist on other data. :forms measures the entropy
 (a = 1, b = 0) in other ways: other orders α, twice the samples, places of the maps as
 samples.
 
@@ -31,7 +31,7 @@ _FORMS = {
 }
 
 
-def _form(kept: float, priced: float) -> tuple[str, ...]:
+def _form(kept: float | tuple[float, ...], priced: float) -> tuple[str, ...]:
     return (
         "objective.compress=conditional",
         f"objective.beta={priced}",
@@ -51,6 +51,8 @@ def get_config(arg: str = "") -> ConfigDict:
         method = f"a{kept:g}_b{priced:g}".replace(".", "p")  # names hold no point
         methods[method] = _form(kept, priced)
         curves.append((f"a = {kept:g}", method, priced))
+    if arg == "heads":
+        methods["a1_first"] = _form((1.0, 1.0, 0.0, 0.0), 0.0)
     if arg == "forms":
         methods |= {name: (*_form(1.0, 0.0), way) for name, way in _FORMS.items()}
         curves = []
