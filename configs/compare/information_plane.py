@@ -4,15 +4,19 @@ The stage's loss is the task's, − a · H(T) + b · H(T|Y): a rewards the joint
 the channels, b prices what of it is not about the class. a = b rewards I(T; Y), b = 0
 the entropy alone, a = 0 only prices what is superfluous. 10,000 pictures of CIFAR-10,
 four stages, linear heads, the network and learning rate of beta.py:joint. The whole
-plane has one seed; :seeds has three of no term, the entropy alone, and the form that
-is best of those with b > 0 by the validation split; :heads the same with heads of two
-convolutions, and the entropy rewarded at the first two stages alone, :cifar100 and :fashion_mnist on other data. :forms measures the entropy
-(a = 1, b = 0) in other ways: other orders α, twice the samples, places of the maps as
-samples.
+plane has one seed. Three seeds of no term, the entropy alone, and the form that is best
+of those with b > 0 by the validation split:
+
+  seeds          the same settings
+  heads          heads of two convolutions; also the entropy rewarded at the first two
+                 stages alone
+  cifar100, fashion_mnist   other data
+
+forms has one seed of the entropy (a = 1, b = 0) measured in other ways: other orders α,
+twice the samples, places of the maps as samples.
 
 Command:  python -m experiments.compare --config=configs/compare/information_plane.py
-    --data_dir=DIR, or information_plane.py:NAME with NAME seeds, heads,
-    cifar100, fashion_mnist, forms, or quick, the digits
+    --data_dir=DIR      (or information_plane.py:NAME; with quick, the digits)
 """
 
 from dib_jax.commands.config import ConfigDict, variant
@@ -20,7 +24,7 @@ from dib_jax.commands.config import ConfigDict, variant
 # a and b; no term is (0, 0).
 _PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
 _BEST = ((1.0, 0.0), (1.0, 0.3))
-# Three seeds of those that are best.
+# What has three seeds, of the best points.
 _THRICE = ("seeds", "heads", "cifar100", "fashion_mnist")
 _FORMS = {
     "order_0p5": "objective.alpha=0.5",
