@@ -7,6 +7,9 @@ heads are built like the groups that follow. In turn: --config.algorithm.name=se
 Command:  python -m experiments.run --config=configs/cifar10_fast.py (or :half,
 with half the channels and a third of the passes, or :quick)
 
+With eight passes: test accuracy 92.95 at the last exit, 93.11 by all exits together;
+end to end 93.13 (one seed, results/cifar10_fast.md).
+
 Source: Jordan, arXiv 2404.00498.
 """
 
