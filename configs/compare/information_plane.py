@@ -25,7 +25,8 @@ from dib_jax.commands.config import ConfigDict, variant
 _PLANE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.3), (1.0, 1.0), (0.3, 0.3), (0.0, 0.1))
 _BEST = ((1.0, 0.0), (1.0, 0.3))
 # What has three seeds, of the best points.
-_THRICE = ("seeds", "heads", "cifar100", "fashion_mnist")
+_SETS = ("cifar100", "fashion_mnist")
+_THRICE = ("seeds", "heads", *_SETS)
 _FORMS = {
     "order_0p5": "objective.alpha=0.5",
     "order_2": "objective.alpha=2.0",
@@ -63,9 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.methods = methods
     config.curves = tuple(curves)
     config.axis = "b, weight of H(T|Y)"
-    dataset = {"quick": "digits", "cifar100": arg, "fashion_mnist": arg}.get(
-        arg, "cifar10"
-    )
+    dataset = arg if arg in _SETS else "digits" if arg == "quick" else "cifar10"
     pictures = (
         f"dataset.name={dataset}",
         "dataset.samples=10000",
