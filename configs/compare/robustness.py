@@ -37,12 +37,15 @@ def get_config(arg: str = "cifar10_10000") -> ConfigDict:
         "greedy_dib": (),
         "keeping": (*keeping, "objective.per_channel=True"),
     }
-    network = (f"model.widths={widths}", f"epochs={epochs}")
+    network = (
+        f"model.widths={widths}",
+        f"batch_size={batch_size}",
+        f"epochs={epochs}",
+    )
     pictures = (
         "dataset.name=cifar10",
         f"dataset.samples={samples}",
         "optimizer.learning_rate=0.2",
-        f"batch_size={batch_size}",
         "analysis.every_epochs=0",
     )
     config.datasets = {
