@@ -1,8 +1,9 @@
 """What a run says while it works: a bar on a terminal, else lines in a log."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from tqdm import tqdm
@@ -44,17 +45,19 @@ class Progress:
             self._bar.write(line, file=sys.stderr)
             sys.stderr.flush()
 
-    def compiling(self, number: int) -> None:
-        """Say that a phase does not train yet; in a log where it was quiet for a while.
+    @contextlib.contextmanager
+    def compiling(self, number: int) -> Iterator[None]:
+        """Say that a phase does not train yet, and then that it does.
+
+        An epoch may take long before it can be shown. In a log the first is said where
+        it was quiet for a while, and the second where compiling took a while.
 
         Args:
             number: of the last exit that trains in it.
         """
-        text = f"{LABEL} {number}: compiling"
-        if not self._bar.disable:
-            self._bar.set_description_str(text)
-        else:
-            self._say_at_times(text)
+        self._describe(f"{LABEL} {number}: compiling")
+        yield
+        self._describe(f"{LABEL} {number}: compiled, first epoch")
 
     def epochs_done(self, count: int) -> None:
         """Count epochs that an earlier start of the run has made."""
@@ -91,6 +94,12 @@ class Progress:
             self._bar.refresh()
         else:
             self._say_at_times(text, always=epoch == epochs)
+
+    def _describe(self, text: str) -> None:
+        if not self._bar.disable:
+            self._bar.set_description_str(text)
+        else:
+            self._say_at_times(text)
 
     def _say_at_times(self, text: str, *, always: bool = False) -> None:
         if always or time.monotonic() - self._said >= _PAUSE:

@@ -155,9 +155,9 @@ def _train_phase(
     training = put(training, replicated(experiment.mesh))
     # What it reads, and its programs.
     splits = read(run.sources, position, network, splits)
-    run.progress.compiling(phase.exits[-1])
     arguments = (experiment, index, training.state, network, splits.train)
-    program = together(lambda: compile_epoch(*arguments))
+    with run.progress.compiling(phase.exits[-1]):
+        program = together(lambda: compile_epoch(*arguments))
     outputs = evaluation.phase_outputs(experiment, index)
     predict = evaluation.predictor(experiment, outputs)
     compiled = position.compile_seconds + program.seconds

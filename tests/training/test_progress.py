@@ -23,7 +23,8 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         with Progress(9) as bar:
-            bar.compiling(3)
+            with bar.compiling(3):
+                pass
             for epoch in (1, 2, 3):
                 bar.epoch(3, epoch, 9, METRICS, ("accuracy",))
             said = b""
@@ -34,6 +35,7 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
     shown = [part.rstrip() for part in said.decode().split("\r")]
     assert "0/9 |          | 00:00<? starting" in shown
     assert "0/9 |          | 00:00<? stage 3: compiling" in shown
+    assert "0/9 |          | 00:00<? stage 3: compiled, first epoch" in shown
     assert shown[-1].startswith("3/9 |███▎      | 00:00<00:00 stage 3 epoch 3/9: valid")
     assert "validation accuracy 0.5000" in shown[-1]
     assert max(map(len, shown)) <= 80
@@ -42,16 +44,20 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
 def test_a_log_has_the_last_epoch_of_a_phase_and_others_now_and_then(
     monkeypatch, capsys
 ):
-    # Asked and noted: compiling at 0; epochs at 1, 5, 6, 7; the last is not asked for.
-    now = iter([0.0, 0.0, 1.0, 5.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+    # Asked and noted: compiling at 0, compiled at 1; epochs at 1, 5, 6, 7; the last is
+    # not asked for. Then compiling at 9, compiled at 20.
+    now = iter([0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 6.0, 7.0, 8.0, 9.0, 20.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     with Progress(5) as bar:
-        bar.compiling(0)
+        with bar.compiling(0):
+            pass
         for epoch in range(1, 6):
             bar.epoch(0, epoch, 5, METRICS, ("accuracy",))
-        bar.compiling(1)
-    first, *said = capsys.readouterr().err.splitlines()
+        with bar.compiling(1):
+            pass
+    first, *said, last = capsys.readouterr().err.splitlines()
     assert first == "stage 0: compiling"
     assert [line.split()[3] for line in said] == ["2/5:", "5/5:"]
     text = "stage 0 epoch 2/5: loss 1.5000, train accuracy 0.2500, validation accuracy"
     assert said[0].startswith(text)
+    assert last == "stage 1: compiled, first epoch"
