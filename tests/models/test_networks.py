@@ -126,6 +126,30 @@ def test_the_grid_head_answers_for_places_that_keep_their_place(layers, places):
     assert not changed[:, reach:].any()
 
 
+def test_coarser_scales_of_the_grid_head_see_farther():
+    """A change at one corner reaches places as far as the coarsest grid's reach."""
+    reaches = []
+    for scales in (1, 2, 3):
+        head = grid(num_outputs=5, places=32, scales=scales, layers=0)
+        features = drawn(2, 32, 32, 6)
+        variables = init(head, 1, features)
+        outputs = np.asarray(apply(head, variables, features))
+        assert outputs.shape == (2, 32, 32, 5)
+        features[:, :1, :1] += 3
+        changed = np.asarray(outputs != apply(head, variables, features))
+        reaches.append(np.flatnonzero(changed.any(axis=(0, 2, 3))).max() + 1)
+    # One place; a cell of two, which interpolation spreads; then a cell of four.
+    assert reaches == [1, 3, 6]
+
+
+def test_more_scales_of_the_grid_head_than_places_are_refused():
+    head = grid(num_outputs=2, places=4, scales=4)
+    with pytest.raises(ValueError, match="4 × 4 places has at most 3 scales, got"):
+        head.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), train=False)
+    with pytest.raises(ValueError, match="scales"):
+        grid(num_outputs=2, scales=0)
+
+
 def test_the_grid_head_refuses_vectors():
     with pytest.raises(ValueError, match="the grid head needs feature maps"):
         grid(num_outputs=2).init(jax.random.key(0), jnp.zeros((2, 5)), train=False)
