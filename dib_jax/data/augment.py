@@ -20,6 +20,9 @@ _SCALE = 0.1
 _SHIFT = 1 / 8  # of a side
 _HOLE = 1 / 4  # of a side
 _ZOOM = 1.5
+# In pixels: so far inside the picture stays the centre of its largest box. On the
+# border itself rounding may put it outside, and the label would be lost.
+_ROOM = 0.5
 
 _MIRRORED = {"left": "right", "right": "left"}
 
@@ -217,7 +220,7 @@ def _affine(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     if "boxes" in samples:
         # The picture stays as it is where the centre of its largest box would leave.
         largest = _turned(_largest(samples), angle, scale, middle)
-        stays = _is_inside(largest, height, width)
+        stays = _is_inside(largest, height, width, by=_ROOM)
         angle, scale = jnp.where(stays, angle, 0), jnp.where(stays, scale, 1)
     turn = functools.partial(_turned, angle=angle, scale=scale, middle=middle)
     still = jnp.zeros((count, 2))
@@ -239,10 +242,9 @@ def _zoom(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
         return _beside(scale, boxes) * (boxes - middle) + middle
 
     if "boxes" in samples:
-        # Where the centre of the largest box would leave, the picture moves less. Half
-        # a pixel of room: rounding must not put it outside.
+        # Where the centre of the largest box would leave, the picture moves less.
         largest = _centres(scaled(_largest(samples)))[:, ::-1] + shift
-        shift += jnp.clip(largest, 0.5, sides - 0.5) - largest
+        shift += jnp.clip(largest, _ROOM, sides - _ROOM) - largest
 
     def move(boxes: jax.Array) -> jax.Array:
         return scaled(boxes) + _beside(jnp.tile(shift, 2), boxes)
@@ -388,10 +390,13 @@ def _centres(boxes: jax.Array) -> jax.Array:
     return (boxes[..., 1::-1] + boxes[..., :1:-1]) / 2
 
 
-def _is_inside(boxes: jax.Array, height: int, width: int) -> jax.Array:
-    """Whether the centres of boxes lie in the picture."""
+def _is_inside(
+    boxes: jax.Array, height: int, width: int, *, by: float = 0.0
+) -> jax.Array:
+    """Whether the centres of boxes lie in the picture, `by` pixels from its border."""
     centre = _centres(boxes)
-    return jnp.all((centre >= 0) & (centre <= jnp.array([height, width])), axis=-1)
+    far = jnp.array([height, width]) - by
+    return jnp.all((centre >= by) & (centre <= far), axis=-1)
 
 
 def _largest(samples: Samples) -> jax.Array:
