@@ -8,19 +8,21 @@ results/traffic_signs.md).
 """
 
 from dib_jax.commands.config import ConfigDict, complete, variant
-from dib_jax.commands.recipes import SIGN_CHANGES
+from dib_jax.commands.recipes import SIGN_BOX_CHANGES
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration; `arg` may be "quick"."""
     quick = variant(arg, "quick")
     return complete(
-        dataset=dict(name="gtsrb", augment=SIGN_CHANGES),
+        dataset=dict(name="gtsrb", augment=SIGN_BOX_CHANGES),
+        # Pictograms are about eight pixels wide: both convolutions see them unpooled.
         model=dict(
-            widths=(8, 16, 32) if quick else (32, 64, 128),
+            widths=(8, 16, 32) if quick else (24, 48, 96),
             convolutions=1 if quick else 2,
+            pool_after="last",
         ),
         head=dict(name="conv", layers=2, pool=4),
-        task=dict(name="detection", label_smoothing=0.1),
-        epochs=1 if quick else 5,
+        task=dict(name="detection", label_smoothing=0.1, box_weight=3.0),
+        epochs=1 if quick else 4,
     )

@@ -13,8 +13,8 @@ _SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gtsrb_cnn": ("gtsrb_cnn.py", ()),
     "gtsrb_fast": ("gtsrb_fast.py", ("analysis.every_epochs=10",)),
     "gtsrb_fast_half": ("gtsrb_fast.py:half", ("analysis.every_epochs=10",)),
-    "gtsrb_detection": ("gtsrb_detection.py", ("epochs=3",)),
-    "roadsign_detection": ("roadsign_detection.py", ("epochs=8",)),
+    "gtsrb_detection": ("gtsrb_detection.py", ("analysis.every_epochs=10",)),
+    "roadsign_detection": ("roadsign_detection.py", ()),
 }
 
 

@@ -2,9 +2,14 @@
 
 from typing import Any
 
+_COLOURS = "brightness:1.7,contrast:1.7,saturation:1.5"
 # For pictures cut out around one traffic sign. No flip: mirrored, "keep left" is "keep
 # right".
-SIGN_CHANGES = "affine:1.5,crop,brightness:1.7,contrast:1.7,saturation:1.5"
+SIGN_CHANGES = f"affine:1.5,crop,{_COLOURS}"
+# For their boxes, which `affine` knows only for ellipses: those of triangles are wrong.
+SIGN_BOX_CHANGES = f"zoom:0.4,{_COLOURS}"
+# For scenes with several signs.
+SCENE_CHANGES = f"zoom,{_COLOURS}"
 
 
 def constant_adam(learning_rate: float) -> dict[str, Any]:
