@@ -178,7 +178,12 @@ def _next_value(flag: str, waiting: list[str]) -> str:
 def _unknown_flag(flag: str, known: Iterable[str], *, fields: bool) -> str:
     known = [*known, "--help"]
     also = ", --config.FIELD" if fields else ""
-    hint = nearest("--" + flag.lstrip("-"), known, form="{}")
+    bare = flag.lstrip("-")
+    # A field by the end of its name alone, such as --seed or --data-dir.
+    if meant := configs.ending(bare.replace("-", "_")) if fields else []:
+        hint = f"; did you mean {' or '.join(f'--config.{field}' for field in meant)}?"
+    else:
+        hint = nearest(f"--{bare}", known, form="{}")
     return f"unknown flag {flag}; the flags are {', '.join(known)}{also}{hint}"
 
 

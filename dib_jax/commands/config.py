@@ -253,6 +253,20 @@ def schema(config: Mapping[str, Any]) -> dict[str, Option]:
     return fields
 
 
+def ending(name: str) -> list[str]:
+    """The fields whose last part is `name`, of those that every config has, dotted.
+
+    The options of networks, heads and so on are not looked up: that imports JAX.
+    """
+    fixed = {key: value for key, value in _SECTIONS.items() if key not in FACTORIES}
+    dotted = (
+        f"{section}.{field}".removeprefix(".")
+        for section, settings in fixed.items()
+        for field in registry.options(settings)
+    )
+    return [field for field in dotted if field.rpartition(".")[2] == name]
+
+
 def complete(config: Mapping[str, Any] | None = None, /, **sections: Any) -> ConfigDict:
     """A checked copy of a config, in which every field is there.
 

@@ -240,6 +240,9 @@ def test_another_factory_does_not_inherit_the_options_of_the_files_own():
         (["-config=configs/example.py"], "did you mean --config?"),
         ([EXAMPLE, "--wrokdir=x"], "did you mean --workdir?"),
         ([EXAMPLE, "--seed=1"], "unknown flag --seed"),
+        ([EXAMPLE, "--seed=1"], "did you mean --config.seed?"),
+        ([EXAMPLE, "--data-dir=x"], "did you mean --config.dataset.data_dir?"),
+        ([EXAMPLE, "--placement=x"], "did you mean --config.dataset.placement?"),
         ([EXAMPLE, "extra"], "'extra' is no flag"),
         ([EXAMPLE, EXAMPLE], "--config is given twice"),
         ([EXAMPLE, "--workdir=x", "--workdir=y"], "--workdir is given twice, as 'x'"),
@@ -721,7 +724,7 @@ def test_help_alone_does_not_wait_for_jax():
     program = (
         "import sys, dib_jax.commands.command_line as c\n"
         "c.main(lambda a: c.read_request(a, help='x'), command='x',"
-        " arguments=['--confg=x'])\n"
+        " arguments=['--epochs=x'])\n"
         "assert 'jax' not in sys.modules"
     )
     subprocess.run(
