@@ -1,5 +1,7 @@
 """GreedyDIB on road scenes (Road Sign Detection, 256 × 256): every sign and its box.
 
+Stages at once. In turn: --config.algorithm.name=sequential.
+
 Command:  python -m experiments.run --config=configs/roadsign_detection.py (or :quick)
 
 With eight epochs a stage: test AP50 0.29 of all boxes and 0.39 of the largest, end to
@@ -25,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         # the coarser grids see large ones as a whole.
         head=dict(name="grid", places=32, scales=4),
         task=dict(name="detection", objects="many"),
+        algorithm=dict(name="parallel"),
         optimizer=dict(
             name="adamw", learning_rate=2e-3, weight_decay=1e-3, warmup_epochs=0.5
         ),
