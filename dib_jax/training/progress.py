@@ -57,7 +57,7 @@ class Progress:
         """
         self._describe(f"{LABEL} {number}: compiling")
         yield
-        self._describe(f"{LABEL} {number}: compiled, first epoch")
+        self._describe(f"{LABEL} {number}: compiled, training")
 
     def epochs_done(self, count: int) -> None:
         """Count epochs that an earlier start of the run has made."""

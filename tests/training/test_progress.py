@@ -35,7 +35,7 @@ def test_on_80_columns_the_bar_is_a_bar_and_says_what_it_waits_for(monkeypatch):
     shown = [part.rstrip() for part in said.decode().split("\r")]
     assert "0/9 |          | 00:00<? starting" in shown
     assert "0/9 |          | 00:00<? stage 3: compiling" in shown
-    assert "0/9 |          | 00:00<? stage 3: compiled, first epoch" in shown
+    assert "0/9 |          | 00:00<? stage 3: compiled, training" in shown
     assert shown[-1].startswith("3/9 |███▎      | 00:00<00:00 stage 3 epoch 3/9: valid")
     assert "validation accuracy 0.5000" in shown[-1]
     assert max(map(len, shown)) <= 80
@@ -60,4 +60,4 @@ def test_a_log_has_the_last_epoch_of_a_phase_and_others_now_and_then(
     assert [line.split()[3] for line in said] == ["2/5:", "5/5:"]
     text = "stage 0 epoch 2/5: loss 1.5000, train accuracy 0.2500, validation accuracy"
     assert said[0].startswith(text)
-    assert last == "stage 1: compiled, first epoch"
+    assert last == "stage 1: compiled, training"
