@@ -17,7 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
     quick = variant(arg, "quick")
     return complete(
         # No flip, as for all traffic signs; no cutout, which hides small ones.
-        dataset=dict(name="roadsign", augment=SCENE_CHANGES),
+        dataset=dict(
+            name="roadsign", augment=SCENE_CHANGES, samples=200 if quick else 0
+        ),
         model=dict(
             widths=(4, 8, 16, 32) if quick else (12, 24, 48, 96),
             convolutions=1 if quick else 2,
@@ -25,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         # Signs are 3 to 200 pixels wide: places of 8 pixels tell small ones apart, and
         # the coarser grids see large ones as a whole.
-        head=dict(name="grid", places=32, scales=4),
+        head=dict(name="grid", places=32, scales=2 if quick else 4),
         task=dict(name="detection", objects="many"),
         algorithm=dict(name="parallel"),
         optimizer=dict(
