@@ -2,8 +2,8 @@
 
 Command:  python -m experiments.run --config=configs/gtsrb_detection.py (or :quick)
 
-With four epochs a stage: test AP50 0.9641 ± 0.0021, mean IoU 0.9106 ± 0.0021; end to
-end 0.9686 ± 0.0130 and 0.9109 ± 0.0009; the mean training box 0.8517 (two
+With four epochs a stage: test AP50 0.9636 ± 0.0017, mean IoU 0.9108 ± 0.0016; end to
+end 0.9672 ± 0.0095 and 0.9107 ± 0.0007; the mean training box 0.8517 (three
 seeds, results/traffic_signs.md).
 """
 
