@@ -151,7 +151,9 @@ class Optimizer(NamedTuple):
         weight_decay: decay of the weights
         momentum: momentum of the update rule; 0 for none
         schedule: course of the learning rate within a phase: constant, cosine, linear
-        warmup_epochs: epochs in which the learning rate grows from 0
+        warmup_epochs: epochs in which the learning rate grows
+        warmup_from: share of the learning rate that it grows from
+        decay_to: share of the learning rate that cosine and linear fall to
         norm_rate: factor of the learning rate of norms' scales and biases
         lookahead: updates after which weights are set back to their running average,
             at the end too; 0 for never
@@ -165,6 +167,8 @@ class Optimizer(NamedTuple):
     momentum: _Share = 0.9
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     warmup_epochs: _Weight = 1.0
+    warmup_from: _Share = 0.0
+    decay_to: _Share = 0.0
     norm_rate: _Positive = 1.0
     lookahead: _Natural = 0
 

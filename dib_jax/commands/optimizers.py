@@ -64,25 +64,47 @@ def _norms(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(in_norm, params)
 
 
-def _constant(peak: float, steps: int, warmup: int) -> optax.Schedule:
-    del steps
-    # Of no steps, optax's warm-up is 0 for ever.
-    if not warmup:
-        return optax.constant_schedule(peak)
-    return optax.warmup_constant_schedule(0.0, peak, warmup)
+class Course(NamedTuple):
+    """How a learning rate of 1 changes in the updates of a phase.
+
+    Attributes:
+        steps: updates in all.
+        warmup: of them those in which the rate grows to 1.
+        first: the rate before the warm-up.
+        last: the rate after all updates.
+    """
+
+    steps: int
+    warmup: int
+    first: float
+    last: float
 
 
-def _cosine(peak: float, steps: int, warmup: int) -> optax.Schedule:
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+def _constant(course: Course) -> optax.Schedule:
+    if course.last:
+        raise ValueError(
+            f"optimizer.decay_to: got {course.last}, but optimizer.schedule=constant "
+            "does not decay; set it to 0, or take linear or cosine"
+        )
+    # Of no steps, optax's warm-up is its first value for ever.
+    if not course.warmup:
+        return optax.constant_schedule(1.0)
+    return optax.warmup_constant_schedule(course.first, 1.0, course.warmup)
 
 
-def _linear(peak: float, steps: int, warmup: int) -> optax.Schedule:
+def _cosine(course: Course) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(
+        course.first, 1.0, course.warmup, course.steps, course.last
+    )
+
+
+def _linear(course: Course) -> optax.Schedule:
     return optax.join_schedules(
         [
-            optax.linear_schedule(0.0, peak, warmup),
-            optax.linear_schedule(peak, 0.0, steps - warmup),
+            optax.linear_schedule(course.first, 1.0, course.warmup),
+            optax.linear_schedule(1.0, course.last, course.steps - course.warmup),
         ],
-        [warmup],
+        [course.warmup],
     )
 
 
@@ -138,7 +160,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": _adamw,
     "muon": _muon,
 }
-SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[Course], optax.Schedule]] = {
     "constant": _constant,
     "cosine": _cosine,
     "linear": _linear,
@@ -153,6 +175,8 @@ def optimizer(
     momentum: float,
     schedule: str,
     warmup_epochs: float,
+    warmup_from: float,
+    decay_to: float,
     norm_rate: float,
     lookahead: int,
     epochs: int,
@@ -167,8 +191,10 @@ def optimizer(
         learning_rate: its highest value, after the warm-up.
         weight_decay: of weight matrices and kernels; norms and biases have none.
         momentum: 0 to 1 (1 excluded).
-        schedule: constant, cosine or linear (the latter two fall to 0).
-        warmup_epochs: epochs of linear growth from 0, at most half of all.
+        schedule: constant, cosine or linear.
+        warmup_epochs: epochs of linear growth, at most half of all.
+        warmup_from: share of `learning_rate` that it grows from.
+        decay_to: share of `learning_rate` that cosine and linear fall to.
         norm_rate: factor of the learning rate of norms' scales and biases.
         lookahead: updates after which weights are set back to their running average;
             0 for never.
@@ -178,10 +204,13 @@ def optimizer(
     Returns:
         An optax transformation. Its state's `hyperparams` hold the highest learning
         rate and the weight decay, which a compiled step reads from there.
+
+    Raises:
+        ValueError: `decay_to` with a schedule that does not fall.
     """
     steps = epochs * steps_per_epoch
     warmup = min(round(warmup_epochs * steps_per_epoch), steps // 2)
-    course = SCHEDULES[schedule](1.0, steps, warmup)
+    course = SCHEDULES[schedule](Course(steps, warmup, warmup_from, decay_to))
 
     def build(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
         def rate(count: jax.typing.ArrayLike) -> jax.Array:

@@ -91,6 +91,8 @@ def speed_record(*, widths: tuple[int, ...], epochs: int) -> dict[str, Any]:
             "momentum": 0.85,
             "schedule": "linear",
             "warmup_epochs": 0.23 * epochs,
+            "warmup_from": 0.2,
+            "decay_to": 0.07,
             "norm_rate": 64.0,
             "lookahead": 5,
         },

@@ -65,7 +65,10 @@ class Group(nn.Module):
             x = Convolution(self.width, kernel_init=dirac)(x)
             # A course of a few hundred steps needs statistics that follow fast.
             norm = BatchNorm(
-                activation=nn.gelu, pool=index == pooled, scaled=False, momentum=0.6
+                activation=nn.gelu,
+                pool="before" if index == pooled else "",
+                scaled=False,
+                momentum=0.6,
             )
             x = norm(x, train=train)
         return x
@@ -92,9 +95,8 @@ def airbench(
     Raises:
         ValueError: a width or `convolutions` below 1, or an unknown `pool_after`.
 
-    Source: Jordan, arXiv 2404.00498, and its code (airbench94). Two differences: the
-    whitened patches have no bias that is learnt, and the pooling compares before the
-    norm, which is the same.
+    Source: Jordan, arXiv 2404.00498, and its code (airbench94). One difference: the
+    whitened patches have no bias that is learnt.
     """
     check_layer_widths(widths)
     check_at_least(1, convolutions=convolutions)

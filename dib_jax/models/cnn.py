@@ -35,7 +35,8 @@ class ConvolutionStage(nn.Module):
             rule = "" if self.first and index == 0 else self.feedback
             x = Convolution(self.width, feedback=rule)(x)
             pool = self.pool and index == pooled
-            x = BatchNorm(activation=nn.relu, pool=pool)(x, train=train)
+            norm = BatchNorm(activation=nn.relu, pool="after" if pool else "")
+            x = norm(x, train=train)
         return x
 
 

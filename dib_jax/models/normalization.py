@@ -7,6 +7,7 @@ map before the norm, so that map is all that is stored here.
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,9 @@ import jax.numpy as jnp
 from dib_jax.models.options import check_poolable
 
 _EPSILON = 1e-5
+
+# Whether there is 2 × 2 max pooling, and on which side of the norm.
+Pool = Literal["", "before", "after"]
 
 # Applied to each number; hashable, so that a program knows it again.
 Activation = Callable[[jax.Array], jax.Array]
@@ -42,11 +46,15 @@ def _windows(x: jax.Array) -> list[jax.Array]:
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
-def _pooled(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """The pixel of each window that is the largest after multiplication by `scale`."""
+def _pooled(x: jax.Array, scale: jax.Array, pool: Pool) -> jax.Array:
+    """Of each window the pixel that is the largest, before or after the scale."""
+    if not pool:
+        return x
     # Pixel by pixel, so that it is computed from x without another map as large.
     pixels = _windows(x)
     largest = functools.reduce(jnp.maximum, pixels)
+    if pool == "before":
+        return largest
     return jnp.where(scale < 0, functools.reduce(jnp.minimum, pixels), largest)
 
 
@@ -74,10 +82,10 @@ def _apply(
     bias: jax.Array,
     *,
     activation: Activation | None,
-    pool: bool,
+    pool: Pool,
 ) -> jax.Array:
     # In this order norm and activation see a quarter of the pixels.
-    y = (_pooled(x, scale) if pool else x).astype(mean.dtype)
+    y = _pooled(x, scale, pool).astype(mean.dtype)
     y = (y - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + bias
     return (activation(y) if activation else y).astype(x.dtype)
 
@@ -88,9 +96,9 @@ def normalize(
     scale: jax.Array,
     bias: jax.Array,
     activation: Activation | None,
-    pool: bool,
+    pool: Pool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Batch norm by the batch's statistics, then 2 × 2 max pooling and an activation.
+    """Batch norm by the batch's statistics, 2 × 2 max pooling and an activation.
 
     Args:
         x: (n, …, c).
@@ -98,7 +106,8 @@ def normalize(
         bias: (c,), added to them.
         activation: what comes last, None for nothing. With one that never falls, such
             as ReLU, the pooling may as well be said to follow it.
-        pool: whether there is max pooling; x is (n, h, w, c) then.
+        pool: empty for none; "before" the norm, whose statistics are those of the
+            pooled map then; or "after" it. x is (n, h, w, c) with pooling.
 
     Returns:
         (n, …, c) of x's dtype; and the batch's mean and variance (c,), at least
@@ -109,7 +118,8 @@ def normalize(
 
     Source: Ioffe & Szegedy, arXiv 1502.03167, algorithm 1 and the derivatives below it.
     """
-    mean, variance = _mean_and_variance(x)
+    normed = _pooled(x, scale, pool) if pool == "before" else x
+    mean, variance = _mean_and_variance(normed)
     return (
         _apply(x, mean, variance, scale, bias, activation=activation, pool=pool),
         mean,
@@ -122,7 +132,7 @@ def _forward(
     scale: jax.Array,
     bias: jax.Array,
     activation: Activation | None,
-    pool: bool,
+    pool: Pool,
 ) -> tuple[_Three, _Residuals]:
     y, mean, variance = normalize(x, scale, bias, activation, pool)
     return (y, mean, variance), (x, mean, variance, scale, bias)
@@ -130,27 +140,33 @@ def _forward(
 
 def _backward(
     activation: Activation | None,
-    pool: bool,
+    pool: Pool,
     residuals: _Residuals,
     cotangents: _Three,
 ) -> _Three:
-    x, mean, variance, scale, bias = residuals
+    # Lest the compiler keeps from the forward pass what is computed from x again here:
+    # it would store as much as automatic differentiation does.
+    (x, mean, variance, scale, bias), cotangent = jax.lax.optimization_barrier(
+        (residuals, cotangents[0])
+    )
     inverse = jax.lax.rsqrt(variance + _EPSILON)
-    pooled = _pooled(x, scale) if pool else x
+    pooled = _pooled(x, scale, pool)
     normal = (pooled.astype(mean.dtype) - mean) * inverse
-    change = cotangents[0].astype(mean.dtype)
+    change = cotangent.astype(mean.dtype)
     if activation:
         (change,) = jax.vjp(activation, normal * scale + bias)[1](change)
     axes = tuple(range(x.ndim - 1))
     change_bias = jnp.sum(change, axis=axes)
     change_scale = jnp.sum(change * normal, axis=axes)
-    # What reaches x directly, and through the batch's mean and variance.
-    direct = _unpooled(x, pooled, change) if pool else change
-    count = x.size // x.shape[-1]
-    normal = (x.astype(mean.dtype) - mean) * inverse
+    # What reaches the normed map directly, and through its mean and variance.
+    normed = pooled if pool == "before" else x
+    direct = _unpooled(x, pooled, change) if pool == "after" else change
+    count = normed.size // normed.shape[-1]
+    normal = (normed.astype(mean.dtype) - mean) * inverse
     change = direct - (change_bias + normal * change_scale) / count
+    change = (change * (inverse * scale)).astype(x.dtype)
     return (
-        (change * (inverse * scale)).astype(x.dtype),
+        _unpooled(x, pooled, change) if pool == "before" else change,
         change_scale.astype(scale.dtype),
         change_bias.astype(bias.dtype),
     )
@@ -160,17 +176,17 @@ normalize.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch norm, then perhaps 2 × 2 max pooling and an activation.
+    """Batch norm, perhaps with 2 × 2 max pooling, and an activation.
 
     Attributes:
         activation: what comes last, None for nothing.
-        pool: whether there is max pooling.
+        pool: empty for no pooling; "before" the norm or "after" it.
         scaled: whether a learnt factor multiplies each normalised channel.
         momentum: of the running statistics, which are applied where `train` is False.
     """
 
     activation: Activation | None = None
-    pool: bool = False
+    pool: Pool = ""
     scaled: bool = True
     momentum: float = 0.9
 

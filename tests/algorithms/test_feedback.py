@@ -183,8 +183,8 @@ def test_of_kolen_and_pollacks_difference_is_left_what_weight_decay_leaves(name)
     def made(epochs):
         return optimizer(
             name=name, learning_rate=0.05, weight_decay=0.1, momentum=0.8,
-            schedule="constant", warmup_epochs=0, norm_rate=1, lookahead=0, epochs=1,
-            steps_per_epoch=steps,
+            schedule="constant", warmup_epochs=0, warmup_from=0, decay_to=0,
+            norm_rate=1, lookahead=0, epochs=1, steps_per_epoch=steps,
         )  # fmt: skip
 
     left = difference_left(made(1), steps)

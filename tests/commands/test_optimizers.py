@@ -8,10 +8,38 @@ import pytest
 from dib_jax.commands import optimizers
 
 
+def rates(schedule, **course):
+    """The learning rate at the begin of each of ten updates, and after all."""
+    given = {"steps": 10, "warmup": 4, "first": 0.0, "last": 0.0, **course}
+    rate = optimizers.SCHEDULES[schedule](optimizers.Course(**given))
+    return [float(rate(step)) for step in range(11)]
+
+
 @pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
 def test_without_a_warm_up_a_learning_rate_starts_at_its_highest(schedule):
-    assert optimizers.SCHEDULES[schedule](0.5, 10, 0)(0) == 0.5
-    assert optimizers.SCHEDULES[schedule](0.5, 10, 4)(0) == 0
+    assert rates(schedule, warmup=0)[0] == 1
+    assert rates(schedule)[0] == 0
+
+
+@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
+def test_a_rate_grows_from_a_share_of_its_highest(schedule):
+    np.testing.assert_allclose(
+        rates(schedule, first=0.2)[:5], [0.2, 0.4, 0.6, 0.8, 1], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_rate_falls_to_a_share_of_its_highest(schedule):
+    seen = rates(schedule, last=0.07)
+    assert seen[10] == pytest.approx(0.07)
+    assert seen[7] == pytest.approx((1 + 0.07) / 2)
+    assert np.all(np.diff(seen[4:]) < 0)
+    assert rates(schedule)[10] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_constant_rate_does_not_fall():
+    with pytest.raises(ValueError, match=r"decay_to: got 0.1, .*schedule=constant"):
+        rates("constant", last=0.1)
 
 
 def updated(name, **options):
@@ -27,6 +55,8 @@ def updated(name, **options):
         name=name,
         schedule="constant",
         warmup_epochs=0.0,
+        warmup_from=0.0,
+        decay_to=0.0,
         epochs=2,
         steps_per_epoch=3,
         **{**given, "norm_rate": 1.0, "lookahead": 0, **options},
@@ -65,7 +95,7 @@ def weights_after(gradients, **options):
     """A weight that starts at 0, after every update."""
     rule = optimizers.optimizer(
         name="sgd", learning_rate=1.0, weight_decay=0.0, momentum=0.0, norm_rate=1.0,
-        schedule="constant", warmup_epochs=0.0, epochs=1,
+        schedule="constant", warmup_epochs=0.0, warmup_from=0.0, decay_to=0.0, epochs=1,
         steps_per_epoch=len(gradients), **options,
     )  # fmt: skip
     weight = np.zeros(())

@@ -33,8 +33,9 @@ def normed(variables, x, *, train):
 
 def by_parts(variables, x, *, activation, pool, train=True):
     """The output, and the running statistics after it, of flax's own norm."""
+    x = max_pool(x) if pool == "before" else x
     y, stats = normed(variables, x, train=train)
-    y = max_pool(y) if pool else y
+    y = max_pool(y) if pool == "after" else y
     return (activation(y) if activation else y), stats
 
 
@@ -55,7 +56,7 @@ def weighed(y):
 def test_the_largest_of_each_two_by_two_window_is_taken():
     x = jnp.arange(2 * 5 * 4 * 1.0).reshape(2, 5, 4, 1)
     one, nothing = jnp.ones(1), jnp.zeros(1)
-    y, mean, variance = normalize(x, one, nothing, None, True)
+    y, mean, variance = normalize(x, one, nothing, None, "after")
     assert y.shape == (2, 2, 2, 1)
     largest = y[0, ..., 0] * jnp.sqrt(variance + 1e-5) + mean
     np.testing.assert_allclose(largest, [[5, 7], [13, 15]], rtol=1e-5)
@@ -64,7 +65,7 @@ def test_the_largest_of_each_two_by_two_window_is_taken():
 def test_a_map_too_small_to_pool_is_refused():
     one = jnp.ones(3)
     with pytest.raises(ValueError, match="1 × 1 feature map cannot be pooled"):
-        normalize(jnp.ones((2, 1, 1, 3)), one, one, True, True)
+        normalize(jnp.ones((2, 1, 1, 3)), one, one, None, "after")
 
 
 def drawn(shape, dtype=np.float64):
@@ -88,9 +89,10 @@ def drawn(shape, dtype=np.float64):
 @pytest.mark.parametrize(
     ("shape", "pool"),
     [
-        ((5, 7), False),
-        ((3, 4, 4, 5), False),
-        ((2, 5, 7, 3), True),
+        ((5, 7), ""),
+        ((3, 4, 4, 5), ""),
+        ((2, 5, 7, 3), "before"),
+        ((2, 5, 7, 3), "after"),
     ],
 )
 def test_values_statistics_and_gradients_are_those_of_the_parts(
@@ -121,10 +123,11 @@ def test_values_statistics_and_gradients_are_those_of_the_parts(
         )
 
 
-def test_in_inference_the_running_statistics_are_applied_and_kept():
+@pytest.mark.parametrize("pool", ["before", "after"])
+def test_in_inference_the_running_statistics_are_applied_and_kept(pool):
     variables, x = drawn((3, 4, 6, 5), np.float32)
     (y, stats), (want, _) = (
-        function(variables, x, activation=nn.relu, pool=True, train=False)
+        function(variables, x, activation=nn.relu, pool=pool, train=False)
         for function in (in_one, by_parts)
     )
     np.testing.assert_allclose(y, want, atol=1e-6)
@@ -136,7 +139,7 @@ def test_a_constant_channel_has_a_finite_gradient():
     params = variables["params"]
 
     def total(x):
-        return normalize(x, params["scale"], params["bias"], nn.relu, True)[0].sum()
+        return normalize(x, params["scale"], params["bias"], nn.relu, "after")[0].sum()
 
     gradient = jax.jit(jax.grad(total))(np.full_like(x, 1e3))
     assert np.isfinite(gradient).all()
@@ -145,7 +148,7 @@ def test_a_constant_channel_has_a_finite_gradient():
 def test_half_precision_features_have_float32_statistics():
     variables, x = drawn((4, 4, 4, 3), jnp.bfloat16)
     y, mean, variance = jax.jit(normalize, static_argnums=(3, 4))(
-        x, *variables["params"].values(), nn.relu, True
+        x, *variables["params"].values(), nn.relu, "after"
     )
     assert y.dtype == jnp.bfloat16
     assert mean.dtype == variance.dtype == jnp.float32
@@ -159,7 +162,7 @@ def test_the_backward_pass_keeps_one_feature_map_and_not_several():
     def kept(function):
         def forward(params, x):
             return function(
-                {**variables, "params": params}, x, activation=nn.relu, pool=True
+                {**variables, "params": params}, x, activation=nn.relu, pool="after"
             )[0]
 
         _, pull = jax.vjp(forward, variables["params"], x)
