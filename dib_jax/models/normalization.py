@@ -144,20 +144,19 @@ def _backward(
     residuals: _Residuals,
     cotangents: _Three,
 ) -> _Three:
-    # Lest the compiler keeps from the forward pass what is computed from x again here:
-    # it would store as much as automatic differentiation does.
-    (x, mean, variance, scale, bias), cotangent = jax.lax.optimization_barrier(
-        (residuals, cotangents[0])
-    )
+    x, mean, variance, scale, bias = residuals
     inverse = jax.lax.rsqrt(variance + _EPSILON)
     pooled = _pooled(x, scale, pool)
     normal = (pooled.astype(mean.dtype) - mean) * inverse
-    change = cotangent.astype(mean.dtype)
+    change = cotangents[0].astype(mean.dtype)
     if activation:
         (change,) = jax.vjp(activation, normal * scale + bias)[1](change)
     axes = tuple(range(x.ndim - 1))
     change_bias = jnp.sum(change, axis=axes)
-    change_scale = jnp.sum(change * normal, axis=axes)
+    # Not of `normal`, which the compiler would keep from the forward pass for it. As
+    # exact as the variance, which is a difference of two such sums as well.
+    moment = jnp.sum(change * pooled.astype(mean.dtype), axis=axes)
+    change_scale = (moment - mean * change_bias) * inverse
     # What reaches the normed map directly, and through its mean and variance.
     normed = pooled if pool == "before" else x
     direct = _unpooled(x, pooled, change) if pool == "after" else change
