@@ -6,8 +6,8 @@ Stages at once, heads like the groups that follow. End to end:
 Command:  python -m experiments.run --config=configs/gtsrb_fast.py (or :half,
 narrower and with half the passes, or :quick)
 
-:half: test accuracy 99.11 ± 0.19 at the last exit, 99.28 ± 0.12 by all exits together;
-end to end 98.90 ± 0.17 (two seeds, results/traffic_signs.md).
+:half, in an earlier state: test accuracy 99.11 ± 0.19 at the last exit, 99.28 ± 0.12 by
+all exits together; end to end 98.90 ± 0.17 (two seeds, results/traffic_signs.md).
 """
 
 from dib_jax.commands.config import ConfigDict, complete, variant
