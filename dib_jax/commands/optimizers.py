@@ -206,8 +206,14 @@ def optimizer(
         rate and the weight decay, which a compiled step reads from there.
 
     Raises:
-        ValueError: `decay_to` with a schedule that does not fall.
+        ValueError: `warmup_from` without a warm-up, or `decay_to` with a schedule that
+            does not fall.
     """
+    if warmup_from and not warmup_epochs:
+        raise ValueError(
+            f"optimizer.warmup_from: got {warmup_from}, but optimizer.warmup_epochs=0 "
+            "has no warm-up; set it to 0, or give epochs"
+        )
     steps = epochs * steps_per_epoch
     warmup = min(round(warmup_epochs * steps_per_epoch), steps // 2)
     course = SCHEDULES[schedule](Course(steps, warmup, warmup_from, decay_to))

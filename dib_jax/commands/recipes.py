@@ -58,8 +58,9 @@ def speed_record(*, widths: tuple[int, ...], epochs: int) -> dict[str, Any]:
     """Sections of the public speed record for CIFAR-10, its groups trained at once.
 
     The heads are built like the groups that follow. What differs from the record: no
-    bias of the whitened patches is learnt, and running statistics of norms are not
-    averaged with the weights.
+    bias of the whitened patches is learnt, running statistics of norms are not averaged
+    with the weights, norms' biases are not decayed, and output layers have a bias and
+    larger weights at first.
 
     Args:
         widths: channels of each group of convolutions.

@@ -95,8 +95,9 @@ def airbench(
     Raises:
         ValueError: a width or `convolutions` below 1, or an unknown `pool_after`.
 
-    Source: Jordan, arXiv 2404.00498, and its code (airbench94). One difference: the
-    whitened patches have no bias that is learnt.
+    Source: Jordan, arXiv 2404.00498, and its code (airbench94). Differences: the
+    whitened patches have no bias that is learnt, GELU is the one by tanh, and the ε of
+    norms is larger.
     """
     check_layer_widths(widths)
     check_at_least(1, convolutions=convolutions)

@@ -47,7 +47,7 @@ def _windows(x: jax.Array) -> list[jax.Array]:
 
 
 def _pooled(x: jax.Array, scale: jax.Array, pool: Pool) -> jax.Array:
-    """Of each window the pixel that is the largest, before or after the scale."""
+    """Of each window the pixel that is the largest, before or after `scale`; or x."""
     if not pool:
         return x
     # Pixel by pixel, so that it is computed from x without another map as large.

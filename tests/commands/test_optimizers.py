@@ -42,6 +42,11 @@ def test_a_constant_rate_does_not_fall():
         rates("constant", last=0.1)
 
 
+def test_a_rate_without_a_warm_up_does_not_grow():
+    with pytest.raises(ValueError, match=r"warmup_from: got 0.2, .*warmup_epochs=0"):
+        updated("sgd", warmup_from=0.2)
+
+
 def updated(name, **options):
     """The first update of a kernel, a norm and an output layer, by ones and noise."""
     random = np.random.default_rng(0)
@@ -55,11 +60,10 @@ def updated(name, **options):
         name=name,
         schedule="constant",
         warmup_epochs=0.0,
-        warmup_from=0.0,
         decay_to=0.0,
         epochs=2,
         steps_per_epoch=3,
-        **{**given, "norm_rate": 1.0, "lookahead": 0, **options},
+        **{**given, "warmup_from": 0.0, "norm_rate": 1.0, "lookahead": 0, **options},
     )
     params = jax.tree.map(np.zeros_like, gradients)
 
