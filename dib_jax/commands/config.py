@@ -105,6 +105,8 @@ class Dataset(NamedTuple):
             pictures stand in the test split too
         samples: samples of the training split that are used, always the same ones; 0
             for all
+        repeat_rare: share of the training split below which a class is rare; its
+            samples stand several times; 0 for none
         whiten: side of the patches of pictures that are whitened before the network,
             by the training split's covariance; 2 makes 24 channels of 3; 0 for none
         placement: where the samples are while they are used: device, stream (from the
@@ -119,6 +121,7 @@ class Dataset(NamedTuple):
     skip_bad_boxes: bool = False
     skip_groups: tuple[int, ...] = ()
     samples: _Natural = 0
+    repeat_rare: _Share = 0.0
     whiten: _Natural = 0
     placement: Literal["auto", "device", "stream"] = "auto"
 

@@ -29,6 +29,7 @@ from dib_jax.data.pictures import PICTURES, check_boxes, whitened
 from dib_jax.data.planetoid import read_planetoid
 from dib_jax.data.preparation import downloadable, is_downloadable
 from dib_jax.data.prepared import find_prepared, read_prepared
+from dib_jax.data.rare import repeat_rare as repeated
 from dib_jax.data.split import check_fraction, split_rows
 from dib_jax.data.vectors import VECTORS
 
@@ -56,6 +57,7 @@ def load(
     skip_bad_boxes: bool = False,
     skip_groups: Sequence[int] = (),
     samples: int = 0,
+    repeat_rare: float = 0.0,
     whiten: int = 0,
 ) -> Dataset:
     """A data set by name, checked, with a validation split.
@@ -81,6 +83,9 @@ def load(
         samples: how many of the training split are used, the same ones whatever the
             seed, of each class its share, groups kept together; 0: all. A validation
             split that is made is part of them.
+        repeat_rare: part of the training samples below which a class counts as rare;
+            samples of such classes stand several times in train, and not in validation,
+            see `dib_jax.data.rare.repeat_rare`; 0 for none.
         whiten: side of the patches of pictures that are whitened, see
             `dib_jax.data.pictures.whitened`; 0 for none.
 
@@ -134,14 +139,21 @@ def load(
             **splits,
         )
     )
-    if val_fraction and size(dataset.validation):
-        return dataset
-    train = dataset.train
-    rest, held = split_rows(
-        train["labels"], train.get("groups"), fraction=val_fraction, seed=seed
-    )
-    left = take(train, rest) if len(held) else train
-    return dataset._replace(train=left, validation=take(train, held))
+    if not (val_fraction and size(dataset.validation)):
+        train = dataset.train
+        rest, held = split_rows(
+            train["labels"], train.get("groups"), fraction=val_fraction, seed=seed
+        )
+        left = take(train, rest) if len(held) else train
+        dataset = dataset._replace(train=left, validation=take(train, held))
+    return _with_rare_repeated(dataset, repeat_rare, seed) if repeat_rare else dataset
+
+
+def _with_rare_repeated(dataset: Dataset, share: float, seed: int) -> Dataset:
+    train = repeated(dataset.train, share, seed=seed)
+    note = f"rare classes repeated: {size(dataset.train)} training samples count as"
+    notes = [dataset.description, f"{note} {size(train)}"]
+    return dataset._replace(train=train, description="; ".join(filter(None, notes)))
 
 
 def _numbers(splits: dict[str, Split], name: str) -> tuple[str, ...]:

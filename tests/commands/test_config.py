@@ -128,6 +128,7 @@ def example() -> dict:
             "skip_bad_boxes": False,
             "skip_groups": (),
             "samples": 0,
+            "repeat_rare": 0.0,
             "whiten": 0,
             "placement": "auto",
         },
