@@ -28,7 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
         # Signs are 3 to 200 pixels wide: places of 8 pixels tell small ones apart, and
         # the coarser grids see large ones as a whole.
         head=dict(name="grid", places=32, scales=2 if quick else 4),
-        task=dict(name="detection", objects="many"),
+        # Small signs have one place, large ones dozens.
+        task=dict(name="detection", objects="many", balance=1.0),
         algorithm=dict(name="parallel"),
         optimizer=dict(
             name="adamw", learning_rate=2e-3, weight_decay=1e-3, warmup_epochs=0.5

@@ -68,6 +68,7 @@ def detection(
     candidates: int = 32,
     overlap: float = 0.5,
     confidence: float = 0.3,
+    balance: float = 0.0,
 ) -> Task:
     """Loss of the class plus a loss of the box, one object in each picture or several.
 
@@ -100,6 +101,9 @@ def detection(
             class is above this; 0 to 1.
         confidence: of many objects: the score from which a box counts as found, where a
             picture gets one answer and where it is drawn; 0 to 1.
+        balance: of many objects: 0 where each place of an object counts as much in the
+            loss, so that large objects count more; 1 where each object does; between
+            them, an object of k places counts k^(1 − balance).
 
     Returns:
         The task; its metrics are `ap50`, `map` (mean AP over IoU 0.5, 0.55, …, 0.95),
@@ -119,6 +123,7 @@ def detection(
         ("candidates", candidates, 1 <= candidates <= 100, "1 to 100"),
         ("overlap", overlap, 0 <= overlap <= 1, "0 to 1"),
         ("confidence", confidence, 0 <= confidence <= 1, "0 to 1"),
+        ("balance", balance, 0 <= balance <= 1, "0 to 1"),
     ):
         if not valid:
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
@@ -126,7 +131,7 @@ def detection(
     several = objects == "many"
     detector = _Detector(
         num_classes, several, label_smoothing, _BOX_LOSSES[box_loss], box_weight,
-        candidates, overlap, confidence,
+        candidates, overlap, confidence, balance,
     )  # fmt: skip
     return Task(
         num_outputs=num_classes + 4,
@@ -159,6 +164,7 @@ class _Detector(NamedTuple):
     candidates: int
     overlap: float
     confidence: float
+    balance: float
 
     def targets(self, batch: Batch) -> Targets:
         return all_objects(batch) if self.several else largest_object(batch)
@@ -177,15 +183,18 @@ class _Detector(NamedTuple):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, boxes = self.split(outputs)
         labels, wanted = targets["labels"], targets["boxes"]
+        weight = jnp.ones(())
         if self.several:
             rows, columns = logits.shape[1:3]
             assigned = functools.partial(assign, rows=rows, columns=columns)
-            labels, wanted = jax.vmap(assigned)(labels, wanted)
+            labels, wanted, places = jax.vmap(assigned)(labels, wanted)
+            weight = self.weight(places)
         there = labels >= 0
         one_hot = jax.nn.one_hot(labels, self.num_classes)
         iou = _mean(intersection_over_union(boxes, wanted), there)
         if self.several:
             focal = optax.sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2.0)
+            focal = focal * weight[..., None]
             class_loss = focal.sum() / jnp.maximum(there.sum(), 1)
             terms = {"place_iou": iou}
         else:
@@ -193,9 +202,19 @@ class _Detector(NamedTuple):
             class_loss = _mean(optax.softmax_cross_entropy(logits, smooth), there)
             right = _mean(jnp.argmax(logits, axis=-1) == labels, there)
             terms = {"accuracy": right, "mean_iou": iou}
-        box_loss = _mean(self.box_loss(boxes, wanted), there)
+        box_loss = _mean(weight * self.box_loss(boxes, wanted), there)
         terms |= {"class_loss": class_loss, "box_loss": box_loss}
         return class_loss + self.box_weight * box_loss, terms
+
+    def weight(self, places: jax.Array) -> jax.Array:
+        """Of each place in the loss: 1 without an object, on average 1 with one.
+
+        Args:
+            places: how many places the object of each place has, 0 for none.
+        """
+        there = places > 0
+        raw = jnp.maximum(places, 1).astype(jnp.float32) ** -self.balance
+        return jnp.where(there, raw / jnp.maximum(_mean(raw, there), 1e-6), 1.0)
 
     def objects(self, outputs: jax.Array) -> Objects:
         logits, boxes = self.split(outputs)

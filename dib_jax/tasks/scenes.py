@@ -30,7 +30,7 @@ def centres(rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
 
 def assign(
     labels: jax.Array, boxes: jax.Array, *, rows: int, columns: int
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What each place of a grid over one picture should say.
 
     Args:
@@ -40,8 +40,9 @@ def assign(
         columns: of the grid.
 
     Returns:
-        Labels (rows, columns), −1 for places without an object, and the objects' boxes
-        (rows, columns, 4), 0 there.
+        Labels (rows, columns), −1 for places without an object; the objects' boxes
+        (rows, columns, 4), 0 there; how many places the object of each place has
+        (rows, columns), 0 there.
     """
     places, unit = centres(rows, columns)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -56,9 +57,11 @@ def assign(
     size = jnp.where(belongs, areas(boxes), jnp.inf)
     chosen = jnp.argmin(size, axis=-1)
     there = belongs.any(axis=-1)
+    has = jnp.bincount(chosen.ravel(), there.ravel().astype(int), length=len(labels))
     return (
         jnp.where(there, labels[chosen], -1),
         jnp.where(there[..., None], boxes[chosen], 0.0),
+        jnp.where(there, has[chosen], 0),
     )
 
 

@@ -42,7 +42,7 @@ def batch_of(count=6, size=64):
 def perfect(targets, places=16):
     """The outputs of a head that knows."""
     labels, boxes = jax.jit(
-        jax.vmap(lambda a, b: assign(a, b, rows=places, columns=places))
+        jax.vmap(lambda a, b: assign(a, b, rows=places, columns=places)[:2])
     )(targets["labels"], targets["boxes"])
     # Places without an object say anything but a confident class.
     boxes = jnp.where(labels[..., None] >= 0, boxes, jnp.array([0.2, 0.2, 0.4, 0.4]))
@@ -59,19 +59,20 @@ def test_telling_of_boxes_by_places_and_reading_them_back_changes_nothing():
 
 def test_places_belong_to_the_box_whose_middle_they_lie_in():
     boxes = jnp.array([[0.0, 0.0, 1.0, 0.5]])
-    labels, found = ASSIGN(jnp.array([2]), boxes, rows=8, columns=8)
+    labels, found, places = ASSIGN(jnp.array([2]), boxes, rows=8, columns=8)
     wanted = np.full((8, 8), -1)
     wanted[1:3, 2:6] = 2  # the inner half of the box's width and height
     np.testing.assert_array_equal(labels, wanted)
     np.testing.assert_array_equal(found[labels == 2], np.tile(boxes, (8, 1)))
     np.testing.assert_array_equal(found[labels < 0], 0)
+    np.testing.assert_array_equal(places, np.where(wanted == 2, 8, 0))
 
 
 def test_every_box_however_small_has_the_place_that_holds_its_centre():
     rng = np.random.default_rng(0)
     low = rng.random((50, 2)) * 0.99
     boxes = jnp.asarray(np.concatenate([low, low + 1e-3], axis=1), jnp.float32)
-    every, _ = jax.jit(
+    every, _, _ = jax.jit(
         jax.vmap(lambda box: assign(jnp.array([1]), box[None], rows=6, columns=9))
     )(boxes)
     for row, labels in enumerate(np.asarray(every)):
@@ -83,10 +84,38 @@ def test_every_box_however_small_has_the_place_that_holds_its_centre():
 
 def test_a_place_in_two_boxes_belongs_to_the_smaller_and_none_belongs_to_no_box():
     boxes = jnp.array([[0, 0, 1, 1], [0.375, 0.375, 0.625, 0.625], [0, 0, 0.2, 0.2]])
-    labels, _ = ASSIGN(jnp.array([0, 1, -1]), boxes, rows=8, columns=8)
+    labels, _, places = ASSIGN(jnp.array([0, 1, -1]), boxes, rows=8, columns=8)
     assert set(np.unique(labels[3:5, 3:5])) == {1}
     assert (labels == 0).sum() == 16 - 4
     assert labels[0, 0] == -1
+    np.testing.assert_array_equal(
+        places, np.where(labels == 0, 12, np.where(labels == 1, 4, 0))
+    )
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_an_object_of_k_places_counts_k_to_the_power_of_one_minus_balance(balance):
+    task = detection(num_classes=CLASSES, objects="many", balance=balance)
+    targets = MANY.targets(batch_of())
+    right = perfect(targets)
+    _, _, places = jax.vmap(lambda *of: assign(*of, rows=16, columns=16))(
+        targets["labels"], targets["boxes"]
+    )
+    first = np.zeros(places.shape, bool)
+    first[0] = True
+    in_large = first & (places == places[0].max())
+    in_small = first & (places > 0) & ~in_large
+
+    def cost(missed):
+        logits = jnp.where(missed[..., None], -20.0, right[..., :CLASSES])
+        outputs = jnp.concatenate([logits, right[..., CLASSES:]], axis=-1)
+        loss = jax.jit(task.loss)
+        return loss(outputs, targets)[0] - loss(right, targets)[0]
+
+    counts = in_large.sum(), in_small.sum()
+    assert counts[0] > counts[1]
+    ratio = (counts[0] / counts[1]) ** (1 - balance)
+    np.testing.assert_allclose(cost(in_large) / cost(in_small), ratio, rtol=1e-3)
 
 
 def test_detections_are_the_surest_places_without_doubles():
