@@ -112,8 +112,8 @@ def detection(
         of the largest object is the largest box that counts as found.
 
     Raises:
-        ValueError: an option is out of range or unknown; when called, a batch without
-            boxes, or outputs of another head.
+        ValueError: an option is out of range or unknown, `balance` of one object; when
+            called, a batch without boxes, or outputs of another head.
     """
     for name, value, valid, allowed in (
         ("objects", objects, objects in ("one", "many"), "one of ['one', 'many']"),
@@ -129,6 +129,8 @@ def detection(
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_bandwidth(bandwidth)
     several = objects == "many"
+    if balance and not several:
+        raise ValueError("balance weighs places of objects; it needs objects=many")
     detector = _Detector(
         num_classes, several, label_smoothing, _BOX_LOSSES[box_loss], box_weight,
         candidates, overlap, confidence, balance,

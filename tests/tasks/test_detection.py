@@ -180,6 +180,8 @@ def test_what_is_said_of_a_picture_is_the_likeliest_class_and_a_box_inside_it():
         ({"candidates": 0}, "candidates must be 1 to 100, got 0"),
         ({"overlap": 1.5}, "overlap must be 0 to 1, got 1.5"),
         ({"confidence": -0.1}, "confidence must be 0 to 1, got -0.1"),
+        ({"objects": "many", "balance": 1.5}, "balance must be 0 to 1, got 1.5"),
+        ({"balance": 1.0}, "balance weighs places .* needs objects=many"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
