@@ -67,8 +67,8 @@ class Model:
         Returns:
             Of a sample a list of dicts with `label`, `class_name`, `score` (0..1) and,
             where the task has boxes, `box`: x1, y1, x2, y2 in pixels of the picture as
-            it was given. A classifier gives a list of one. Of several samples a list of
-            such lists.
+            a viewer shows it. A classifier gives a list of one. Of several samples a
+            list of such lists.
 
         Raises:
             ValueError: samples that cannot be read rightly, or a task without classes.

@@ -136,6 +136,7 @@ def test_before_there_are_two_sizes_nothing_is_drawn(tmp_path):
         (["overhead", "--seconds=x"], "--seconds: got 'x'; must be a number"),
         (["gpu"], "the benchmark gpu needs a GPU, and jax runs on 'cpu' here"),
         (["compile", "--only=vgg11,vgg12"], "--only: got 'vgg12'; must be some of cif"),
+        (["compile", "--only=cora_lgcn"], "--only: got 'cora_lgcn'; must be some of"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

@@ -38,6 +38,7 @@ NOTE = (
 # Random pictures stand in for a data set. Digits are embedded.
 _PICTURES: dict[str, steps.Pictures] = {
     "mnist": ((28, 28, 1), 10, None),
+    "fashion_mnist": ((28, 28, 1), 10, None),
     "cifar10": ((32, 32, 3), 10, None),
     "cifar100": ((32, 32, 3), 100, None),
     "gtsrb": ((32, 32, 3), 43, 1),
@@ -67,7 +68,9 @@ Program = Callable[[], jax.stages.Lowered]
 def measure(
     topology: str = "v5e:2x2", only: tuple[str, ...] = ()
 ) -> Iterator[list[table.Row]]:
-    """Training steps of all configs, the networks' by each algorithm, and the measures.
+    """Training steps of configs, of networks by each algorithm, and the measures.
+
+    The configs are those on pictures: a graph has no stand-in.
 
     Args:
         topology: of the TPU, as JAX names it.
@@ -77,7 +80,7 @@ def measure(
         ValueError: libtpu is not installed, or does not know the topology; or a name
             is unknown.
     """
-    known = [*(path.stem for path in config_files()), "information", *_NETWORKS]
+    known = [*_on_pictures(), "information", *_NETWORKS]
     if unknown := [name for name in only if name not in known]:
         raise ValueError(
             f"--only: got {unknown[0]!r}; must be some of {', '.join(known)}"
@@ -100,6 +103,17 @@ def measure(
                 yield [_row(name, about, _steps(config, mesh), mesh)]
             elif mesh.size == 1:
                 yield from _compared(name, mesh, folder)
+
+
+def _on_pictures() -> list[str]:
+    """Configs whose data set is embedded, or has a stand-in."""
+    names = [path.stem for path in config_files()]
+    sets = {*_PICTURES, "digits"}
+    return [name for name in names if _loaded(name).dataset.name in sets]
+
+
+def _loaded(name: str) -> Any:
+    return load_config(f"configs/{name}.py").config
 
 
 def _chips(topology: str) -> Sequence[Any]:
@@ -188,8 +202,7 @@ def _figures(lowered: jax.stages.Lowered, mesh: Any) -> tuple[str, dict[str, Any
 
 
 def _config(name: str, changes: dict[str, str], folder: str) -> Any:
-    config = load_config(f"configs/{name}.py").config
-    return complete(override(config, {**changes, "dataset.data_dir": folder}))
+    return complete(override(_loaded(name), {**changes, "dataset.data_dir": folder}))
 
 
 def _steps(config: Any, mesh: Any) -> list[Program]:
