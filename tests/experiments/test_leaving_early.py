@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dib_jax.analysis import exits as measuring
+from dib_jax.analysis.report import exits as shown
 from dib_jax.commands import evaluate, predict, run
 from dib_jax.commands import exits as asked
 
@@ -78,6 +79,25 @@ def test_the_report_shows_costs_shares_calibration_and_examples(workdir):
     assert "Staying to the last exit" in page or "Leaving first" in page
     for name in ("cost", "shares", "reliability"):
         assert (workdir / "figures" / f"exits_{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        (measuring.Goal(), "the threshold was chosen on the validation split"),
+        (measuring.Goal(cost=0.5), "the threshold was chosen on the validation split"),
+        (measuring.Goal(tau=0.0), "the threshold was given"),
+        (measuring.Goal(tau=0.9), "the threshold was given"),
+    ],
+)
+def test_the_report_says_where_the_threshold_comes_from(goal, said):
+    costs = dict.fromkeys(COSTS, 1.0)
+    measured = {
+        "rule": "confidence", "tau": 0.9, "goal": goal._asdict(), "accuracy": 0.8,
+        "end_to_end": {"accuracy": None, **costs}, **costs,
+    }  # fmt: skip
+    sentence = shown._sentence(measured)
+    assert f"is 0.9 or more; {said}. Test" in sentence
 
 
 def test_the_threshold_is_chosen_on_the_validation_split_alone(workdir):

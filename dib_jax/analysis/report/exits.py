@@ -40,11 +40,12 @@ def _exits(material: Material) -> Section | None:
 
 
 def _sentence(measured: Mapping[str, Any]) -> str:
-    whole = measured["end_to_end"]
+    whole, given = measured["end_to_end"], measured["goal"]["tau"] is not None
     said = (
         "A sample leaves at the first exit where its "
         f"{measured['rule']} is {measured['tau']:.4g} or more; the threshold was "
-        f"chosen on the validation split. Test accuracy {share(measured['accuracy'])}"
+        f"{'given' if given else 'chosen on the validation split'}. "
+        f"Test accuracy {share(measured['accuracy'])}"
     )
     if whole["accuracy"] is not None:
         said += f", end to end {share(whole['accuracy'])}"
@@ -121,7 +122,7 @@ def _shares(measured: Mapping[str, Any]) -> Drawing:
         "exits_shares",
         functools.partial(exit_figures.shares, measured),
         "Share of the test split that leaves at each exit.",
-        "Who leaves at which exit at the chosen threshold, test split.",
+        "Who leaves at which exit at this threshold, test split.",
         title="Who leaves where",
         table=Table("", header, rows, words=(0,)),
     )
