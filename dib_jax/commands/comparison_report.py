@@ -187,24 +187,28 @@ def _cells(
     table: Sequence[Row], reference: str, chosen: Mapping[tuple[str, str], str]
 ) -> list[dict[str, str]]:
     """What stands in each line of the table, by the title of the column."""
-    metric, others = table[0].metric, table[0].others
+    # Tasks differ in what they measure: the columns are those of all rows together.
+    metrics = list(dict.fromkeys(row.metric for row in table))
+    every = dict.fromkeys(name for row in table for name in row.others)
+    others = [name for name in every if name not in metrics]
     with_ensemble = any(row.ensemble is not None for row in table)
     with_exits = any(row.best_exit is not None for row in table)
     lines = []
     for row in table:
         low, high = _points(row.low, sign="+"), _points(row.high, sign="+")
         memory = "–" if row.temp_bytes is None else f"{row.temp_bytes / 1e6:.1f}"
+        validated = {row.metric: row.validation}
         line = {
             "data set": row.dataset,
             "method": row.method,
             "seeds": str(len(row.seeds)),
-            f"test {metric}": _points(row.mean, row.std),
-            f"validation {metric}": _points(row.validation),
+            **_tested(row, metrics),
+            **{f"validation {x}": _points(validated.get(x)) for x in metrics},
             f"difference to {reference}, points": _points(row.difference, sign="+"),
             "95 % interval": low if row.low is None else f"{low} to {high}",
             "seconds": f"{row.seconds:.0f}",
             "temporaries, MB": memory,
-            **{f"test {name}": _points(*row.others[name]) for name in others},
+            **_tested(row, others),
         }
         if with_ensemble:
             line["ensemble of heads"] = _points(row.ensemble, row.ensemble_std)
@@ -214,6 +218,12 @@ def _cells(
             line["chosen"] = chosen[row.dataset, row.method] or "as it is"
         lines.append(line)
     return lines
+
+
+def _tested(row: Row, names: Sequence[str]) -> dict[str, str]:
+    """A row's metrics on the test split by the title of their column."""
+    found = {**row.others, row.metric: (row.mean, row.std)}
+    return {f"test {name}": _points(*found.get(name, (None,))) for name in names}
 
 
 def _points(value: float | None, std: float | None = None, *, sign: str = "") -> str:

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from dib_jax.analysis import recording
+from dib_jax.analysis import comparison, recording
 from dib_jax.analysis.comparison import Contrasts, Entry
 from dib_jax.commands import command_line, compare, comparison_report, run
 from dib_jax.training import workdir
@@ -310,3 +310,22 @@ def test_while_runs_are_left_the_page_says_how_many(tmp_path, monkeypatch):
         page = path.read_text()
         assert ("1 of 2 runs are finished" in page) is said
         assert ('http-equiv="refresh"' in page) is said
+
+
+def test_rows_with_different_metrics_have_the_columns_of_all():
+    tests = {
+        "classes": ("accuracy", {"accuracy": 0.9, "top5": 0.99}),
+        "boxes": ("mean_iou", {"mean_iou": 0.8, "accuracy": 0.7}),
+    }
+    entries = [
+        Entry(dataset, "greedy", 0, {
+            **RESULTS, "metric": metric, "test": test, "validation": test, "stages": [],
+        })
+        for dataset, (metric, test) in tests.items()
+    ]  # fmt: skip
+    table = comparison.rows(entries, reference="greedy")
+    first, second = comparison_report._cells(table, "greedy", {})
+    assert list(first) == list(second)
+    names = ("test accuracy", "test mean_iou", "validation mean_iou", "test top5")
+    assert [first[name] for name in names] == ["90.00", "–", "–", "99.00"]
+    assert [second[name] for name in names] == ["70.00", "80.00", "80.00", "–"]
