@@ -311,15 +311,18 @@ def stages_figure(
 ) -> Figure:
     """The mean metric after each stage: a row a method, a dot a stage.
 
-    What was trained as one block has one dot; a panel a data set.
+    What was trained as one block has one dot, several blocks those of their last
+    stages; a panel a data set.
 
     Args:
         table: as `rows` gives it.
         entries: the same runs.
         width: inches.
     """
-    count = max(len(row.stages) for row in table)
-    colors = style.stage_colors(count)
+    exits = {(row.dataset, row.method): _exits(row, entries) for row in table}
+    several = {n for stages in exits.values() if len(stages) > 1 for n in stages}
+    stages = sorted(several)
+    colors = dict(zip(stages, style.stage_colors(len(stages)), strict=True))
     figure, scale, lines = _lines(table, entries, width=width, margin=0.7)
     for axes, place, row in lines:
         values = [scale * value for value in row.stages]
@@ -328,17 +331,28 @@ def stages_figure(
         if len(values) == 1:
             axes.plot(values, places, "D", ms=5, color=style.INK)
         else:
-            axes.scatter(values, places, s=25, color=colors[: len(values)], zorder=2)
+            own = [colors[stage] for stage in exits[row.dataset, row.method]]
+            axes.scatter(values, places, s=25, color=own, zorder=2)
     mark = functools.partial(Line2D, [], [], ls="", ms=5)
     marks = [
         mark(marker="o", color=color, label=f"stage {stage}")
-        for stage, color in enumerate(colors if count > 1 else [])
+        for stage, color in colors.items()
     ]
     if any(len(row.stages) == 1 for row in table):
         marks.append(mark(marker="D", color=style.INK, label="one block"))
     most = max(1, int(1.1 * width))
     style.legend(figure, marks, columns=most, place="outside lower center")
     return figure
+
+
+def _exits(row: Row, entries: Sequence[Entry]) -> tuple[int, ...]:
+    """Numbers of the stages that `row.stages` is of."""
+    runs = (
+        [x["stage"] for x in entry.results["stages"] if row.metric in x["test"]]
+        for entry in entries
+        if (entry.dataset, entry.method) == (row.dataset, row.method)
+    )
+    return tuple(next(runs))[: len(row.stages)]
 
 
 def _lines(

@@ -29,9 +29,10 @@ QUANTITIES = {
 
 
 class Measured(NamedTuple):
-    """One run at every stage.
+    """One run at every stage that it has outputs of: of each block at its last one.
 
     Attributes:
+        stages: their numbers.
         metric: on the test split after each stage.
         pull: over the training of each stage, the mean norm of the gradient of all but
             the task's loss with respect to the stage's features, divided by that of the
@@ -40,6 +41,7 @@ class Measured(NamedTuple):
             where there is one; empty for a run without probes.
     """
 
+    stages: tuple[int, ...]
     metric: tuple[float, ...]
     pull: tuple[float | None, ...]
     kept: tuple[float, ...]
@@ -63,10 +65,13 @@ def measured(workdir: pathlib.Path, results: Mapping[str, Any]) -> Measured:
     # On the validation split where there is one.
     bits = [information.get(f"{split}/input_stage") for split in reversed(SPLITS)]
     last = next((values[-1] for values in bits if values is not None), ())
+    # Probes are of all stages, also of those inside of a block.
+    kept = [float(last[entry["stage"]]) for entry in stages if len(last)]
     return Measured(
+        stages=tuple(entry["stage"] for entry in stages),
         metric=tuple(entry["test"][results["metric"]] for entry in stages),
         pull=tuple(_pull(rows, entry["stage"]) for entry in stages),
-        kept=tuple(map(float, last)),
+        kept=tuple(kept),
     )
 
 
@@ -94,13 +99,13 @@ def table(
     for curve, methods in curves.items():
         for method, value in sorted(methods.items(), key=lambda item: item[1]):
             seeds = runs.get(method, ())
-            for stage in range(len(seeds[0].metric) if seeds else 0):
+            for place, stage in enumerate(seeds[0].stages if seeds else ()):
                 point: dict[str, Any] = {
                     "curve": curve, "value": value, "method": method, "stage": stage,
                     "seeds": len(seeds),
                 }  # fmt: skip
                 for quantity in QUANTITIES:
-                    each = [getattr(run, quantity)[stage : stage + 1] for run in seeds]
+                    each = [getattr(run, quantity)[place : place + 1] for run in seeds]
                     at = [x for of_run in each for x in of_run if x is not None]
                     point[quantity], point[f"{quantity}_std"] = mean_and_std(at)
                 found.append(point)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from scipy import stats
 
 from dib_jax.analysis import comparison, figures
@@ -149,3 +150,28 @@ def test_figures_are_drawn_for_several_data_sets():
         values = drawn.axes[0].get_lines()[0].get_xdata()
         assert 40 <= min(values) <= 100  # in per cent
         assert figures.png(drawn).startswith(b"\x89PNG")
+
+
+def test_a_dot_after_a_block_has_the_name_and_the_colour_of_its_stage():
+    blocks = entry("blocks", 0, 0.9, stages=(0.6, 0.9))
+    for exit, stage in zip(blocks.results["stages"], (1, 3), strict=True):
+        exit["stage"] = stage
+    each = entry("each", 0, 0.8, stages=(0.5, 0.6, 0.7, 0.8))
+
+    def drawn(*entries):
+        """Words and colours of the legend, and colours of the dots of each method."""
+        table = comparison.rows(entries, reference="blocks")
+        figure = comparison.stages_figure(table, entries)
+        marks = figure.legends[0].legend_handles
+        legend = {mark.get_label(): to_rgba(mark.get_color()) for mark in marks}
+        (axes,) = figure.axes
+        dots = [list(map(tuple, x.get_facecolors())) for x in axes.collections]
+        return legend, dict(zip([row.method for row in table[::-1]], dots, strict=True))
+
+    legend, dots = drawn(blocks)
+    assert list(legend) == ["stage 1", "stage 3"]
+    assert dots["blocks"] == list(legend.values())
+    legend, dots = drawn(blocks, each)
+    assert list(legend) == ["stage 0", "stage 1", "stage 2", "stage 3"]
+    assert dots["blocks"] == [legend["stage 1"], legend["stage 3"]]
+    assert dots["each"] == list(legend.values())

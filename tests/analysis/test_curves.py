@@ -10,12 +10,12 @@ from dib_jax.analysis.curves import Measured
 from dib_jax.tasks import Measure
 
 RUNS = {
-    "none": [Measured((0.5, 0.6), (0.0, 0.0), (5.0, 4.0))],
+    "none": [Measured((0, 1), (0.5, 0.6), (0.0, 0.0), (5.0, 4.0))],
     "less": [
-        Measured((0.4, 0.7), (0.1, None), (4.0, 3.0)),
-        Measured((0.6, 0.9), (0.3, None), (3.0, 2.0)),
+        Measured((0, 1), (0.4, 0.7), (0.1, None), (4.0, 3.0)),
+        Measured((0, 1), (0.6, 0.9), (0.3, None), (3.0, 2.0)),
     ],
-    "more": [Measured((0.7, 0.5), (0.2, 0.4), ())],
+    "more": [Measured((0, 1), (0.7, 0.5), (0.2, 0.4), ())],
 }
 CURVES = {"input": {"less": 0.01, "none": 0.0, "more": -1.0, "unfinished": 1.0}}
 
@@ -53,6 +53,20 @@ def test_the_pull_is_that_of_the_whole_training_of_a_stage(tmp_path):
     np.testing.assert_allclose(found.pull, (0.5 / 1.2, 0.6 / 1.2))
     assert found.metric == (0.5, 0.5)
     assert found.kept == ()
+
+
+def test_exits_of_blocks_have_the_number_and_the_information_of_their_stage(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    bits = np.array([[9.0, 9.0, 9.0, 9.0], [8.0, 7.0, 6.0, 5.0]])  # a row a probe
+    np.savez(tmp_path / "information.npz", **{"train/input_stage": bits})
+    exits = [{"stage": stage, "test": {"accuracy": 0.1 * stage}} for stage in (1, 3)]
+    found = curves.measured(tmp_path, {"metric": "accuracy", "stages": exits})
+    assert (found.stages, found.kept) == ((1, 3), (7.0, 5.0))
+    points = curves.table({"input": {"blocks": 0.1}}, {"blocks": [found]})
+    assert [(p["stage"], p["kept"]) for p in points] == [(1, 7.0), (3, 5.0)]
+    drawn = curves.curves_figure(points, "kept", axis="β", measure=Measure("A"))
+    shown = [axes.get_title(loc="left") for axes in drawn.axes if axes.get_visible()]
+    assert shown == ["stage 1", "stage 3"]
 
 
 @pytest.mark.parametrize("quantity", curves.QUANTITIES)
