@@ -206,7 +206,8 @@ class Parts(NamedTuple):
         head: number of a stage → the module of its auxiliary head.
         task: what is predicted.
         objective: the local loss.
-        optimizer: a number of epochs → the optimizer for a training of that length.
+        optimizer: a number of epochs, and of updates in each where that is not `steps`
+            → the optimizer for a training of that length.
         epochs: of every phase, or one number for each.
         steps: updates in an epoch of the whole training split; 0 where unknown.
         compute_dtype: of activations, and of parameters as they are applied.
@@ -216,7 +217,7 @@ class Parts(NamedTuple):
     head: Callable[[int], nn.Module]
     task: Task
     objective: Objective
-    optimizer: Callable[[int], optax.GradientTransformation]
+    optimizer: Callable[..., optax.GradientTransformation]
     epochs: int | tuple[int, ...]
     steps: int = 0
     compute_dtype: jax.typing.DTypeLike = jnp.float32

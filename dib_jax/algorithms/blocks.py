@@ -143,6 +143,7 @@ def block(
     stages: Sequence[int],
     epochs: int,
     *,
+    per_epoch: int | None = None,
     objective: Objective | None = None,
     loss: Loss | None = None,
     remat: bool = False,
@@ -155,6 +156,7 @@ def block(
         parts: what the config gives.
         stages: numbers of the block's stages, neighbours.
         epochs: of its training.
+        per_epoch: updates in each; None for those of the whole training split.
         objective: its local loss; None for that of the config.
         loss: how the objective is applied; None: at the last stage.
         remat: as of `Block`.
@@ -183,9 +185,13 @@ def block(
         stage=stages[-1],
         task=parts.task,
         loss=loss or at_last(objective),
-        optimizer=parts.optimizer(epochs),
+        optimizer=(
+            parts.optimizer(epochs)
+            if per_epoch is None
+            else parts.optimizer(epochs, per_epoch)
+        ),
         compute_dtype=parts.compute_dtype,
-        steps=epochs * parts.steps,
+        steps=epochs * (parts.steps if per_epoch is None else per_epoch),
         remat=remat,
         modules=getattr(objective, "modules", lambda stage, shape: {}),
     )

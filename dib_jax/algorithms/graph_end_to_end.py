@@ -21,6 +21,7 @@ from dib_jax.algorithms.blocks import (
     Variables,
     block,
     initial_state,
+    task_loss,
 )
 from dib_jax.algorithms.nodes import (
     as_one_sample,
@@ -75,9 +76,13 @@ def graph_end_to_end(
     if dropout >= 1:
         raise ValueError(f"dropout must be below 1, got {dropout!r}")
     (epochs,) = per_phase(parts.epochs, 1)
-    # Its learning rate falls over the steps that there are.
-    shorter = epochs if fanout else max(1, epochs // max(1, parts.steps))
-    whole = block(parts, range(len(parts.stages)), shorter)
+    whole = block(
+        parts,
+        range(len(parts.stages)),
+        epochs,
+        per_epoch=None if fanout else 1,
+        objective=task_loss,
+    )
     made = _EndToEnd(parts, whole, rule, fanout, dropout, inductive)
     phase = Phase(
         made.init,

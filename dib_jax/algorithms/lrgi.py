@@ -182,11 +182,8 @@ class _Layer(NamedTuple):
     def phase(self) -> Phase:
         """The phase that trains it."""
         # An epoch is one step, whatever the batch size is.
-        shorter = max(1, self.epochs // max(1, self.parts.steps))
-        optimizer, number = (
-            self.parts.optimizer(shorter),
-            len(self.parts.stages) + self.k,
-        )
+        optimizer = self.parts.optimizer(self.epochs, 1)
+        number = len(self.parts.stages) + self.k
 
         def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
             params = self.init(jax.random.fold_in(key, self.k), example)

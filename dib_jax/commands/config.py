@@ -432,8 +432,8 @@ def parts_of(
     return Parts(
         **built,
         head=lambda stage: build("head", stage=stage),
-        optimizer=lambda epochs: optimizer(
-            **config["optimizer"], epochs=epochs, steps_per_epoch=max(steps, 1)
+        optimizer=lambda epochs, per_epoch=steps: optimizer(
+            **config["optimizer"], epochs=epochs, steps_per_epoch=per_epoch
         ),
         epochs=config["epochs"],
         steps=steps,

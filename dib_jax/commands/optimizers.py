@@ -137,7 +137,7 @@ def _lookahead(
         updates, inner = rule.update(updates, state.rule, params)
         made = state.made + 1
         now, last = made % every == 0, made == steps
-        kept = 0.95**every * (made / steps) ** 3
+        kept = 0.95**every * jnp.minimum(made / steps, 1) ** 3
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(
             lambda old, new: jnp.where(now, kept * old + (1 - kept) * new, old),
@@ -199,23 +199,29 @@ def optimizer(
         lookahead: updates after which weights are set back to their running average;
             0 for never.
         epochs: that the stage trains.
-        steps_per_epoch: updates in an epoch.
+        steps_per_epoch: updates in an epoch; 0 where that is unknown, as 1.
 
     Returns:
         An optax transformation. Its state's `hyperparams` hold the highest learning
         rate and the weight decay, which a compiled step reads from there.
 
     Raises:
-        ValueError: `warmup_from` without a warm-up, or `decay_to` with a schedule that
-            does not fall.
+        ValueError: `warmup_from` without a warm-up, `decay_to` with a schedule that
+            does not fall, or `lookahead` above the number of updates.
     """
     if warmup_from and not warmup_epochs:
         raise ValueError(
             f"optimizer.warmup_from: got {warmup_from}, but optimizer.warmup_epochs=0 "
             "has no warm-up; set it to 0, or give epochs"
         )
-    steps = epochs * steps_per_epoch
-    warmup = min(round(warmup_epochs * steps_per_epoch), steps // 2)
+    steps = epochs * max(steps_per_epoch, 1)
+    # The average would still be the weights from before the first update.
+    if steps_per_epoch and lookahead > steps:
+        raise ValueError(
+            f"optimizer.lookahead: got {lookahead}, but there are {steps} updates; use "
+            "at most as many, or 0 for none"
+        )
+    warmup = min(round(warmup_epochs * max(steps_per_epoch, 1)), steps // 2)
     course = SCHEDULES[schedule](Course(steps, warmup, warmup_from, decay_to))
 
     def build(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:

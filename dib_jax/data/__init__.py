@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dib_jax.data.arrays import check_file_names, read_arrays
 from dib_jax.data.dataset import (
     SPLITS,
@@ -190,8 +192,12 @@ def _part(train: Split, samples: int, *, name: str) -> Split:
     if samples == count:
         return train
     share, groups = samples / count, train.get("groups")
+    labels = train["labels"]
     try:
-        _, rows = split_rows(train["labels"], groups, fraction=share, seed=0)
+        _, rows = split_rows(labels, groups, fraction=share, seed=0)
+        if len(np.unique(labels[rows])) < len(np.unique(labels)):
+            # Of a class of one group none is held out. What stays has every class.
+            rows, _ = split_rows(labels, groups, fraction=1 - share, seed=0)
     except ValueError:
         raise ValueError(
             f"samples: {samples} of {name!r} are less than half of its smallest group"

@@ -400,14 +400,17 @@ def _is_inside(
 
 
 def _largest(samples: Samples) -> jax.Array:
-    """The largest box (n, 4) of each picture."""
+    """The largest box (n, 4) of each picture; its middle, where it has none."""
     boxes = samples["boxes"]
     if boxes.ndim == 2:
         return boxes
+    height, width = samples["images"].shape[1:3]
+    middle = jnp.array([width, height, width, height], boxes.dtype) / 2
     sides = boxes[..., 2:] - boxes[..., :2]
     area = jnp.where(_real(samples), sides[..., 0] * sides[..., 1], -1.0)
-    largest = jnp.argmax(area, axis=1)
-    return jnp.take_along_axis(boxes, largest[:, None, None], axis=1)[:, 0]
+    index = jnp.argmax(area, axis=1)
+    largest = jnp.take_along_axis(boxes, index[:, None, None], axis=1)[:, 0]
+    return jnp.where(_real(samples).any(axis=1)[:, None], largest, middle)
 
 
 def _bounded(shift: jax.Array, samples: Samples, height: int, width: int) -> jax.Array:

@@ -214,7 +214,8 @@ def _common_of_patches(train: Split, *, side: int) -> dict[str, np.ndarray]:
     windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(1, 2))
     # (n, h', w', c, rows, columns) → patches with channels last, as kernels have them.
     patches = np.moveaxis(windows, 3, -1).reshape(-1, side * side * x.shape[-1])
-    covariance = np.cov(patches, rowvar=False, dtype=np.float64)
+    # Of one column, grey pixels, `cov` is a number.
+    covariance = np.atleast_2d(np.cov(patches, rowvar=False, dtype=np.float64))
     variances, vectors = np.linalg.eigh(covariance)
     kernel = vectors / np.sqrt(variances + _LEAST_VARIANCE)
     kernel = np.concatenate([kernel, -kernel], axis=1)

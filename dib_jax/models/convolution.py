@@ -220,6 +220,11 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if x.ndim != 4:
+            raise ValueError(
+                "model.name: a network of convolutions needs pictures (n, h, w, c), "
+                f"got shape {x.shape}; use mlp"
+            )
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
 

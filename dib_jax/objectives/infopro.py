@@ -125,6 +125,11 @@ def infopro(
     def modules(stage: int, shape: tuple[int, ...]) -> Mapping[str, nn.Module]:
         if stage >= num_stages - 1:
             return {}
+        if len(shape) != 3:
+            raise ValueError(
+                "objective.name: infopro reconstructs pictures (h, w, c), but one "
+                f"input has shape {tuple(shape)}; use another objective"
+            )
         decoder = Decoder(shape=tuple(shape), width=decoder_width)
         if prediction == "contrastive":
             return {"decoder": decoder, "embedding": Embedding(size=embedding)}

@@ -112,8 +112,8 @@ def detection(
         of the largest object is the largest box that counts as found.
 
     Raises:
-        ValueError: an option is out of range or unknown, `balance` of one object; when
-            called, a batch without boxes, or outputs of another head.
+        ValueError: an option is out of range or unknown, or of the other `objects`;
+            when called, a batch without boxes, or outputs of another head.
     """
     for name, value, valid, allowed in (
         ("objects", objects, objects in ("one", "many"), "one of ['one', 'many']"),
@@ -129,8 +129,18 @@ def detection(
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_bandwidth(bandwidth)
     several = objects == "many"
-    if balance and not several:
-        raise ValueError("balance weighs places of objects; it needs objects=many")
+    for name, value, unused, mode in (
+        ("label_smoothing", label_smoothing, 0.0, "one"),
+        ("balance", balance, 0.0, "many"),
+        ("candidates", candidates, 32, "many"),
+        ("overlap", overlap, 0.5, "many"),
+        ("confidence", confidence, 0.3, "many"),
+    ):
+        if value != unused and objects != mode:
+            raise ValueError(
+                f"{name} is of objects={mode}, got {value!r} with objects={objects}; "
+                f"leave it at {unused}"
+            )
     detector = _Detector(
         num_classes, several, label_smoothing, _BOX_LOSSES[box_loss], box_weight,
         candidates, overlap, confidence, balance,

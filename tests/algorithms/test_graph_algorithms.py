@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny_graphs import COUNT, WIDTH, dataset, parts_of, split, train
 
@@ -334,3 +335,30 @@ def test_samples_that_are_no_nodes_are_refused_in_a_line():
     batch = split().take(slice(2)).batch()._replace(common={"mean": jnp.zeros(3)})
     with pytest.raises(ValueError, match="dataset.name are none; see docs/graphs.md"):
         lgcn(parts_of()).phases[0].init(jax.random.key(0), (), batch)
+
+
+@pytest.mark.parametrize("name", ["whole", "sampled", "layer"])
+def test_the_optimizer_is_told_how_many_updates_there_are(name):
+    told = []
+
+    def optimizer(epochs, per_epoch=3):
+        told.append(epochs * per_epoch)
+        return optax.sgd(0.1)
+
+    parts = parts_of(optimizer=optimizer, epochs=7)
+    if name == "layer":
+        stages = gcn(widths=(4, 4), activation="elu", skip=True)
+        lrgi(parts._replace(epochs=(7, 7, 5), stages=stages))
+        assert told == [7, 7, 5 * 3]  # layers see the whole graph, the probes batches
+    else:
+        graph_end_to_end(parts, fanout=3 if name == "sampled" else 0)
+        assert told == [21 if name == "sampled" else 7]
+
+
+def test_end_to_end_a_graph_network_does_not_ask_for_the_objective():
+    class Without(type(parts_of())):
+        @property
+        def objective(self):
+            raise AssertionError
+
+    graph_end_to_end(Without(*parts_of()))

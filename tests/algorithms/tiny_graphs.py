@@ -54,7 +54,7 @@ def parts_of(**changes):
         head=lambda stage: linear(num_outputs=CLASSES),
         task=classification(num_classes=CLASSES),
         objective=cross_entropy(),
-        optimizer=lambda epochs: optax.adam(0.03),
+        optimizer=lambda epochs, per_epoch=3: optax.adam(0.03),
         epochs=3,
         steps=3,
     )

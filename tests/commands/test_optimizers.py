@@ -124,3 +124,19 @@ def test_lookahead_sets_weights_back_to_their_average_and_ends_there():
 
 def test_without_lookahead_weights_go_where_the_rule_takes_them():
     assert weights_after(np.full(3, -1.0), lookahead=0) == [1, 2, 3]
+
+
+def test_an_average_of_more_updates_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"lookahead: got 6, but there are 5 updates"):
+        weights_after(np.full(5, -1.0), lookahead=6)
+    assert weights_after(np.full(5, -1.0), lookahead=5)[-1] > 0
+
+
+def test_after_the_planned_updates_weights_stay_between_their_average_and_the_new():
+    rule = optimizers._lookahead(optax.sgd(1.0), every=1, steps=2)
+    weight = np.zeros(())
+    state = rule.init(weight)
+    for made in range(1, 9):
+        update, state = rule.update(np.float32(-1), state, weight)
+        assert 0 < float(update) <= 1, made
+        weight = optax.apply_updates(weight, update)

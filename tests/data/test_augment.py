@@ -417,6 +417,19 @@ def test_of_several_boxes_one_that_left_becomes_none_and_the_largest_stays():
     assert (result["boxes"][:, 1, 2] - result["boxes"][:, 1, 0] >= 2).all()
 
 
+@pytest.mark.parametrize("fill", [-1.0, np.nan])
+@pytest.mark.parametrize("spec", ["crop", "affine", "zoom"])
+def test_a_picture_without_boxes_moves_as_one_with_a_box_in_its_middle(spec, fill):
+    real = batch_of(64)
+    boxes = np.tile(np.float32([11, 7, 13, 9]), (64, 1))
+    wanted = compiled(spec)(jax.random.key(1), real | {"boxes": boxes})
+    none = np.full((64, 2, 4), fill, np.float32), np.full((64, 2), -1)
+    batch = as_given(real | dict(zip(("boxes", "box_labels"), none, strict=True)))
+    result = compiled(spec)(jax.random.key(1), batch)
+    np.testing.assert_array_equal(result["images"], wanted["images"])
+    np.testing.assert_array_equal(result["box_labels"], -1)
+
+
 def test_a_picture_without_boxes_passes():
     batch = batch_of(8, boxes=np.full((8, 2, 4), -1.0), box_labels=np.full((8, 2), -1))
     result = compiled("crop,flip")(jax.random.key(0), batch)

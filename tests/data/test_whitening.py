@@ -47,3 +47,11 @@ def test_what_has_no_such_patches_is_refused():
         whitened(VECTORS, 2)
     with pytest.raises(ValueError, match=r"got 10; pictures of 9x9 pixels have no"):
         whitened(PICTURES, 10).common(pictures(4))
+
+
+def test_patches_of_one_grey_pixel_have_variance_1():
+    dataset = load("digits", data_dir="", seed=0, val_fraction=0.1, whiten=1)
+    common = dataset.kind.common(dataset.train)
+    x = np.asarray(dataset.kind.prepare(dataset.train, common))
+    assert x.shape[1:] == (8, 8, 2)
+    np.testing.assert_allclose(x.var(axis=(0, 1, 2)), 1, rtol=0.01)

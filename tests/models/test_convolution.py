@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dib_jax.models.convolution import (
+    Convolution,
     average_pool_to,
     convolve,
     direct_convolutions,
@@ -186,3 +187,8 @@ def test_average_pooling_takes_the_means_of_adaptive_cells(side, size):
             np.testing.assert_allclose(got[:, 0, 0], want, atol=1e-6)
     # A constant picture stays constant: the weights of each cell sum to 1.
     np.testing.assert_allclose(pool(np.ones_like(x)), 1.0, atol=1e-6)
+
+
+def test_samples_that_are_no_pictures_are_refused_in_a_line():
+    with pytest.raises(ValueError, match=r"needs pictures .* got shape \(4, 13\); use"):
+        Convolution(3).init(jax.random.key(0), jnp.zeros((4, 13)))

@@ -138,3 +138,8 @@ def test_a_head_without_weight_still_learns_to_read(make_signals):
 def test_what_it_cannot_do_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         infopro(num_stages=3, **options)
+
+
+def test_what_is_no_picture_cannot_be_reconstructed():
+    with pytest.raises(ValueError, match=r"infopro reconstructs pictures .* \(13,\)"):
+        infopro(num_stages=3).modules(0, (13,))

@@ -181,7 +181,12 @@ def test_what_is_said_of_a_picture_is_the_likeliest_class_and_a_box_inside_it():
         ({"overlap": 1.5}, "overlap must be 0 to 1, got 1.5"),
         ({"confidence": -0.1}, "confidence must be 0 to 1, got -0.1"),
         ({"objects": "many", "balance": 1.5}, "balance must be 0 to 1, got 1.5"),
-        ({"balance": 1.0}, "balance weighs places .* needs objects=many"),
+        ({"balance": 1.0}, "balance is of objects=many, got 1.0 .* leave it at 0.0"),
+        ({"confidence": 0.9}, "confidence is of objects=many, got 0.9 with"),
+        (
+            {"objects": "many", "label_smoothing": 0.1},
+            "label_smoothing is of objects=one, got 0.1 .*; leave it at 0.0",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options, message):
