@@ -157,6 +157,7 @@ def store(
 
     Raises:
         OSError: the disk has no room for the files that `place` asks for.
+        ValueError: copies are wanted, and no place has room for them.
     """
     # What a phase augments or selects is for itself: no other one goes on from it.
     goes_on = bool(previous and previous.done) and augment is None
@@ -234,6 +235,13 @@ def _filled(
         jax.eval_shape(recipe.maker(source), _rows(source.leaves, 0, size), key, 0),
     )
     chosen = _choose(place, shapes, folder, previous)
+    if not chosen.place and recipe.augment:
+        # Computed at every step they are no copies: what is free here would decide
+        # what is trained.
+        raise ValueError(
+            f"cache.copies: got {copies}, but their {chosen.why}; make room, or set "
+            "cache.place=file or cache.copies=0"
+        )
     if not chosen.place:
         _forget(previous, folder)
         return plain._replace(line=f"{about} computed at every step: {chosen.why}")
@@ -274,7 +282,8 @@ def _choose(
     fits = [name for name in PLACES if size <= _SHARE * room[name]]
     if place == "auto" and not fits:
         free = ", ".join(f"{name} {_mib(room[name])}" for name in PLACES)
-        return _Choice("", f"{_mib(size)} are too many ({free})")
+        why = f"{_mib(size)} are too many (free: {free}; auto takes half)"
+        return _Choice("", why)
     chosen = fits[0] if place == "auto" else place
     reason = f"{_mib(room[chosen])} are free there" if place == "auto" else "as asked"
     return _Choice(chosen, f"{_mib(size)} ({reason})", size <= _SHARE * left[chosen])

@@ -249,6 +249,20 @@ def test_auto_takes_the_first_place_with_room_and_says_so(
     assert "\n" not in stored.line
 
 
+def test_copies_without_room_are_refused_for_training_without_them_is_another(
+    network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(storage, "_room", lambda folder: dict.fromkeys(PLACES, 10))
+    message = (
+        r"^cache\.copies: got 2, but their 0\.0 MiB are too many \(free: device 0\.0 "
+        r"MiB, host .*, file .*; auto takes half\); make room, or set "
+        r"cache\.place=file or cache\.copies=0$"
+    )
+    with pytest.raises(ValueError, match=message):
+        stored_at("auto", network, tmp_path, copies=2)
+    assert stored_at("file", network, tmp_path, copies=2).copies == 2
+
+
 @pytest.mark.parametrize(
     ("place", "augment", "why"),
     [
