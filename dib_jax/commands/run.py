@@ -81,6 +81,7 @@ def run(
 
         together(own)  # before the data are read
         if from_first(lambda: finished(workdir)):
+            from_first(lambda: _check_own(workdir, config))
             trained = load_run(workdir)
         else:
             trained = train_run(
@@ -166,6 +167,17 @@ def train_run(
         experiment = experiment._replace(config=saved)
     observer = recorder(workdir, config.to_dict())
     return train(experiment, workdir, observer=observer, watch=watch, held=held)
+
+
+def _check_own(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuse another config's finished run, whose numbers would pass for ours."""
+    from dib_jax.training.workdir import check_owner
+
+    check_owner(
+        workdir,
+        settings.plain(complete(config)),
+        completed=lambda saved: settings.plain(complete(saved)),
+    )
 
 
 def _saved(

@@ -115,3 +115,9 @@ def test_the_same_command_on_a_finished_run_says_so(finished_run, capsys):
     said = capsys.readouterr().out
     assert said.startswith("already finished: test accuracy 0.")
     assert (finished_run / "report.html").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_not_the_answer_to_another_config(finished_run):
+    config = command_line.load_config(f"{CONFIG.with_name('digits_cnn.py')}:quick")
+    with pytest.raises(ValueError, match="belongs to another config: .*model.name is "):
+        run.run(config.config, finished_run, config_name="digits_cnn")
