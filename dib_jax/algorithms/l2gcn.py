@@ -106,13 +106,14 @@ def l2gcn(
             number of rounds, then the most epochs of each layer.
         rule: how neighbours are joined: residual, symmetric or mean.
         inductive: whether in training only edges between training nodes count.
-        samples: nodes of a round; all training nodes where there are fewer.
+        samples: nodes of a round, at least the steps of an epoch, which has as many in
+            a round; all training nodes where there are fewer.
         price: of an epoch, in nats.
         earliest: epochs before which no layer stops.
         controller_rate: learning rate of the controller, by Adam.
 
     Raises:
-        ValueError: as of `lgcn`.
+        ValueError: as of `lgcn`, or `samples` are fewer than the steps of an epoch.
 
     Source: You, Chen, Wang & Shen, arXiv 2003.13606, section 3.3.
     """
@@ -124,6 +125,7 @@ def l2gcn(
     blocks = layer_blocks(parts, rule)
     search = _Search(blocks, tuple(most), rule, inductive, samples, price)
     steps, phases = max(1, parts.steps), []
+    _check_samples(samples, steps)
     for k in range(len(blocks)):
         phase = layer_phase(parts, blocks, k, rule=rule, inductive=inductive)
         stop = _stopping(len(blocks), k, earliest)
@@ -135,6 +137,16 @@ def l2gcn(
         features=lambda network, batch: made.features(network.layers, batch),
         network=Network(),
     )
+
+
+def _check_samples(samples: int, steps: int) -> None:
+    # An epoch of a round has as many updates as one of a layer's own training: the
+    # controller reads losses after them, and a learning rate may fall with them.
+    if samples < steps:
+        raise ValueError(
+            f"samples must be ≥ {steps}, the steps of an epoch, got {samples}; raise "
+            "it or batch_size"
+        )
 
 
 def _in_network(phase: Phase) -> Phase:

@@ -316,6 +316,10 @@ def test_the_controller_learns_from_the_actions_that_were_played():
         (lambda: graph_end_to_end(parts_of(stages=gat()), fanout=2), "=gcn$"),
         (lambda: graph_end_to_end(parts_of(), dropout=1.0), "dropout must be below 1"),
         (lambda: lrgi(parts_of(), samples=1), "samples must be 0 for all, or ≥ 2"),
+        (
+            lambda: l2gcn(parts_of(epochs=(1, 1, 1), steps=9), samples=8),
+            "samples must be ≥ 9, the steps of an epoch, got 8; raise it or batch_size",
+        ),
         (lambda: sgc(parts_of(), hops=-1), "hops must be ≥ 0, got -1"),
         (lambda: gat(widths=(6,)), "widths must be multiples of the 4 heads"),
     ],
