@@ -16,7 +16,8 @@ def get_config(arg: str = "") -> ConfigDict:
     quick = variant(arg, "quick")
     config = ConfigDict()
     config.base = "configs/digits_cascade.py" + (":quick" if quick else "")
-    # In this order, so that a cascade finds what it is measured beside.
+    # In this order, so that a cascade finds what it is measured beside. In turn each
+    # stage is a block: `blocks` of a data set are those of its cascade.
     config.methods = {
         "end_to_end": ("algorithm.name=end_to_end",),
         "in_turn": ("algorithm.name=sequential",),
@@ -30,6 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "dataset.samples=20000",
             "model.name=mlp",
             "model.widths=256,256,256,256",
+            "algorithm.blocks=1",
             "algorithm.tau=0.97",
             "epochs=8",
             "batch_size=128",

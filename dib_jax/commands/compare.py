@@ -7,8 +7,9 @@ The config file's `get_config` returns
 
   base      a config file of experiments.run, "configs/NAME.py[:quick]"
   methods   name → overrides of the base, as after --config.: ("objective.beta=0", …)
-  datasets  name → overrides, likewise; where a method names another network, head, task
-            or objective, a data set's options of that section do not apply
+  datasets  name → overrides, likewise; where a method names another network, head,
+            task, objective or algorithm than a data set has, its options of that
+            section do not apply
   seeds     whole numbers
   reference the method that differences are taken to
   like      optional: another such file, whose fields it has where it sets none itself;
@@ -39,6 +40,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dib_jax import settings
 from dib_jax.commands import command_line, surroundings
 from dib_jax.commands import config as configs
 from dib_jax.commands.registry import prefixed
@@ -208,10 +210,16 @@ def planned(plan: Plan, workdir: pathlib.Path, *, data_dir: str = "") -> Runs:
         The runs by (data set, method), a seed each.
     """
     place = {"dataset.data_dir": data_dir} if data_dir else {}
+    base = _named_by(plan.base)
     found: Runs = {}
     for dataset, of_dataset in plan.datasets.items():
         for method, of_method in plan.methods.items():
-            others = {name for name in configs.FACTORIES if f"{name}.name" in of_method}
+            usual = {**base, **of_dataset}
+            others = {
+                name
+                for name in configs.FACTORIES
+                if of_method.get(f"{name}.name", "") not in ("", usual[f"{name}.name"])
+            }
             fitting = {
                 field: value
                 for field, value in of_dataset.items()
@@ -229,6 +237,14 @@ def planned(plan: Plan, workdir: pathlib.Path, *, data_dir: str = "") -> Runs:
                 for seed in plan.seeds
             ]
     return found
+
+
+def _named_by(base: str) -> dict[str, str]:
+    """The network, head, task, objective and algorithm of a config, by dotted field."""
+    fields, config = configs.schema({}), command_line.load_config(base).config
+    names = [f"{section}.name" for section in configs.FACTORIES]
+    given = settings.flatten(config.to_dict())
+    return {name: given.get(name, fields[name].default) for name in names}
 
 
 def _check(plan: Plan, runs: Sequence[Run]) -> None:

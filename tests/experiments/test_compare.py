@@ -72,6 +72,26 @@ def test_a_data_sets_options_are_not_those_of_another_network(tmp_path):
     }  # fmt: skip
 
 
+def test_a_data_sets_options_are_kept_where_a_method_names_what_it_has_anyway(tmp_path):
+    datasets = {
+        "small": ("model.name=mlp", "model.widths=8,8", "objective.beta=0.5"),
+        "usual": ("model.widths=4,4", "algorithm.blocks=2"),
+    }
+    methods = {
+        "wide": ("model.name=mlp", "objective.name=dib"),
+        "plain": ("algorithm.name=sequential",),
+    }
+    changes = {"datasets": datasets, "methods": methods, "reference": "plain"}
+    runs = compare.planned(compare.read_plan({**PLAN, **changes}), tmp_path)
+    found = {key: one[0].overrides for key, one in runs.items()}
+    assert found["small", "wide"]["model.widths"] == "8,8"
+    assert found["small", "wide"]["objective.beta"] == "0.5"
+    assert found["small", "plain"]["model.widths"] == "8,8"
+    # The base has convolutions, and stages one after the other.
+    assert "model.widths" not in found["usual", "wide"]
+    assert found["usual", "plain"]["algorithm.blocks"] == "2"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -181,9 +201,10 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
         # Only of a curve's methods it is asked what the probes saw.
         "methods": {**PLAN["methods"], "greedy": ("analysis.samples=16",)},
         "seeds": (0, 1),
+        # All of them are other configs than the methods themselves.
         "search": {
-            "end_to_end": ("optimizer.learning_rate=0.05", "epochs=2"),
-            "greedy": ("optimizer.learning_rate=0.05", "objective.beta=0.0"),
+            "end_to_end": ("optimizer.learning_rate=0.1", "epochs=2"),
+            "greedy": ("optimizer.learning_rate=0.1", "objective.beta=0.0"),
         },
         "curves": (("greedy", "greedy", 0.5),),
         "axis": "β",
