@@ -16,7 +16,7 @@ The config file's `get_config` returns
             of several, the fields of the last and the data sets of all
   search    optional: method → alternatives, each a tuple of overrides; every method has
             as many, tried with the first seed; the best on the validation split is run
-            with the others
+            with the others, and one that fails loses
   curves    optional: triples of a curve's name, a method and the number by which it
             differs from the curve's others; what is measured is drawn against that
   axis      what that number is called, such as "β"
@@ -247,13 +247,14 @@ def _named_by(base: str) -> dict[str, str]:
     return {name: given.get(name, fields[name].default) for name in names}
 
 
-def _check(plan: Plan, runs: Sequence[Run]) -> None:
+def _check(plan: Plan, runs: Sequence[Run], *, folders: bool = True) -> None:
     """Refuse runs whose config or folder cannot be used, before any has started."""
     file = command_line.load_config(plan.base)
     for run in runs:
         with prefixed(f"{run.method} on {run.dataset}: "):
             config = configs.complete(command_line.override(file.config, run.overrides))
-            command_line.check_workdir(run.workdir, config)
+            if folders:
+                command_line.check_workdir(run.workdir, config)
 
 
 def trials(plan: Plan, run: Run, workdir: pathlib.Path) -> list[Run]:
@@ -271,6 +272,10 @@ def trials(plan: Plan, run: Run, workdir: pathlib.Path) -> list[Run]:
         )
         for index, alternative in enumerate(plan.search[run.method])
     ]
+
+
+def _tried(plan: Plan, found: Runs, workdir: pathlib.Path) -> Runs:
+    return {key: trials(plan, runs[0], workdir) for key, runs in found.items()}
 
 
 def execute(
@@ -401,32 +406,42 @@ def _shares(jobs: int) -> list[list[int]]:
 
 
 def searched(
-    plan: Plan, found: Runs, *, jobs: int, workdir: pathlib.Path
+    plan: Plan,
+    found: Runs,
+    *,
+    jobs: int,
+    workdir: pathlib.Path,
+    failures: list[str] | None = None,
 ) -> tuple[Runs, dict[tuple[str, str], str]]:
-    """Choose each method's alternative on the validation split.
+    """Choose each method's alternative on the validation split; one that fails loses.
 
     Args:
         plan: the plan, with a search.
         found: as `planned` gives it.
         jobs: how many runs at once.
         workdir: of the comparison.
+        failures: to which a line is added for each run of the search that failed.
 
     Returns:
         The runs with the overrides that were chosen, the first seed's being the trial
         itself, and those overrides as text.
 
     Raises:
-        RunsFailedError: a run of the search failed.
+        RunsFailedError: all alternatives of a method failed.
         ValueError: a run has no validation split to choose by.
     """
-    tried = {key: trials(plan, runs[0], workdir) for key, runs in found.items()}
+    tried = _tried(plan, found, workdir)
     everything = list(itertools.chain(*tried.values()))
     _check(plan, everything)
-    if failures := execute(plan, everything, jobs=jobs, workdir=workdir):
-        raise RunsFailedError("; ".join(failures))
+    failures = execute(plan, everything, jobs=jobs, workdir=workdir, failures=failures)
     chosen, texts = {}, {}
     for key, runs in tried.items():
-        best = max(runs, key=_validation)
+        if not (done := [run for run in runs if _is_done(run)]):
+            raise RunsFailedError(
+                f"{key[1]} on {key[0]}: no alternative of the search finished; give "
+                f"others: {'; '.join(failures)}"
+            )
+        best = max(done, key=_validation)
         alternative = plan.search[key[1]][runs.index(best)]
         others = [
             run._replace(overrides={**run.overrides, **alternative})
@@ -462,7 +477,11 @@ def main(arguments: list[str]) -> None:
     ).expanduser()
     found = planned(plan, workdir, data_dir=given.flags.get("data_dir", ""))
     command = f"python -m {command_line.called('compare')} {shlex.join(arguments)}"
-    _check(plan, list(itertools.chain(*found.values())))
+    # With a search the runs' folders are those of alternatives that are not known yet.
+    everything = list(itertools.chain(*found.values()))
+    _check(plan, everything, folders=not plan.search)
+    if plan.search:
+        _check(plan, list(itertools.chain(*_tried(plan, found, workdir).values())))
     with owned(workdir):
         _compare(plan, found, jobs=jobs, workdir=workdir, command=command)
 
@@ -472,8 +491,9 @@ def _compare(
 ) -> None:
     """Do all runs, and write the report, which is there as soon as one is done."""
     chosen: dict[tuple[str, str], str] = {}
+    lost: list[str] = []
     if plan.search:
-        found, chosen = searched(plan, found, jobs=jobs, workdir=workdir)
+        found, chosen = searched(plan, found, jobs=jobs, workdir=workdir, failures=lost)
     everything = list(itertools.chain(*found.values()))
     _check(plan, everything)
     # A seed of every method first: a comparison that is stopped early is a whole one.
@@ -512,8 +532,8 @@ def _compare(
     finished, path = report()
     print((workdir / "table.md").read_text("utf-8").partition("```")[0].strip())
     print(f"{len(finished)} of {len(everything)} runs, report {path}")
-    if failures:
-        raise RunsFailedError(f"{len(failures)} runs failed: {'; '.join(failures)}")
+    if failed := [*lost, *failures]:
+        raise RunsFailedError(f"{len(failed)} runs failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import sys
 
 import pytest
 
+from dib_jax import settings
 from dib_jax.analysis import comparison, recording
 from dib_jax.analysis.comparison import Contrasts, Entry
 from dib_jax.commands import command_line, compare, comparison_report, run
+from dib_jax.commands.config import complete
 from dib_jax.training import workdir
 
 pytestmark = pytest.mark.once
@@ -260,6 +262,82 @@ def test_it_leaves_tables_that_agree_and_the_second_start_trains_nothing(
     assert before == {
         path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")
     }
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Runs that train nothing: by β the accuracy of each; None for one that fails."""
+    scores = {"0.5": 0.7, "0.25": 0.6, "9.0": None}
+
+    def execute(base, of, logs, shares, started):
+        score = scores[of.overrides["objective.beta"]]
+        if score is None:
+            return f"{of.workdir.name} failed: the loss is NaN"
+        file = command_line.load_config(base)
+        config = complete(command_line.override(file.config, of.overrides))
+        split = {"accuracy": score}
+        results = {**RESULTS, "test": split, "validation": split}
+        of.workdir.mkdir(parents=True)
+        (of.workdir / "config.json").write_text(json.dumps(settings.plain(config)))
+        (of.workdir / "results.json").write_text(json.dumps(results))
+        (of.workdir / "report.html").touch()
+        return ""
+
+    def write_report(folder, plan, runs, chosen, *, command, left):
+        (folder / "table.md").write_text(" ".join(chosen.values()))
+        return folder / "report.html"
+
+    monkeypatch.setattr(compare, "_execute_one", execute)
+    monkeypatch.setattr(comparison_report, "write_report", write_report)
+    return scores
+
+
+SEARCHED = {
+    **PLAN,
+    "methods": {"greedy": ()},
+    "reference": "greedy",
+    "search": {"greedy": ("objective.beta=9.0", "objective.beta=0.5")},
+}
+
+
+def test_a_comparison_goes_on_with_the_alternative_that_its_search_chose(
+    tmp_path, scores
+):
+    search = {"greedy": ("objective.beta=0.25", "objective.beta=0.5")}
+    plan = {**SEARCHED, "search": search}
+    assert start(tmp_path, plan) == 0
+    (other,) = (tmp_path / "out" / "runs").iterdir()
+    config = json.loads((other / "config.json").read_text())
+    assert (other.name, config["objective"]["beta"]) == ("digits-greedy-seed1", 0.5)
+    assert start(tmp_path, plan) == 0
+    assert start(tmp_path, {**plan, "seeds": (0, 1, 2)}) == 0
+
+
+def test_a_mistake_in_an_alternative_is_told_before_any_run_starts(tmp_path, capsys):
+    search = {"greedy": ("objective.bta=0.25", "objective.beta=0.5")}
+    assert start(tmp_path, {**SEARCHED, "search": search}) == 2
+    assert "objective.beta" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_alternative_that_fails_loses_and_the_comparison_says_so_at_its_end(
+    tmp_path, scores, capsys
+):
+    for _ in range(2):  # likewise when it goes on
+        assert start(tmp_path, SEARCHED) == 1
+        said = capsys.readouterr()
+        assert "objective.beta=0.5\n2 of 2 runs, report" in said.out
+        last = said.err.splitlines()[-1]
+        assert "1 runs failed: digits-greedy-0 failed: the loss is NaN" in last
+
+
+def test_a_method_of_which_every_alternative_fails_is_named(tmp_path, scores, capsys):
+    scores["0.5"] = None
+    assert start(tmp_path, SEARCHED) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "greedy on digits: no alternative of the search finished" in last
+    assert "digits-greedy-1 failed: the loss is NaN" in last
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="of Linux")
