@@ -124,13 +124,23 @@ def groups(runs: Group) -> list[list[Probed]]:
 
     Returns:
         The groups, in the order of their first runs.
+
+    Raises:
+        ValueError: two runs of a group have one seed.
     """
-    found: dict[str, list[Probed]] = {}
+    found: dict[str, dict[Any, Probed]] = {}
     for run in runs:
         same = {name: v for name, v in run.config.items() if name not in _FREE}
         epochs = run.information["train/epoch"].tolist()
-        found.setdefault(json.dumps([same, epochs], default=str), []).append(run)
-    return list(found.values())
+        group = found.setdefault(json.dumps([same, epochs], default=str), {})
+        # One seed is one sample: counted twice it makes every interval too narrow.
+        first = group.setdefault(run.config["seed"], run)
+        if first is not run:
+            raise ValueError(
+                f"{first.workdir} and {run.workdir} are runs of one config and of seed "
+                f"{run.config['seed']}; give one run of each seed"
+            )
+    return [list(group.values()) for group in found.values()]
 
 
 def find(runs: Group, *, controls: bool = False, split: str = "train") -> Findings:

@@ -36,7 +36,8 @@ def analyze(workdirs: list[pathlib.Path]) -> str:
         Sentences and tables of all of them, as text.
 
     Raises:
-        ValueError: a run was not probed, or a file is damaged.
+        ValueError: a run was not probed, two are of one config and seed, or a file is
+            damaged.
     """
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.analysis import figures, findings, information_figures
@@ -112,7 +113,9 @@ def main(arguments: list[str]) -> None:
     )
     first = command_line.find_workdir(given.flags)
     others = [command_line.find_workdir({"workdir": folder}) for folder in given.rest]
-    print(analyze([first, *others]))
+    # A folder that is given twice is one run, and no second sample of an interval.
+    folders = {folder.resolve(): folder for folder in [first, *others]}
+    print(analyze(list(folders.values())))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ def main(arguments: list[str]) -> None:
         )
     rule, goal = exits.read_goal(given.flags)
     samples = corruptions.read_samples(given.flags)
-    workdirs = [workdir, *others]
+    # A folder that is given twice is one run, and no second sample of an interval.
+    folders = {folder.resolve(): folder for folder in [workdir, *others]}
+    workdirs = list(folders.values())
     if not asked:
         _evaluate(workdir)
     elif asked == ["exits"]:

@@ -188,6 +188,14 @@ def test_runs_are_grouped_by_all_but_their_seed():
     assert "1.50 ± 0.00" in findings.as_text(table)
 
 
+def test_two_runs_of_one_seed_in_a_group_are_refused():
+    again = made()._replace(workdir=pathlib.Path("copy"))
+    with pytest.raises(ValueError, match="^run0 and copy are runs of one config and"):
+        groups([made(), made(seed=1), again])
+    # Another algorithm's run of that seed is no repetition.
+    assert len(groups([made(), made(algorithm="parallel")])) == 2
+
+
 def test_findings_come_back_as_they_were_written(tmp_path):
     found = find([made()])
     write_findings(tmp_path, found)

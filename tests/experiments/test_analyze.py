@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dib_jax.analysis import information_figures
-from dib_jax.commands import analyze, command_line
+from dib_jax.commands import analyze, command_line, evaluate
 
 
 def answer(capsys, *arguments):
@@ -110,3 +110,18 @@ def test_help_and_a_missing_folder_are_answered(capsys):
     assert out.startswith("python -m experiments.analyze --workdir=DIR")
     status, _, err = answer(capsys)
     assert (status, "--workdir is missing" in err) == (2, True)
+
+
+def test_a_folder_that_is_given_twice_is_one_run(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    seen = []
+    monkeypatch.setattr(analyze, "analyze", lambda workdirs: seen.append(workdirs))
+    monkeypatch.setattr(evaluate, "_exits", lambda workdirs, *_: seen.append(workdirs))
+    words = [str(tmp_path / name) for name in ("a", "b", "a", "link", "b/../b")]
+    analyze.main(["--workdir", *words])
+    evaluate.main(["--exits", "--workdir", *words])
+    both = [tmp_path.resolve() / name for name in ("a", "b")]
+    assert [[path.resolve() for path in workdirs] for workdirs in seen] == [both, both]
