@@ -197,7 +197,9 @@ def read_request(arguments: Sequence[str], *, help: str) -> Request:
         help: what is printed for `--help`, before all that depends on the config.
 
     Returns:
-        A checked config, and a workdir that may be used for it; nothing is written.
+        A checked config, and a workdir that may be used for it, which with
+        `--distributed` is still to be checked, in the first process. Nothing is
+        written.
 
     Raises:
         ValueError: a mistake in flags, config or workdir.
@@ -241,7 +243,8 @@ def read_request(arguments: Sequence[str], *, help: str) -> Request:
         print(configs.describe(config, width=width))
         print(f"\nThe run would go to {workdir}.")
         raise SystemExit(0)
-    check_workdir(workdir, config)
+    if not distributed:  # which one of several processes owns it is not known yet
+        check_workdir(workdir, config)
     config.workdir = str(workdir)
     return Request(
         config=config,

@@ -69,6 +69,7 @@ def run(
     # Late, so that a mistake on the command line is answered at once.
     from dib_jax.commands import exits
     from dib_jax.training.devices import from_first, is_first, together
+    from dib_jax.training.finished import on_own_device
     from dib_jax.training.lock import owned
     from dib_jax.training.workdir import finished
 
@@ -92,10 +93,13 @@ def run(
                 watch=watch,
                 held=stack,
             )
-        from_first(lambda: exits.record_own(workdir, trained))
-        report = from_first(
-            lambda: str(write_report(workdir, trained, command=command))
-        )
+
+        def finish() -> str:
+            mine = on_own_device(trained)
+            exits.record_own(workdir, mine)
+            return str(write_report(workdir, mine, command=command))
+
+        report = from_first(finish)
     return pathlib.Path(report)
 
 
@@ -206,13 +210,14 @@ def load_run(workdir: pathlib.Path) -> "Trained":
         FileNotFoundError: the data set is not there any more.
         dib_jax.checkpoints.CheckpointError: the checkpoint of its end is damaged.
     """
-    from dib_jax.commands.assemble import assemble_from
+    from dib_jax.commands.assemble import assemble
     from dib_jax.training.devices import from_first, together
     from dib_jax.training.finished import load_trained
-    from dib_jax.training.workdir import read_results
+    from dib_jax.training.workdir import read_config, read_results
 
     from_first(lambda: read_results(workdir))  # whether there is one
-    return load_trained(together(lambda: assemble_from(workdir)), workdir)
+    config = complete(from_first(lambda: read_config(workdir)))
+    return load_trained(together(lambda: assemble(config)), workdir)
 
 
 def _prepare_missing(config: ml_collections.ConfigDict) -> None:
@@ -257,6 +262,7 @@ def main(arguments: list[str]) -> None:
 
     if request.distributed:
         initialize()
+        from_first(lambda: command_line.check_workdir(request.workdir, request.config))
     watch = None
     if request.watch:
         with prefixed("--watch: "):

@@ -3,11 +3,20 @@
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dib_jax import checkpoints
 from dib_jax.algorithms import Network
-from dib_jax.training.devices import from_first, is_first, usual_arithmetic
+from dib_jax.training.devices import (
+    from_first,
+    is_first,
+    mesh_of,
+    own_devices,
+    put,
+    replicated,
+    usual_arithmetic,
+)
 from dib_jax.training.evaluation import evaluate
 from dib_jax.training.experiment import Experiment
 from dib_jax.training.position import resume
@@ -37,6 +46,28 @@ class Trained(NamedTuple):
     outputs: np.ndarray
     ensemble: dict[str, float] | None
     one_view: dict[str, float] | None
+
+
+def on_own_device(trained: Trained) -> Trained:
+    """A finished run on devices that no other process has a part in.
+
+    A program on the devices of all processes waits for all of them; the first one
+    measures and reports alone.
+
+    Args:
+        trained: of a run by one process or several.
+
+    Returns:
+        It, of a run by one process, or else its copy on one device of this process.
+    """
+    mine = own_devices()
+    if set(trained.experiment.mesh.devices.flat) <= set(mine):
+        return trained
+    mesh = mesh_of(mine[:1])
+    return trained._replace(
+        experiment=trained.experiment._replace(mesh=mesh),
+        network=put(jax.device_get(trained.network), replicated(mesh)),
+    )
 
 
 @usual_arithmetic()

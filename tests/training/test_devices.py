@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -125,11 +126,74 @@ train(assemble(settings(**CHANGES), name="digits_cnn", mesh=mesh), pathlib.Path(
 """
 
 
+CONFIG = """
+from test_devices import CHANGES
+from tiny_runs import settings
+
+def get_config():
+    return settings(**CHANGES)
+"""
+# A finished run whose report is missing; its network on the devices of both processes,
+# as after training, and a report that takes one program in place of many figures.
+THE_COMMAND = """
+from dib_jax.commands import run
+from dib_jax.training.devices import choose, put, replicated
+from dib_jax.training.evaluation import evaluate
+load = run.load_run
+
+def load_on_both(workdir):
+    trained, mesh = load(workdir), choose(None, batch_size=64)
+    assert mesh.size == 2
+    return trained._replace(experiment=trained.experiment._replace(mesh=mesh),
+                            network=put(trained.network, replicated(mesh)))
+
+def write_report(workdir, trained, *, command):
+    dataset = trained.experiment.dataset
+    even = {name: x[:64] for name, x in dataset.test.items()}  # split over a mesh
+    dataset = dataset._replace(test=even)
+    evaluate(trained.experiment._replace(dataset=dataset), trained.network)
+    (workdir / "report.html").write_text("of the first process")
+    return workdir / "report.html"
+
+run.load_run, run.write_report = load_on_both, write_report
+run.main(["--config=../config.py", "--workdir=run", "--distributed"])
+"""
+
+
+def by_two(script, places):
+    """What two processes of a run say, each in its place."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=place,
+            env=environment(
+                JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(index),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, place in enumerate(places)
+    ]
+    try:
+        said = [process.communicate(timeout=250) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    return said
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run by one process."""
+    """A run by one process, and where it is."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    return train(experiment_of(**CHANGES), workdir)
+    return workdir, train(experiment_of(**CHANGES), workdir)
 
 
 def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
@@ -151,30 +215,7 @@ def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
         patch.setattr(engine, "_train_phase", until_the_second_stage)
         with pytest.raises(KeyboardInterrupt):
             train(experiment_of(**CHANGES), workdir)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OF_TWO],
-            cwd=place,
-            env=environment(
-                JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(index),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index, place in enumerate(places)
-    ]
-    try:
-        said = [process.communicate(timeout=250) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
+    said = by_two(OF_TWO, places)
     assert "going on after epoch 1 of 2" in said[0][1]
     assert "epoch" not in said[1][1]
     assert list(places[1].iterdir()) == []
@@ -182,9 +223,25 @@ def test_two_processes_go_on_with_a_run_of_one_to_the_same_result(
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
         found.network,
-        whole.network,
+        whole[1].network,
     )
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     assert [(line["stage"], line["split"]) for line in map(json.loads, lines)] == [
         (stage, split) for stage in (0, 1) for split in ("train", "validation")
     ]
+
+
+def test_the_first_of_two_processes_reports_alone_whatever_the_others_disk_holds(
+    whole, tmp_path
+):
+    (tmp_path / "config.py").write_text(CONFIG)
+    places = [tmp_path / "first", tmp_path / "second"]
+    shutil.copytree(whole[0], places[0] / "run")
+    (places[1] / "run").mkdir(parents=True)
+    (places[1] / "run" / "note.txt").write_text("of somebody else")
+    said = by_two(THE_COMMAND, places)
+    assert "test accuracy" in said[0][0]
+    assert "test accuracy" not in said[1][0]
+    report = places[0] / "run" / "report.html"
+    assert report.read_text() == "of the first process"
+    assert [path.name for path in (places[1] / "run").iterdir()] == ["note.txt"]
