@@ -11,6 +11,7 @@ and the others need not see its disk.
 """
 
 import contextlib
+import contextvars
 import itertools
 import json
 import os
@@ -30,6 +31,8 @@ Tree = Any
 _PATIENCE_MS = 24 * 3600 * 1000
 # Of the processes, so far: every one has a name of its own.
 _meetings = itertools.count()
+# Whether the others do not take part in what is run now.
+_called_alone = contextvars.ContextVar("called_alone", default=False)
 
 
 def initialize() -> None:
@@ -209,6 +212,8 @@ def is_first() -> bool:
 
 
 def _is_alone() -> bool:
+    if _called_alone.get():
+        return True
     # Not by `process_count`, which wakes up the devices.
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
@@ -267,12 +272,21 @@ def from_first(function: Callable[[], Any]) -> Any:
     """What a function gives in the first process, in all processes.
 
     Args:
-        function: returns what JSON can hold; called in the first process alone.
+        function: returns what JSON can hold; called in the first process alone. What
+            it calls in turn meets nobody.
 
     Raises:
         ValueError: it failed there.
     """
-    result = together(lambda: function() if is_first() else None)
+
+    def by_itself() -> Any:
+        before = _called_alone.set(True)
+        try:
+            return function()
+        finally:
+            _called_alone.reset(before)
+
+    result = together(lambda: by_itself() if is_first() else None)
     if _is_alone():
         return result
     text = json.dumps(result).encode()

@@ -148,6 +148,7 @@ def load_on_both(workdir):
                             network=put(trained.network, replicated(mesh)))
 
 def write_report(workdir, trained, *, command):
+    load(workdir)  # as another run beside this one is
     dataset = trained.experiment.dataset
     even = {name: x[:64] for name, x in dataset.test.items()}  # split over a mesh
     dataset = dataset._replace(test=even)
