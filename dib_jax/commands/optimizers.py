@@ -197,7 +197,7 @@ def optimizer(
         decay_to: share of `learning_rate` that cosine and linear fall to.
         norm_rate: factor of the learning rate of norms' scales and biases.
         lookahead: updates after which weights are set back to their running average;
-            0 for never.
+            0 for never. Fewer updates than that have no average to end with.
         epochs: that the stage trains.
         steps_per_epoch: updates in an epoch; 0 where that is unknown, as 1.
 
@@ -206,8 +206,8 @@ def optimizer(
         rate and the weight decay, which a compiled step reads from there.
 
     Raises:
-        ValueError: `warmup_from` without a warm-up, `decay_to` with a schedule that
-            does not fall, or `lookahead` above the number of updates.
+        ValueError: `warmup_from` without a warm-up, or `decay_to` with a schedule that
+            does not fall.
     """
     if warmup_from and not warmup_epochs:
         raise ValueError(
@@ -215,12 +215,6 @@ def optimizer(
             "has no warm-up; set it to 0, or give epochs"
         )
     steps = epochs * max(steps_per_epoch, 1)
-    # The average would still be the weights from before the first update.
-    if steps_per_epoch and lookahead > steps:
-        raise ValueError(
-            f"optimizer.lookahead: got {lookahead}, but there are {steps} updates; use "
-            "at most as many, or 0 for none"
-        )
     warmup = min(round(warmup_epochs * max(steps_per_epoch, 1)), steps // 2)
     course = SCHEDULES[schedule](Course(steps, warmup, warmup_from, decay_to))
 
@@ -231,7 +225,9 @@ def optimizer(
         rule = OPTIMIZERS[name](rate, weight_decay, momentum)
         if norm_rate != 1:
             rule = optax.chain(rule, optax.masked(optax.scale(norm_rate), _norms))
-        return _lookahead(rule, every=lookahead, steps=steps) if lookahead else rule
+        # Otherwise it would end with the weights from before the first update.
+        averaged = 0 < lookahead <= steps
+        return _lookahead(rule, every=lookahead, steps=steps) if averaged else rule
 
     # As constants of the program they would have it compiled anew in every search.
     return optax.inject_hyperparams(build)(
