@@ -39,7 +39,15 @@ def get_config(arg: str = "") -> ConfigDict:
             "objective.beta=-0.1",
             "objective.per_channel=True",
         ),
-        "momentum": ("algorithm.name=momentum", "head.name=momentum"),
+        # Two maps are added before the output layer: with the record's scale they stay
+        # at chance. An average over 200 steps is longer than a short run.
+        "momentum": (
+            "algorithm.name=momentum",
+            "algorithm.decay=0.9",
+            "head.name=momentum",
+            f"head.output_scale={1 / 18}",
+            "optimizer.norm_rate=8",
+        ),
     }
     probes = "analysis.every_epochs=10"
     config.datasets = {
