@@ -195,13 +195,14 @@ def _part(train: Split, samples: int, *, name: str) -> Split:
     labels = train["labels"]
     try:
         _, rows = split_rows(labels, groups, fraction=share, seed=0)
-        if len(np.unique(labels[rows])) < len(np.unique(labels)):
-            # Of a class of one group none is held out. What stays has every class.
-            rows, _ = split_rows(labels, groups, fraction=1 - share, seed=0)
     except ValueError:
         raise ValueError(
             f"samples: {samples} of {name!r} are less than half of its smallest group"
         ) from None
+    if share > 0.5:
+        # Of a class of one group none is held out, and here most of it is wanted.
+        lost = np.setdiff1d(labels, labels[rows])
+        rows = np.union1d(rows, np.flatnonzero(np.isin(labels, lost)))
     return take(train, rows)
 
 

@@ -1,6 +1,7 @@
 """A class and a box: one object in each picture, or several."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -129,13 +130,15 @@ def detection(
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     check_bandwidth(bandwidth)
     several = objects == "many"
-    for name, value, unused, mode in (
-        ("label_smoothing", label_smoothing, 0.0, "one"),
-        ("balance", balance, 0.0, "many"),
-        ("candidates", candidates, 32, "many"),
-        ("overlap", overlap, 0.5, "many"),
-        ("confidence", confidence, 0.3, "many"),
+    defaults = inspect.signature(detection).parameters
+    for name, value, mode in (
+        ("label_smoothing", label_smoothing, "one"),
+        ("candidates", candidates, "many"),
+        ("overlap", overlap, "many"),
+        ("confidence", confidence, "many"),
+        ("balance", balance, "many"),
     ):
+        unused = defaults[name].default
         if value != unused and objects != mode:
             raise ValueError(
                 f"{name} is of objects={mode}, got {value!r} with objects={objects}; "

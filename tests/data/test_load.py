@@ -132,20 +132,31 @@ def test_a_part_of_the_training_split_is_the_same_for_all_seeds(tmp_path):
         numbers(0, samples=241)
 
 
-def test_a_class_of_one_sample_is_in_every_part_of_the_training_split(tmp_path):
+def test_a_class_of_one_sample_is_in_a_large_part_of_the_training_split(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     labels = np.repeat([0, 1, 2], [50, 49, 1])
     images = np.zeros((100, 4, 4, 1), np.uint8)
     for split in ("train", "test"):
         np.savez(folder / f"{split}.npz", images=images, labels=labels)
-    for samples in (99, 50, 4):
+    for samples in (99, 80, 60):
         dataset = load(
             "mine", data_dir=str(tmp_path), samples=samples, val_fraction=0.0
         )
         counts = np.bincount(dataset.train["labels"], minlength=3)
         assert counts[2] == 1
         assert counts.sum() == pytest.approx(samples, abs=1)
+
+
+def test_a_part_of_fewer_samples_than_classes_has_no_more_than_was_asked(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    labels = np.arange(400) % 100
+    images = np.zeros((400, 4, 4, 1), np.uint8)
+    for split in ("train", "test"):
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    dataset = load("mine", data_dir=str(tmp_path), samples=50, val_fraction=0.0)
+    assert len(dataset.train["labels"]) == 50
 
 
 def test_a_given_validation_split_is_used_unless_the_fraction_is_zero(tmp_path):

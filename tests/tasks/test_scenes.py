@@ -106,16 +106,24 @@ def test_an_object_of_k_places_counts_k_to_the_power_of_one_minus_balance(balanc
     in_large = first & (places == places[0].max())
     in_small = first & (places > 0) & ~in_large
 
-    def cost(missed):
-        logits = jnp.where(missed[..., None], -20.0, right[..., :CLASSES])
-        outputs = jnp.concatenate([logits, right[..., CLASSES:]], axis=-1)
+    def ratio(task, wrong):
+        """What both objects' places cost where their outputs are wrong."""
         loss = jax.jit(task.loss)
-        return loss(outputs, targets)[0] - loss(right, targets)[0]
 
-    counts = in_large.sum(), in_small.sum()
-    assert counts[0] > counts[1]
-    ratio = (counts[0] / counts[1]) ** (1 - balance)
-    np.testing.assert_allclose(cost(in_large) / cost(in_small), ratio, rtol=1e-3)
+        def cost(missed):
+            outputs = jnp.where(missed[..., None], wrong, right)
+            return loss(outputs, targets)[0] - loss(right, targets)[0]
+
+        return cost(in_large) / cost(in_small)
+
+    more = in_large.sum() / in_small.sum()
+    assert more > 1
+    unsure = right.at[..., :CLASSES].set(-20.0)
+    np.testing.assert_allclose(ratio(task, unsure), more ** (1 - balance), rtol=1e-3)
+    moved = right.at[..., CLASSES:].add(1.0)
+    np.testing.assert_allclose(
+        ratio(task, moved) / ratio(MANY, moved), more**-balance, rtol=1e-3
+    )
 
 
 def test_detections_are_the_surest_places_without_doubles():
