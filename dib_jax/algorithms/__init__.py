@@ -138,6 +138,9 @@ class Phase(NamedTuple):
             `Algorithm.predict`.
         notices: means of one exit's terms over an epoch → messages by name, of what
             they show to be wrong. The loop prints them, and results.json has the names.
+        paced: updates in an epoch → the same phase where it makes so many, as after a
+            selection by `enter`; only what depends on how far training is may differ.
+            None where nothing does, or `Parts.steps` is the number.
     """
 
     init: Callable[[jax.Array, Network, Batch], State]
@@ -153,6 +156,7 @@ class Phase(NamedTuple):
     given: Callable[[Network, Batch], Given] | None = None
     outputs: Callable[[Network, Batch], tuple[jax.Array, ...]] | None = None
     notices: Callable[[Mapping[str, float]], dict[str, str]] = no_notices
+    paced: Callable[[int], "Phase"] | None = None
 
 
 class AtExit(NamedTuple):

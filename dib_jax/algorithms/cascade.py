@@ -1,7 +1,7 @@
 """Blocks in turn, each on the samples that the exits before it have not settled."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -81,6 +81,7 @@ class _Cascade(NamedTuple):
     """What the phases of a cascade share."""
 
     parts: Parts
+    build: tuple[Callable[..., Block], ...]
     blocks: tuple[Block, ...]
     exits: tuple[Piece, ...]
     tau: float
@@ -128,12 +129,13 @@ def cascade(
     right_of(parts.task)  # whether there is such a thing
     groups = local_blocks.neighbours(len(parts.stages), blocks)
     epochs = per_phase(parts.epochs, len(groups))
-    made = tuple(
-        local_blocks.block(parts, group, count, remat=remat)
+    build = tuple(
+        functools.partial(local_blocks.block, parts, group, count, remat=remat)
         for group, count in zip(groups, epochs, strict=True)
     )
+    made = tuple(one() for one in build)
     stacked = local_blocks.stack((), made)
-    shared = _Cascade(parts, made, stacked.pieces, tau, held_out)
+    shared = _Cascade(parts, build, made, stacked.pieces, tau, held_out)
     optimizer = optax.adam(commitment_rate)
     phases = [_block_phase(shared, 0, epochs[0])]
     for number, count in enumerate(epochs[1:]):
@@ -270,9 +272,11 @@ def _said(batch: Batch) -> tuple[jax.Array, Terms]:
 # Phases -------------------------------------------------------------------------------
 
 
-def _block_phase(shared: _Cascade, number: int, epochs: int) -> Phase:
+def _block_phase(
+    shared: _Cascade, number: int, epochs: int, per_epoch: int | None = None
+) -> Phase:
     """A block on the samples that are left to it."""
-    block = shared.blocks[number]
+    block = shared.build[number](per_epoch=per_epoch)
     trunk = shared.parts.stages[: block.first]
     # The phase before, that of the commitment, was given the trunk's output.
     phase = local_blocks.local(block, epochs, trunk=trunk, done=len(trunk))
@@ -310,6 +314,8 @@ def _block_phase(shared: _Cascade, number: int, epochs: int) -> Phase:
         enter=functools.partial(_enter, shared, number, False),
         outputs=None,
         notices=notices,
+        # Its learning rate falls while it trains, however few samples are left to it.
+        paced=functools.partial(_block_phase, shared, number, epochs),
     )
 
 

@@ -120,8 +120,9 @@ def _lookahead(
     """Every so many updates weights become their running average, and go on from it.
 
     Of the average, 0.95^every · (t/T)³ is kept at update t of T: little at first, when
-    weights move far. At update T the weights are the average. Not `optax.lookahead`,
-    which asks of who trains that parameters come in pairs.
+    weights move far. At update T the weights are the average. In fewer updates than `every` nothing
+    is set back. Not `optax.lookahead`, which asks of who trains that parameters come in
+    pairs.
 
     Source: Zhang et al., arXiv 1907.08610; with this course, Jordan, arXiv 2404.00498.
     """
@@ -136,7 +137,7 @@ def _lookahead(
     ) -> tuple[optax.Updates, _Lookahead]:
         updates, inner = rule.update(updates, state.rule, params)
         made = state.made + 1
-        now, last = made % every == 0, made == steps
+        now, last = made % every == 0, (made == steps) & (steps >= every)
         kept = 0.95**every * jnp.minimum(made / steps, 1) ** 3
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(
@@ -225,9 +226,7 @@ def optimizer(
         rule = OPTIMIZERS[name](rate, weight_decay, momentum)
         if norm_rate != 1:
             rule = optax.chain(rule, optax.masked(optax.scale(norm_rate), _norms))
-        # Otherwise it would end with the weights from before the first update.
-        averaged = 0 < lookahead <= steps
-        return _lookahead(rule, every=lookahead, steps=steps) if averaged else rule
+        return _lookahead(rule, every=lookahead, steps=steps) if lookahead else rule
 
     # As constants of the program they would have it compiled anew in every search.
     return optax.inject_hyperparams(build)(

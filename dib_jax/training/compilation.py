@@ -163,6 +163,17 @@ def batch_size(experiment: Experiment, stored: Stored) -> int:
     return min(experiment.batch_size, stored.length)
 
 
+def _paced(experiment: Experiment, index: int, stored: Stored) -> Experiment:
+    """The experiment with a phase that knows how many updates its epochs make."""
+    make = experiment.phases[index].paced
+    if make is None:
+        return experiment
+    phases = list(experiment.phases)
+    phases[index] = make(stored.length // batch_size(experiment, stored))
+    algorithm = experiment.algorithm._replace(phases=tuple(phases))
+    return experiment._replace(algorithm=algorithm)
+
+
 class Epoch(NamedTuple):
     """A compiled epoch.
 
@@ -194,6 +205,7 @@ def compile_epoch(
         stored: the training split; another one of the same shapes can be run, too.
     """
     start = time.monotonic()
+    experiment = _paced(experiment, index, stored)
     whole, size = replicated(experiment.mesh), batch_size(experiment, stored)
     exits = experiment.phases[index].exits
     keys = put(keys_of(experiment, experiment.phases[index]), whole)

@@ -4,11 +4,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny_blocks import KEY, STAGES, batch_of, largest_changes, parts_of
 
 from dib_jax.algorithms import Batch, Data
-from dib_jax.algorithms.cascade import cascade
+from dib_jax.algorithms.cascade import Network, cascade
 from dib_jax.algorithms.exits import confidence_logit, right_of
 from dib_jax.objectives.cross_entropy import cross_entropy
 
@@ -189,6 +190,22 @@ def test_a_step_trains_its_block_and_leaves_the_trunk(whole):
     chex.assert_trees_all_equal(
         phase.read(new, before).blocks.stages[:1], before.blocks.stages
     )
+
+
+def test_a_rate_falls_within_the_updates_that_the_samples_left_allow():
+    def rated(epochs, per_epoch=20):
+        return optax.sgd(optax.linear_schedule(1.0, 0.0, epochs * per_epoch))
+
+    parts = parts_of(objective=cross_entropy(), optimizer=rated)
+    phase = cascade(parts, tau=0.5, held_out=0.25).phases[0].paced(2)
+    state, step, batch = phase.init(KEY, Network(), batch_of()), phase.step, batch_of()
+    moved = []
+    for _ in range(2 * phase.epochs + 1):
+        new, _ = jax.jit(step)(state, Network(), batch, KEY)
+        changes = largest_changes(state.trained[0].params, new.trained[0].params)
+        moved.append(max(changes) > 0)
+        state = new
+    assert moved == [True] * 2 * phase.epochs + [False]
 
 
 @pytest.mark.parametrize(

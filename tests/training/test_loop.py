@@ -325,6 +325,22 @@ def test_a_phase_with_fewer_samples_than_a_batch_takes_them_all(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [5, 5, 10, 10, 1, 1, 2, 2]
 
 
+def test_a_phase_is_told_how_many_updates_its_epochs_make(tmp_path):
+    def paced(updates):
+        plain = layer(1)
+
+        def step(state, network, batch, key):
+            state, terms = plain.step(state, network, batch, key)
+            return state, {1: {**terms[1], "planned": jnp.float32(updates)}}
+
+        return plain._replace(step=step)
+
+    second = layer(1, enter=lambda n, data: data.take(slice(17)), paced=paced)
+    train(experiment(layer(0), second), tmp_path)
+    planned = [line["planned"] for line in lines(tmp_path) if "planned" in line]
+    assert planned == [2, 2]  # of 17 samples, 8 at a time
+
+
 def test_a_phase_without_a_sample_is_named(tmp_path):
     made = experiment(layer(0), layer(1, enter=lambda n, data: data.take(slice(0))))
     with pytest.raises(ValueError, match="stage 1: .* no training sample"):
