@@ -120,8 +120,8 @@ def _lookahead(
     """Every so many updates weights become their running average, and go on from it.
 
     Of the average, 0.95^every · (t/T)³ is kept at update t of T: little at first, when
-    weights move far. At update T the weights are the average. In fewer updates than `every` nothing
-    is set back. Not `optax.lookahead`, which asks of who trains that parameters come in
+    weights move far. At update T the weights are the average, unless T is less than
+    `every`. Not `optax.lookahead`, which asks of who trains that parameters come in
     pairs.
 
     Source: Zhang et al., arXiv 1907.08610; with this course, Jordan, arXiv 2404.00498.
