@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from dib_jax.tasks import measure_of, measures_of, style
+from dib_jax.tasks import Measure, measure_of, measures_of, style
 
 _LEVEL = 0.95
 # Of metrics in float32.
@@ -294,8 +294,8 @@ def methods_figure(
         entries: the same runs.
         width: inches.
     """
-    figure, scale, lines = _lines(table, entries, width=width, margin=0.4)
-    for axes, place, row in lines:
+    figure, lines = _lines(table, entries, width=width, margin=0.4)
+    for axes, place, scale, row in lines:
         points = [
             scale * entry.score
             for entry in entries
@@ -323,8 +323,8 @@ def stages_figure(
     several = {n for stages in exits.values() if len(stages) > 1 for n in stages}
     stages = sorted(several)
     colors = dict(zip(stages, style.stage_colors(len(stages)), strict=True))
-    figure, scale, lines = _lines(table, entries, width=width, margin=0.7)
-    for axes, place, row in lines:
+    figure, lines = _lines(table, entries, width=width, margin=0.7)
+    for axes, place, scale, row in lines:
         values = [scale * value for value in row.stages]
         places = [place] * len(values)
         axes.plot(values, places, lw=1, color=style.RULE, zorder=1)
@@ -355,9 +355,20 @@ def _exits(row: Row, entries: Sequence[Entry]) -> tuple[int, ...]:
     return tuple(next(runs))[: len(row.stages)]
 
 
+def own_measure(entries: Sequence[Entry], row: Row) -> Measure:
+    """What the metric of a row is, by the runs of its data set.
+
+    Args:
+        entries: of all runs.
+        row: of the table.
+    """
+    results = next(x.results for x in entries if x.dataset == row.dataset)
+    return measure_of(measures_of(results), row.metric)
+
+
 def _lines(
     table: Sequence[Row], entries: Sequence[Entry], *, width: float, margin: float
-) -> tuple[Figure, float, list[tuple[Axes, int, Row]]]:
+) -> tuple[Figure, list[tuple[Axes, int, float, Row]]]:
     """A figure with a panel a data set, a labelled line a method, the first on top.
 
     Args:
@@ -367,21 +378,21 @@ def _lines(
         margin: inches of height beside the panels.
 
     Returns:
-        The figure, what the metric is multiplied with, and for each row of the table
-        its axes and its place there.
+        The figure, and for each row of the table its axes, its place there and what
+        its metric is multiplied with.
     """
-    measure = measure_of(measures_of(entries[0].results), table[0].metric)
     by_dataset = itertools.groupby(table, key=lambda row: row.dataset)
     rows_of = {dataset: [*own][::-1] for dataset, own in by_dataset}
     heights = [0.5 + 0.27 * len(here) for here in rows_of.values()]
     figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
     panels = figure.subplots(len(rows_of), 1, squeeze=False, height_ratios=heights)
-    lines: list[tuple[Axes, int, Row]] = []
+    lines: list[tuple[Axes, int, float, Row]] = []
     for axes, (dataset, here) in zip(panels.flat, rows_of.items(), strict=True):
+        measure = own_measure(entries, here[0])
         axes.set_yticks(range(len(here)), [row.method for row in here])
         axes.set_ylim(-0.6, len(here) - 0.4)
         style.heading(axes, dataset)
         style.finish(axes, f"Test {measure.axis}", "")
         axes.grid(axis="x", color=style.GRID, lw=0.7)
-        lines += [(axes, place, row) for place, row in enumerate(here)]
-    return figure, measure.scale, lines
+        lines += [(axes, n, measure.scale, row) for n, row in enumerate(here)]
+    return figure, lines

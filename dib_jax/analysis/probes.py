@@ -23,6 +23,7 @@ import numpy as np
 from dib_jax import information as info
 from dib_jax.information.dependence import smoother
 from dib_jax.information.entropy import hadamard
+from dib_jax.information.gram import check_gram, check_trace
 
 Apply = Callable[[Any], Sequence[Any]]
 # What must be known of a target with labels when a program is compiled: `num_classes`
@@ -172,10 +173,11 @@ def make_target(batch: Mapping[str, Any], order: np.ndarray) -> tuple[Target, Si
         The target, and the sizes that `quantities` needs to know of it.
 
     Raises:
-        ValueError: there is neither, or the sizes differ.
+        ValueError: there is neither, the sizes differ, or the Gram's trace is not 1.
     """
     if (given := batch.get("target_gram")) is not None:
-        gram, labels = jnp.asarray(given), None
+        gram, labels = check_gram(given), None
+        check_trace(gram)
     elif (labels := batch.get("labels")) is not None:
         gram = info.label_gram(jnp.asarray(labels))
     else:

@@ -357,8 +357,16 @@ def calibration_error(
         The error, 0..1; for each bin that is not empty, mean sureness, share that is
         right, share of the samples.
 
+    Raises:
+        ValueError: a sureness is NaN.
+
     Source: Naeini, Cooper & Hauskrecht, AAAI 2015; Guo et al., arXiv 1706.04599.
     """
+    if missing := int(np.isnan(sure).sum()):
+        raise ValueError(
+            f"sureness must be 0 to 1, got NaN for {missing} of {len(sure)} samples: "
+            "the network's outputs are no numbers"
+        )
     place = np.minimum((sure * bins).astype(int), bins - 1)
     rows = [
         [float(sure[some].mean()), float(right[some].mean()), float(some.mean())]

@@ -15,7 +15,6 @@ from dib_jax.analysis.comparison import Contrasts, Entry, Row
 from dib_jax.analysis.report import shown
 from dib_jax.analysis.runs import read_metrics
 from dib_jax.commands.compare import Plan, Run
-from dib_jax.tasks import measure_of, measures_of
 from dib_jax.tasks.exhibits import Drawing
 from dib_jax.training.workdir import read_results, write_atomically, write_json
 
@@ -125,6 +124,7 @@ def _drawings(
         Drawing("stages", draw_stages, stages, stages),
     ]
     means = {(row.dataset, row.method): row.mean for row in table}
+    firsts = {row.dataset: row for row in reversed(table)}
     everything = []
     for dataset in plan.datasets if plan.curves else ():
         measured: dict[str, list[Any]] = {method: [] for method in plan.methods}
@@ -139,7 +139,7 @@ def _drawings(
             curves.curves_figure,
             points,
             axis=plan.axis,
-            measure=measure_of(measures_of(entries[0].results), table[0].metric),
+            measure=comparison.own_measure(entries, firsts[dataset]),
             reference=None if mean is None else (plan.reference, mean),
         )
         for quantity, words in _CURVES.items():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dib_jax.information.decompositions import matmul, solve_positive
 from dib_jax.information.gram import (
+    as_rows,
     check_gram,
     check_gram_stack,
     check_grams,
@@ -315,7 +316,7 @@ def aligned_bandwidth(
         1.0
     """
     check_widths(candidates, name="candidates")
-    x = jax.lax.stop_gradient(jnp.asarray(x))
+    x = jax.lax.stop_gradient(as_rows(x))
     target_gram = jax.lax.stop_gradient(target_gram)
     widths = jax.lax.stop_gradient(
         jnp.asarray(candidates, jnp.result_type(x.dtype, jnp.float32))

@@ -89,7 +89,9 @@ def joint_entropy(*grams: jax.Array, alpha: float = DEFAULT_ALPHA) -> jax.Array:
 
     Args:
         grams: (n, n) each, as for `renyi_entropy`, of the same samples in one order. Of
-            two or more the traces do not matter.
+            two or more the traces do not matter. Only with a constant diagonal, which
+            Gaussian and label Grams have and `linear_gram` has not, is a joint entropy
+            never below that of a part.
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
 
     Returns:
@@ -340,7 +342,7 @@ def conditional_entropy(
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
 
     Returns:
-        Scalar, ≥ 0.
+        Scalar, ≥ 0 where the diagonal of `a` is constant; see `joint_entropy`.
 
     Raises:
         ValueError: `alpha` is not such a number, sizes differ, or, outside `jit`, a
@@ -374,7 +376,8 @@ def mutual_information(
         alpha: the order, a Python number > 0 or `math.inf`; static under `jit`.
 
     Returns:
-        Scalar; for α well above 1 it can be slightly negative.
+        Scalar; for α well above 1 it can be slightly negative. Without constant
+        diagonals it can be above an entropy, see `joint_entropy`.
 
     Raises:
         ValueError: `alpha` is not such a number, sizes differ, or, outside `jit`, a

@@ -83,7 +83,7 @@ def estimated_renyi_entropy(
         ValueError: `alpha` is not such a number, `gram` is not square, `rank` or
             `probes` is too small, or, outside `jit`, the trace is not 1.
 
-    Source: top eigenvalues and a tail after Dong et al., arXiv 2205.07426; Lanczos
+    Source: top eigenvalues and a tail after Dong et al., arXiv 2211.16784; Lanczos
     quadrature after Ubaru, Chen & Saad, SIAM J. Matrix Anal. Appl. 38, 2017; for the
     Rényi functional Gong et al., arXiv 2112.13720.
 

@@ -40,12 +40,18 @@ def _is_cut(values: Any) -> bool:
     )
 
 
-def _flat(x: jax.Array) -> jax.Array:
-    """(n, …) → (n, d) in at least float32.
+def as_rows(x: jax.Array) -> jax.Array:
+    """Features (n, …) as (n, d) in at least float32.
 
     Of NumPy's 64-bit numbers, if JAX has none, the first sample is taken away before
     they are rounded: nothing here depends on where the origin is, and times in seconds
     since 1970 differ by less than float32 resolves.
+
+    Args:
+        x: (n, …), n ≥ 1, real.
+
+    Raises:
+        ValueError: it has no sample, or is complex.
     """
     x = _on_host(x, "features")
     if _is_cut(x) and x.dtype.kind in "fiu" and x.size:
@@ -119,7 +125,7 @@ def squared_distances(x: jax.Array) -> jax.Array:
          [ 9.  0.  4.]
          [25.  4.  0.]]
     """
-    moved, unit = _in_range(_flat(x))
+    moved, unit = _in_range(as_rows(x))
     # One factor after the other: their product may overflow.
     return _pairwise(moved) * unit * unit * 64
 
@@ -155,7 +161,7 @@ def _moved(x: jax.Array) -> jax.Array:
 
 def _distances(x: jax.Array) -> jax.Array:
     """Distances that neither overflow nor underflow, without a gradient."""
-    moved, unit = _in_range(jax.lax.stop_gradient(_flat(x)))
+    moved, unit = _in_range(jax.lax.stop_gradient(as_rows(x)))
     return jnp.sqrt(_pairwise(moved)) * unit * 8
 
 
@@ -292,7 +298,7 @@ def scott_bandwidth(x: jax.Array, *, gamma: float = 1.0) -> jax.Array:
     """
     if not 0 < gamma < math.inf:
         raise ValueError(f"gamma must be > 0, got {gamma!r}")
-    flat = _flat(x)
+    flat = as_rows(x)
     n, d = flat.shape
     return jnp.asarray(gamma * n ** (-1 / (4 + d)), flat.dtype)
 
@@ -383,7 +389,7 @@ def unit_scale(x: jax.Array) -> jax.Array:
          [ 0.  ]
          [ 1.22]]
     """
-    x = _flat(x).reshape(jnp.shape(x))
+    x = as_rows(x).reshape(jnp.shape(x))
     size = jnp.max(jnp.abs(x), initial=0)
     x = x - jnp.mean(x, axis=0)
     largest = jnp.max(jnp.abs(x), initial=0)
@@ -450,7 +456,7 @@ def gaussian_gram(x: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
          [0.   0.   0.25 0.25]]
     """
     check_widths(sigma)
-    flat = _flat(x)
+    flat = as_rows(x)
     width = jnp.asarray(sigma, flat.dtype)
     if width.shape != ():
         raise ValueError(
@@ -487,21 +493,21 @@ def channel_gram(features: jax.Array, *, sigma: jax.Array | float) -> jax.Array:
          [0.5 0.5]]
     """
     check_widths(sigma)
-    features = jnp.asarray(features)
-    if features.ndim != 4:
+    shape = jnp.shape(features)
+    if len(shape) != 4:
         raise ValueError(
-            f"features must have shape (n, h, w, c), got {features.shape}; for (n, d) "
+            f"features must have shape (n, h, w, c), got {shape}; for (n, d) "
             "use gaussian_gram"
         )
-    dtype = jnp.promote_types(features.dtype, jnp.float32)
-    widths = jnp.asarray(sigma, dtype)
-    if widths.shape not in ((), features.shape[3:]):
+    flat = as_rows(features)
+    widths = jnp.asarray(sigma, flat.dtype)
+    if widths.shape not in ((), shape[3:]):
         raise ValueError(
-            f"sigma must be a scalar or have shape {features.shape[3:]}, one width a "
+            f"sigma must be a scalar or have shape {shape[3:]}, one width a "
             f"channel, got shape {widths.shape}"
         )
-    n, h, w, c = features.shape
-    pixels = features.astype(dtype).reshape(n, h * w, c)
+    n, h, w, c = shape
+    pixels = flat.reshape(n, h * w, c)
     scaled = _in_widths(pixels, jnp.broadcast_to(widths, (c,)))
     return jnp.exp(-_pairwise(scaled) / 2) / n
 
@@ -515,7 +521,8 @@ def linear_gram(x: jax.Array) -> jax.Array:
         x: (n, …); features are flattened. bfloat16 and float16 become float32.
 
     Returns:
-        (n, n), trace 1; its diagonal is not constant. Where all samples are alike, the
+        (n, n), trace 1; its diagonal is not constant, which joint entropies and
+        mutual information need for their bounds. Where all samples are alike, the
         matrix of 1/n, as a Gaussian Gram is then; NaN where a feature is NaN or
         infinite.
 
@@ -527,7 +534,7 @@ def linear_gram(x: jax.Array) -> jax.Array:
         [[ 0.5 -0.5]
          [-0.5  0.5]]
     """
-    flat = _flat(x)
+    flat = as_rows(x)
     n = flat.shape[0]
     moved, _ = _in_range(flat)
     centred = moved - jnp.mean(moved, axis=0)

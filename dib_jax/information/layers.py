@@ -76,6 +76,8 @@ def information_plane(
         >>> of_labels.shape
         (2,)
     """
+    if not layers:
+        raise ValueError("layers must have one layer at least, got none")
     source, *grams = layer_grams((x, *layers), bandwidth=bandwidth)
 
     def both(gram: jax.Array) -> tuple[jax.Array, jax.Array]:

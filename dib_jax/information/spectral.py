@@ -22,6 +22,9 @@ from dib_jax.information.decompositions import eigh, eigvalsh, matmul
 DEFAULT_ALPHA = 1.01
 # Within this distance of 1 the sum of λ^α is taken as 1 + Σ λ (λ^(α−1) − 1).
 _NEAR_ONE = 0.25
+# Below order 1 eigenvalues of at most so many units of rounding count as 0: the power
+# makes much of what is nothing but rounding.
+_UNRESOLVED = 10
 # Orders whose sums of powers are taken from products of matrices.
 _BY_PRODUCTS = (2, 3, 4)
 
@@ -161,14 +164,15 @@ def entropy_of_spectrum(
     """S_α in bits from the eigenvalues.
 
     Args:
-        spectrum: (n,), sum 1; eigenvalues that rounding made negative count as 0.
+        spectrum: (n,), sum 1; eigenvalues that rounding made negative count as 0, and
+            for α < 1 those of up to 10 units of rounding of the largest.
         alpha: the order, as `check_alpha` returns it.
         weights: (n,), how often each eigenvalue counts; None for once.
 
     Returns:
         Scalar.
     """
-    spectrum = jnp.maximum(spectrum, 0)
+    spectrum = _resolved(spectrum, alpha)
     if alpha == math.inf:
         return -jnp.log2(jnp.max(spectrum))
     # Asked so that NaN is no 0 and stays NaN.
@@ -185,6 +189,15 @@ def entropy_of_spectrum(
     # As a sum of logarithms: λ^α leaves float32 at large α.
     total = jax.nn.logsumexp(alpha * logs, b=weights)
     return total / ((1 - alpha) * math.log(2))
+
+
+def _resolved(spectrum: jax.Array, alpha: float) -> jax.Array:
+    """Eigenvalues (n,), 0 in place of what is nothing but rounding."""
+    least = 0.0
+    if alpha < 1:
+        least = _UNRESOLVED * jnp.finfo(spectrum.dtype).eps * jnp.max(spectrum)
+    # Asked so that NaN stays NaN.
+    return jnp.where(spectrum <= least, 0, spectrum)
 
 
 def slopes_of_spectrum(
@@ -220,7 +233,8 @@ def slopes_of_spectrum(
         return factor * jnp.expm1((alpha - 1) * logs) / total
     # In units of the largest eigenvalue: exp of α times a logarithm loses α's digits.
     logs = logs - jnp.log(largest)
-    powers = jnp.exp(alpha * jnp.where(spectrum > 0, logs, -jnp.inf))
+    resolved = _resolved(spectrum, alpha) > 0
+    powers = jnp.exp(alpha * jnp.where(resolved, logs, -jnp.inf))
     if weights is not None:
         powers = weights * powers
     return factor * jnp.exp((alpha - 1) * logs) / (largest * jnp.sum(powers))

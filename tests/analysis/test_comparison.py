@@ -152,6 +152,23 @@ def test_figures_are_drawn_for_several_data_sets():
         assert figures.png(drawn).startswith(b"\x89PNG")
 
 
+def test_each_data_set_has_the_label_and_the_scale_of_its_own_metric():
+    other = entry("base", 0, 0.7, dataset="pieces")
+    other.results["metric"] = "fit"
+    other.results["measures"] = {"fit": {"label": "Fit", "unit": ""}}
+    other.results["test"] = {"fit": 0.7}
+    other.results["stages"] = [{"stage": 0, "test": {"fit": 0.7}}]
+    entries = [*ENTRIES, other]
+    table = comparison.rows(entries, reference="base")
+    for drawn in (
+        comparison.methods_figure(table, entries),
+        comparison.stages_figure(table, entries),
+    ):
+        labels = [axes.get_xlabel() for axes in drawn.axes]
+        assert labels == ["Test Accuracy (%)", "Test Fit"]
+        assert drawn.axes[1].get_lines()[0].get_xdata()[0] == 0.7
+
+
 def test_a_dot_after_a_block_has_the_name_and_the_colour_of_its_stage():
     blocks = entry("blocks", 0, 0.9, stages=(0.6, 0.9))
     for exit, stage in zip(blocks.results["stages"], (1, 3), strict=True):

@@ -19,6 +19,8 @@ def test_the_calibration_error_is_how_far_sureness_is_from_what_is_right():
     sure = np.where(np.arange(100) < 50, 0.9, 0.5)
     assert exits.calibration_error(sure, right)[0] == pytest.approx(0.2)
     assert exits.calibration_error(np.ones(3), np.ones(3, bool))[0] == 0
+    with pytest.raises(ValueError, match="got NaN for 1 of 2 samples"):
+        exits.calibration_error(np.array([0.9, np.nan]), np.ones(2, bool))
 
 
 def test_the_gain_of_commitment_is_taken_at_equal_work():

@@ -205,6 +205,7 @@ def test_of_a_linear_gaussian_network_the_order_is_that_of_the_closed_form():
         ({"images": np.zeros((4, 2))}, "must have 'labels' .* or 'target_gram'"),
         ({"images": np.zeros((4, 2)), "labels": [0, 1]}, "of the 4 samples in"),
         ({"labels": [0, 1]}, "batch has no 'images'"),
+        ({"images": np.zeros((4, 2)), "target_gram": np.eye(4)}, "must have trace 1"),
     ],
 )
 def test_a_batch_that_cannot_be_probed_is_named(batch, message):

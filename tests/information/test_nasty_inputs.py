@@ -155,11 +155,7 @@ def test_values_and_gradients_are_finite(name, compiled):
 def test_entropy_has_its_limit_at_every_order(case, width, bits, compiled):
     x = jnp.asarray(INPUTS[case], jnp.float32)
     value, gradient, _ = compiled("renyi_entropy", width)(x, LABELS["one class"])
-    # Below order 1 the rounding of a zero eigenvalue counts as λ^α.
-    near = [order >= 0.9 for order in ORDERS]
-    np.testing.assert_allclose(value[np.array(near)], bits, atol=2e-5)
-    assert np.all(value[~np.array(near)] >= bits - 1e-5)
-    assert np.all(value <= math.log2(N) + 1e-5)
+    np.testing.assert_allclose(value, bits, atol=2e-5)
     if bits == 3:
         assert np.all(gradient == 0)
 

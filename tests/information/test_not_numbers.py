@@ -172,6 +172,13 @@ def test_times_keep_their_differences(dtype):
     np.testing.assert_allclose(
         got, info.gaussian_gram(times - times[0], sigma=10.0), rtol=1e-6
     )
+    got = info.channel_gram(times.astype(dtype)[:, :, None, None], sigma=10.0)
+    near = info.gaussian_gram(times - times[0], sigma=10.0)
+    np.testing.assert_allclose(got, near, rtol=1e-6)
+    found = info.aligned_bandwidth(
+        times.astype(dtype), near, candidates=[0.01, 10.0, 1000.0]
+    )
+    assert found == 10
     nanoseconds = (np.arange(4) * 10**9 + 17 * 10**17)[:, None]
     np.testing.assert_allclose(
         info.squared_distances(nanoseconds)[0], [0, 1e18, 4e18, 9e18], rtol=1e-6
@@ -179,6 +186,12 @@ def test_times_keep_their_differences(dtype):
 
 
 def test_what_is_no_number_is_refused_by_name():
+    with pytest.raises(ValueError, match="features must be real"):
+        info.channel_gram(np.zeros((2, 1, 1, 3), complex), sigma=1.0)
+    with pytest.raises(ValueError, match="n ≥ 1"):
+        info.channel_gram(np.zeros((0, 1, 1, 3)), sigma=1.0)
+    with pytest.raises(ValueError, match="one layer at least"):
+        info.information_plane(np.zeros((2, 3)), [], np.arange(2))
     with pytest.raises(ValueError, match="features must be numbers, got an array of"):
         info.linear_gram([["a"], ["b"]])
 
