@@ -103,17 +103,36 @@ def lrgi(
         _Layer(parts, k, count, weights, samples, rule, inductive).phase()
         for k, count in enumerate(epochs)
     ]
-    return _whole(parts, phases, last, rule, ridge)
+    return _whole(parts, phases, last, rule, ridge, inductive)
 
 
 def _whole(
-    parts: Parts, phases: Sequence[Phase], epochs: int, rule: str, ridge: float
+    parts: Parts,
+    phases: Sequence[Phase],
+    epochs: int,
+    rule: str,
+    ridge: float,
+    inductive: bool,
 ) -> Algorithm:
     """Layers, then their probes."""
 
-    def all_features(network: Network, batch: Batch) -> list[jax.Array]:
+    def all_features(
+        network: Network, batch: Batch, training: bool = False
+    ) -> list[jax.Array]:
         graph = graph_of(batch)
-        return layers(parts.stages, network.stages, graph, neighbours(graph, rule))
+        near = neighbours(graph, rule, training=training)
+        return layers(parts.stages, network.stages, graph, near)
+
+    def standardised(
+        network: Network, batch: Batch, training: bool
+    ) -> list[jax.Array]:
+        made = all_features(network, batch, training)
+        if not inductive:
+            return [_standardised(x, x, True) for x in made]
+        # Mean and deviation are those that the probes have been trained with.
+        fitted = made if training else all_features(network, batch, True)
+        known = jnp.asarray(graph_of(batch).train)[:, None]
+        return [_standardised(*both, known) for both in zip(made, fitted, strict=True)]
 
     def features(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
         nodes = batch.inputs["nodes"]
@@ -121,11 +140,10 @@ def _whole(
 
     def predict(network: Network, batch: Batch) -> tuple[jax.Array, ...]:
         nodes = batch.inputs["nodes"]
-        made = all_features(network, batch)[: len(network.probes)]
-        rows = [_standardised(x)[nodes] for x in made]
-        return _probed(parts, network.probes, rows)
+        made = standardised(network, batch, False)[: len(network.probes)]
+        return _probed(parts, network.probes, [x[nodes] for x in made])
 
-    probes = _probing(parts, epochs, ridge, all_features)
+    probes = _probing(parts, epochs, ridge, inductive, standardised)
     return Algorithm((*phases, probes), predict, features, Network())
 
 
@@ -258,18 +276,19 @@ class _Layer(NamedTuple):
         return sum(weighted, jnp.zeros(())), {**made}
 
 
-def _probing(parts: Parts, epochs: int, ridge: float, all_features: Any) -> Phase:
+def _probing(
+    parts: Parts, epochs: int, ridge: float, inductive: bool, standardised: Any
+) -> Phase:
     """The phase that trains a linear classifier of each frozen layer."""
     optimizer, task = parts.optimizer(epochs), parts.task
     exits = tuple(range(len(parts.stages)))
-    standardised = jax.jit(
-        lambda network, batch: [_standardised(x) for x in all_features(network, batch)]
-    )
+    standardised = jax.jit(standardised, static_argnums=2)
 
     def enter(network: Network, data: Data) -> Data:
         like, batch = data.samples["nodes"], Batch({}, None, common=data.common)
-        nodes = np.asarray(like)
-        rows = tuple(np.asarray(x)[nodes] for x in standardised(network, batch))
+        nodes, training = np.asarray(like), inductive and not data.validates
+        made = standardised(network, batch, training)
+        rows = tuple(np.asarray(x)[nodes] for x in made)
         return data.replace(samples={**data.samples, "features": placed(rows, like)})
 
     def init(key: jax.Array, network: Network, example: Batch) -> _Trained:
@@ -321,7 +340,14 @@ def _probed(
     )
 
 
-def _standardised(x: jax.Array) -> jax.Array:
-    """Each column with mean 0 and deviation 1 over all nodes."""
-    deviation = x.std(axis=0)
-    return (x - x.mean(axis=0)) / jnp.where(deviation > 0, deviation, 1)
+def _standardised(x: jax.Array, fitted: jax.Array, known: Any) -> jax.Array:
+    """Features (n, d) in units of the deviation of known nodes, from their mean.
+
+    Args:
+        x: of all nodes.
+        fitted: of all nodes, by which mean and deviation are taken.
+        known: bool (n, 1), the nodes that they are taken of; True for all.
+    """
+    deviation = fitted.std(axis=0, where=known)
+    mean = fitted.mean(axis=0, where=known)
+    return (x - mean) / jnp.where(deviation > 0, deviation, 1)

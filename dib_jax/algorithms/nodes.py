@@ -38,9 +38,15 @@ def check_stages(parts: Parts, *allowed: type[nn.Module], rule: str = "mean") ->
         rule: how neighbours are joined.
 
     Raises:
-        ValueError: a stage is of another class, or there is no such rule.
+        ValueError: a stage is of another class, there is no such rule, or the network
+            is not to compute in float32.
     """
     check_one_of(RULES, rule=rule)
+    if parts.compute_dtype != jnp.float32:
+        raise ValueError(
+            "precision.compute: algorithms on graphs compute in float32, got "
+            f"{jnp.dtype(parts.compute_dtype).name}; set it to float32"
+        )
     allowed = allowed or (Convolution, Attention)
     if not all(isinstance(stage, allowed) for stage in parts.stages):
         names = "gcn" if allowed == (Convolution,) else "gcn or gat"

@@ -193,9 +193,8 @@ def entropy_of_spectrum(
 
 def _resolved(spectrum: jax.Array, alpha: float) -> jax.Array:
     """Eigenvalues (n,), 0 in place of what is nothing but rounding."""
-    least = 0.0
-    if alpha < 1:
-        least = _UNRESOLVED * jnp.finfo(spectrum.dtype).eps * jnp.max(spectrum)
+    units = _UNRESOLVED if alpha < 1 else 0
+    least = units * jnp.finfo(spectrum.dtype).eps * jnp.max(spectrum)
     # Asked so that NaN stays NaN.
     return jnp.where(spectrum <= least, 0, spectrum)
 

@@ -180,6 +180,44 @@ def test_every_phase_lowers_its_loss_and_outputs_are_those_of_predict(name, spar
     assert [x.shape[0] for x in features] == [15] * len(features)
 
 
+INDUCTIVE = {
+    **{name: ALGORITHMS[name] for name in ("lgcn_inductive", "attention")},
+    "l2gcn": lambda: l2gcn(parts_of(), inductive=True),
+    "sgc": lambda: sgc(
+        parts_of(stages=gcn(widths=(4,), activation="none")), inductive=True
+    ),
+    "sampled": lambda: graph_end_to_end(parts_of(), fanout=3, inductive=True),
+    "lrgi": lambda: lrgi(parts_of(), samples=20, inductive=True),
+}
+
+
+@pytest.mark.parametrize("name", INDUCTIVE)
+def test_inductive_training_does_not_see_the_features_of_other_nodes(name):
+    data, algorithm = split(), INDUCTIVE[name]()
+    own = data.common["graph"]
+    hidden = ~np.asarray(own.train)[:, None]
+    moved = own._replace(features=own.features + 5.0 * hidden)
+    other = data.replace(common={**data.common, "graph": moved})
+    networks = [train(algorithm, one, steps=3)[0] for one in (data, other)]
+    for one, same in zip(*map(jax.tree.leaves, networks), strict=True):
+        np.testing.assert_array_equal(one, same)
+    held = split("validation")
+    predicted = [
+        algorithm.predict(networks[0], held.replace(common=one.common).batch())
+        for one in (data, other)
+    ]
+    assert np.abs(predicted[0][-1] - predicted[1][-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", [lgcn, l2gcn, sgc, lrgi, graph_end_to_end])
+def test_a_precision_that_graphs_do_not_compute_in_is_refused(algorithm):
+    parts = parts_of(
+        stages=gcn(widths=(4,), activation="none"), compute_dtype=jnp.bfloat16
+    )
+    with pytest.raises(ValueError, match="graphs compute in float32, got bfloat16"):
+        algorithm(parts)
+
+
 def test_a_step_of_a_layer_has_nothing_to_do_with_the_graph():
     algorithm = lgcn(parts_of())
     data = split()
