@@ -16,6 +16,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dib_jax.objectives import Objective, Occasional, Terms
@@ -49,6 +50,9 @@ Samples = Any
 Given = Any
 # A pytree of arrays that all samples share.
 Common = Any
+
+# Batches of samples on the host that are on the device at a time.
+_AT_A_TIME = 8
 
 
 class Batch(NamedTuple):
@@ -256,6 +260,9 @@ def in_batches(
 ) -> Any:
     """A function of batches on a whole split, so many samples at once.
 
+    Samples that are on the host are sent to the device some batches at a time, and
+    their results come back to it.
+
     Args:
         function: batch → pytree of arrays (n, …).
         data: the split; at least one sample.
@@ -269,13 +276,24 @@ def in_batches(
     size = min(size, count)
 
     def batched(x: jax.Array) -> jax.Array:
-        padding = ((0, -count % size), *[(0, 0)] * (x.ndim - 1))
+        padding = ((0, -len(x) % size), *[(0, 0)] * (x.ndim - 1))
         return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
 
     def one(batch: tuple[Any, Any]) -> Any:
         samples, given = batch
         return function(data.prepare(samples, data.common)._replace(given=given))
 
-    # Every batch has one shape, so the scan is compiled once.
-    results = jax.lax.map(one, jax.tree.map(batched, (data.samples, given)))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], results)
+    def together(samples: Any) -> Any:
+        # Every batch has one shape, so the scan is compiled once.
+        results = jax.lax.map(one, jax.tree.map(batched, samples))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+
+    samples = (data.samples, given)
+    if not any(isinstance(x, np.ndarray) for x in jax.tree.leaves(samples)):
+        return jax.tree.map(lambda x: x[:count], together(samples))
+    made, stretch = [], _AT_A_TIME * size
+    for first in range(0, count, stretch):
+        rows = slice(first, first + stretch)
+        some = jax.tree.map(lambda x, rows=rows: x[rows], samples)
+        made.append(jax.device_get(together(some)))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *made)

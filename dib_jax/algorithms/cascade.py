@@ -217,26 +217,35 @@ def _left(
         network: as far as it is trained.
         data: the training split.
     """
-    order = np.random.default_rng(0).permutation(len(data))
-    count = round(shared.held_out * len(data))
-    rows = np.sort(order[:count] if held else order[count:])
-    carried, right = None, right_of(shared.parts.task)
-    for piece in _pieces(shared)[:number]:
-        if not len(rows):
-            break
+    rows, right = _side(shared, held, data), right_of(shared.parts.task)
+    if not number or not len(rows):
+        return rows
 
-        def look(batch: Batch, piece: Piece = piece) -> tuple[Any, jax.Array]:
-            x = batch.inputs if batch.given is None else batch.given
+    def settles(batch: Batch) -> jax.Array:
+        x, settled = batch.inputs, jnp.zeros(len(batch.inputs), bool)
+        for piece in _pieces(shared)[:number]:
             at = piece(network, x)
-            settled = jnp.asarray(at.commitment) >= shared.tau
-            if not held:
-                settled &= right(at.outputs, batch.targets)
-            return at.carried, settled
+            sure = jnp.asarray(at.commitment) >= shared.tau
+            settled |= sure if held else sure & right(at.outputs, batch.targets)
+            x = at.carried
+        return settled
 
-        carried, settled = in_batches(look, data.take(rows), given=carried)
-        stay = np.flatnonzero(~np.asarray(settled))
-        rows, carried = rows[stay], jax.tree.map(lambda x, s=stay: x[s], carried)
-    return rows
+    return rows[~np.asarray(in_batches(settles, data.take(rows)))]
+
+
+def _side(shared: _Cascade, held: bool, data: Data) -> np.ndarray:
+    """The held-out rows, or the others; members of a group are on one side."""
+    samples = data.samples if isinstance(data.samples, Mapping) else {}
+    groups = np.asarray(samples.get("groups", np.arange(len(data))))
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    fits = np.cumsum(sizes[order]) <= round(shared.held_out * len(data))
+    count = max(int(fits.sum()), 1)
+    if len(sizes) < 2:
+        raise ValueError(
+            "algorithm.held_out: all samples are of one group, so none can be held out"
+        )
+    return np.flatnonzero(np.isin(group, order[:count]) == held)
 
 
 def _enter(

@@ -123,9 +123,7 @@ def _whole(
         near = neighbours(graph, rule, training=training)
         return layers(parts.stages, network.stages, graph, near)
 
-    def standardised(
-        network: Network, batch: Batch, training: bool
-    ) -> list[jax.Array]:
+    def standardised(network: Network, batch: Batch, training: bool) -> list[jax.Array]:
         made = all_features(network, batch, training)
         if not inductive:
             return [_standardised(x, x, True) for x in made]

@@ -363,8 +363,11 @@ def load_config(path_and_variant: str) -> ConfigFile:
         get_config = vars(module).get("get_config")
         if not callable(get_config):
             raise ValueError("there is no function get_config in it")
-        if variant and not inspect.signature(get_config).parameters:
+        wanted = inspect.signature(get_config).parameters.values()
+        if variant and not wanted:
             raise ValueError(f"it has no variants, so no {variant!r} either")
+        if not variant and any(_must_be_given(one) for one in wanted):
+            raise ValueError(f"it needs a variant: --config={path}:VARIANT")
         config = get_config(variant) if variant else get_config()
     except surroundings.StartError:
         raise
@@ -405,12 +408,19 @@ def _resolved(
     return plain, required
 
 
+def _must_be_given(parameter: inspect.Parameter) -> bool:
+    named = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not named
+
+
 def _where(path: pathlib.Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         line, message = error.lineno, error.msg
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        line = [frame.lineno for frame in frames if frame.filename == str(path)][-1]
+        # What it imports may have gone wrong, in none of its own lines.
+        own = [frame for frame in frames if frame.filename == str(path)] or frames
+        path, line = pathlib.Path(own[-1].filename), own[-1].lineno
         message = _one_line(error)
     return f"{path}:{line}: {type(error).__name__}: {message}"
 

@@ -263,16 +263,20 @@ def main(arguments: list[str]) -> None:
     if request.distributed:
         initialize()
         from_first(lambda: command_line.check_workdir(request.workdir, request.config))
-    watch = None
+    watch = watcher = None
     if request.watch:
         with prefixed("--watch: "):
-            watch = find("commands.watchers", request.watch)(request.workdir)
+            watcher = find("commands.watchers", request.watch)
     workdir = request.workdir
     report = workdir / "report.html"
     already = from_first(lambda: finished(workdir) and report.is_file())
     if already:
         from_first(lambda: digests.check(workdir, ""))
     if not already:
+        # Of a run that trains, and of the process that has its lines.
+        if watcher and is_first():
+            with prefixed("--watch: "):
+                watch = watcher(workdir)
         report = run(
             request.config,
             workdir,

@@ -120,7 +120,7 @@ def _literal(text: str) -> Any:
         return ()
     try:
         return ast.literal_eval(_Words().visit(ast.parse(text, mode="eval")))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # a set of sets, say
         return text
 
 

@@ -22,7 +22,8 @@ def repeat_rare(train: Split, share: float, *, seed: int) -> Split:
         seed: draws the rounding.
 
     Returns:
-        The split; samples keep their order, copies stand side by side.
+        The split; samples keep their order, copies stand side by side. Copies are of
+        one group: without `groups` in the split each sample becomes one.
 
     Raises:
         ValueError: `share` is out of range.
@@ -41,4 +42,5 @@ def repeat_rare(train: Split, share: float, *, seed: int) -> Split:
         times = np.where(has, np.maximum(times, math.sqrt(share / has.mean())), times)
     random = np.random.default_rng(seed % 2**63)  # seeds may be negative
     whole = np.floor(times + random.random(len(times))).astype(int)
-    return take(train, np.repeat(np.arange(len(times)), whole))
+    rows = np.repeat(np.arange(len(times)), whole)
+    return {"groups": rows, **take(train, rows)}

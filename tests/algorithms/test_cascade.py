@@ -77,6 +77,22 @@ def test_the_held_out_rows_train_commitments_and_no_exit(whole):
     assert set(held[1]) <= set(held[0])
 
 
+def test_a_group_is_held_out_as_a_whole(whole):
+    algorithm, _ = whole
+    data, groups = data_of(), np.arange(COUNT) // 3
+    data = data.replace(samples={**data.samples, "groups": groups})
+    held, others = (
+        set(groups[entered(algorithm, phase, read_all(algorithm, 1), data)])
+        for phase in (1, 0)
+    )
+    assert held
+    assert held | others == set(groups)
+    assert not held & others
+    one = data.replace(samples={**data.samples, "groups": 0 * groups})
+    with pytest.raises(ValueError, match="all samples are of one group"):
+        algorithm.phases[0].enter(algorithm.network, one)
+
+
 def test_a_block_trains_on_what_no_exit_is_right_about_and_stands_by(whole):
     algorithm, network = whole
     data = data_of()

@@ -60,6 +60,23 @@ def test_results_of_a_split_do_not_depend_on_the_batch_size(data, size):
     assert set(sizes) == {min(size, COUNT)}
 
 
+@pytest.mark.parametrize("count", [3, 35])
+def test_samples_on_the_host_are_read_some_batches_at_a_time(data, count):
+    rows = data.take(slice(count))
+    host = rows.replace(samples=jax.device_get(rows.samples))
+    seen = []
+
+    def function(batch):
+        seen.append(batch.inputs)
+        return {"sum": batch.inputs.sum(axis=(1, 2)), "label": batch.targets}
+
+    given = in_batches(function, rows, size=2)
+    found = in_batches(function, host, size=2)  # two times eight batches, and two
+    assert all(isinstance(x, np.ndarray) for x in found.values())
+    for name, want in given.items():
+        np.testing.assert_array_equal(found[name], want)
+
+
 def test_epochs_are_one_number_or_one_for_each_phase():
     assert per_phase(3, 2) == (3, 3)
     assert per_phase((1, 2), 2) == (1, 2)

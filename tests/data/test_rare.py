@@ -39,6 +39,16 @@ def test_a_picture_stands_as_often_as_the_rarest_class_of_its_boxes():
     assert times.tolist() == [2] * 4 + [1] * 96
 
 
+def test_copies_are_of_one_group():
+    labels = np.repeat([0, 1], [96, 4])
+    rows = np.arange(100)
+    train = repeat_rare({"labels": labels, "row": rows}, 0.36, seed=0)
+    np.testing.assert_array_equal(train["groups"], train["row"])
+    tracks = rows // 10
+    train = repeat_rare({"labels": labels, "groups": tracks, "row": rows}, 0.36, seed=0)
+    np.testing.assert_array_equal(train["groups"], tracks[train["row"]])
+
+
 def test_validation_and_test_are_left_alone():
     plain = load("digits", seed=3)
     rare = np.flatnonzero(plain.train["labels"] == 0)

@@ -275,6 +275,7 @@ def test_a_wrong_flag_or_file_is_one_line(capsys, arguments, message):
         ("=1", "unknown flag --config."),
         ("seed=abc", "seed: got 'abc'; must be an integer from 0"),
         ("seed=1.5", "seed: got '1.5'; must be an integer from 0"),
+        ("seed={{seed}}", "seed: got '{{seed}}'; must be an integer from 0"),
         ("seed=", "seed: got ''; must be an integer from 0"),
         ("batch_size=0", "batch_size: got '0'; must be an integer from 1"),
         ("model.bias=yes", "model.bias: got 'yes'; must be True or False"),
@@ -303,6 +304,14 @@ def test_a_wrong_field_is_one_line(capsys, override, message):
         ("raise SystemExit(0)", "configs/broken.py:1: SystemExit: 0"),
         ("open('no_such_file')", "No such file or directory: no_such_file"),
         ("x = 1", "configs/broken.py: there is no function get_config in it"),
+        (
+            "def get_config(size): pass",
+            "it needs a variant: --config=configs/broken.py:",
+        ),
+        (
+            "from base import get_config",  # whose fault it is
+            "configs/base.py:2: KeyError: 'a'",
+        ),
         ("def get_config():\n    return 3", "get_config returned 3; it must return"),
         ("def get_config():\n    return {'model': 3}", "model: got 3; "),
         (
@@ -311,7 +320,9 @@ def test_a_wrong_field_is_one_line(capsys, override, message):
         ),
     ],
 )
-def test_a_broken_config_file_is_one_line(capsys, folder, text, message):
+def test_a_broken_config_file_is_one_line(capsys, folder, text, message, monkeypatch):
+    monkeypatch.syspath_prepend(folder / "configs")
+    (folder / "configs" / "base.py").write_text("def get_config():\n    {}['a']\n")
     (folder / "configs" / "broken.py").write_text(text)
     assert message in refusal(capsys, "--config=configs/broken.py")
 

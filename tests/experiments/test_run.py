@@ -105,13 +105,19 @@ def test_a_finished_run_is_evaluated_to_the_same_numbers(finished_run, capsys):
     assert table[2] == "largest difference from results.json: 0"
 
 
-def test_the_same_command_on_a_finished_run_says_so(finished_run, capsys):
+def test_the_same_command_on_a_finished_run_says_so(
+    finished_run, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    # Nobody watches what does not train.
+    (tmp_path / "watches.py").write_text("def watch(workdir):\n    assert False\n")
     before = (finished_run / "report.html").stat().st_mtime_ns
     fields = ["model.name=mlp", "model.widths=8,6", "algorithm.name=end_to_end"]
     fields += ["head.name=linear", "epochs=1", "analysis.samples=32"]
     command = [f"--config.{field}" for field in fields]
     digits = CONFIG.with_name("digits_cnn.py")
-    run.main([f"--config={digits}:quick", f"--workdir={finished_run}", *command])
+    command += [f"--workdir={finished_run}", "--watch=watches:watch"]
+    run.main([f"--config={digits}:quick", *command])
     said = capsys.readouterr().out
     assert said.startswith("already finished: test accuracy 0.")
     assert (finished_run / "report.html").stat().st_mtime_ns == before
