@@ -6,6 +6,7 @@ of the folder, and reports what it leaves out.
 
 import contextlib
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -128,13 +129,13 @@ def _only(hits: list[Path], by: Path | str) -> Path:
 
 
 def _yolo(folder: Folder, strays: _Strays, report: Report) -> list[Annotated]:
-    entries, alone = [], []
+    entries, alone, keypoints = [], [], _numbers_of_keypoints(folder)
     for path in folder.files(".txt"):
         if path.name.lower() in CLASS_FILES:
             continue
         if hits := pictures_named(folder, path.stem, path, nearby=True):
             with _noted(strays, hits):
-                entries.append(_yolo_file(path, _only(hits, path)))
+                entries.append(_yolo_file(path, _only(hits, path), keypoints))
         elif _is_row_of_numbers(path):
             alone.append(path)
     if alone:
@@ -151,7 +152,22 @@ def _is_row_of_numbers(path: Path) -> bool:
         return False
 
 
-def _yolo_file(path: Path, picture: Path) -> Annotated:
+def _numbers_of_keypoints(folder: Folder) -> set[int]:
+    """How many numbers of a row tell of keypoints, behind the box: `kpt_shape`."""
+    counts = set()
+    for path, content in folder.tables.items():
+        if (shape := content.get("kpt_shape")) is None:
+            continue
+        if not isinstance(shape, list) or not all(str(x).isdecimal() for x in shape):
+            raise ValueError(
+                f"{path}: kpt_shape must be the number of keypoints and of numbers for "
+                f"each, got {str(shape)[:80]}"
+            )
+        counts.add(math.prod(map(int, shape)))
+    return counts
+
+
+def _yolo_file(path: Path, picture: Path, keypoints: set[int]) -> Annotated:
     numbers, boxes = [], []
     for row, line in enumerate(read_text(path).splitlines()):
         words = line.split()
@@ -159,6 +175,8 @@ def _yolo_file(path: Path, picture: Path) -> Annotated:
             continue
         try:
             number, sides = int(words[0]), [float(word) for word in words[1:]]
+            if len(sides) - 4 in keypoints:
+                sides = sides[:4]
             if len(sides) > 5 and not len(sides) % 2:  # an outline: x, y, x, y, …
                 xs, ys = sides[::2], sides[1::2]
                 box = [min(xs), min(ys), max(xs), max(ys)]

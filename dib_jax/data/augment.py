@@ -150,7 +150,10 @@ def _crop(
 ) -> Samples:
     images = samples["images"]
     count, height, width, channels = images.shape
-    pads = int(share * strength * height), int(share * strength * width)
+    # A pixel at least, also of a small picture; `reflect` has no more than its side.
+    pads = [
+        min(max(1, int(share * strength * side)), side - 1) for side in (height, width)
+    ]
     pad = jnp.array(pads)
     # The picture moves by `shift` (down, right); what leaves is lost, the border of
     # `jnp.pad` comes in.
@@ -341,7 +344,9 @@ def _as_type(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _cutout(key: jax.Array, samples: Samples, *, strength: float) -> Samples:
     images = samples["images"]
     count, height, width, _ = images.shape
-    sides = jnp.array([int(_HOLE * strength * side) for side in (height, width)])
+    sides = jnp.array(
+        [max(1, int(_HOLE * strength * side)) for side in (height, width)]
+    )
     centre = jax.random.randint(key, (count, 2), 0, jnp.array([height, width]))
     start = centre - sides // 2
 
@@ -379,10 +384,13 @@ def _check(samples: Samples) -> None:
 
 
 def _real(samples: Samples) -> jax.Array:
-    """Which boxes are there: (n,) or (n, m)."""
-    if "box_labels" in samples:
-        return samples["box_labels"] >= 0
-    return jnp.ones(samples["boxes"].shape[:-1], bool)
+    """Which boxes are there: (n,) or (n, m).
+
+    A task that uses no boxes does not check them: what is no box may stand for none.
+    """
+    boxes = samples["boxes"]
+    there = jnp.isfinite(boxes).all(axis=-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    return there & (samples["box_labels"] >= 0) if "box_labels" in samples else there
 
 
 def _centres(boxes: jax.Array) -> jax.Array:
@@ -401,16 +409,16 @@ def _is_inside(
 
 def _largest(samples: Samples) -> jax.Array:
     """The largest box (n, 4) of each picture; its middle, where it has none."""
-    boxes = samples["boxes"]
+    boxes, there = samples["boxes"], _real(samples)
     if boxes.ndim == 2:
-        return boxes
+        boxes, there = boxes[:, None], there[:, None]
     height, width = samples["images"].shape[1:3]
     middle = jnp.array([width, height, width, height], boxes.dtype) / 2
     sides = boxes[..., 2:] - boxes[..., :2]
-    area = jnp.where(_real(samples), sides[..., 0] * sides[..., 1], -1.0)
+    area = jnp.where(there, sides[..., 0] * sides[..., 1], -1.0)
     index = jnp.argmax(area, axis=1)
     largest = jnp.take_along_axis(boxes, index[:, None, None], axis=1)[:, 0]
-    return jnp.where(_real(samples).any(axis=1)[:, None], largest, middle)
+    return jnp.where(there.any(axis=1)[:, None], largest, middle)
 
 
 def _bounded(shift: jax.Array, samples: Samples, height: int, width: int) -> jax.Array:

@@ -7,7 +7,7 @@ A split has `nodes` and `labels`; a network gets the nodes' numbers and the grap
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -386,14 +386,20 @@ def _check_dense(features: np.ndarray, count: int, source: str) -> None:
             f"{features.dtype} {shape}"
         )
     for first in range(0, count, _chunk(features)):
-        finite = np.isfinite(features[first : first + _chunk(features)]).all(axis=1)
+        # As float32, which is what they become.
+        finite = _is_finite(features[first : first + _chunk(features)]).all(axis=1)
         if not finite.all():
             row = first + int(np.argmin(finite))
-            column = int(np.argmin(np.isfinite(features[row])))
+            column = int(np.argmin(_is_finite(features[row])))
             raise ValueError(
-                f"{source}: features must be finite, node {row} holds "
+                f"{source}: features must be finite float32, node {row} holds "
                 f"{features[row, column]} in column {column}"
             )
+
+
+def _is_finite(features: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.isfinite(features.astype(np.float32, copy=False))
 
 
 def _chunk(features: np.ndarray) -> int:
@@ -404,15 +410,19 @@ def _moments(path: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each column of a file over some rows, a part at a time."""
     file, rows = np.load(path, mmap_mode="r"), np.sort(rows)
     step = _chunk(file)
-    total = square = np.zeros(file.shape[1])
-    for first in range(0, len(rows), step):
-        part = np.asarray(file[rows[first : first + step]], np.float64)
-        total, square = total + part.sum(axis=0), square + (part**2).sum(axis=0)
-    mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(square / len(rows) - mean**2, 0))
-    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(
-        np.float32
-    )
+
+    def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        parts = (
+            np.asarray(file[rows[first : first + step]], np.float64)
+            for first in range(0, len(rows), step)
+        )
+        return sum(function(part).sum(axis=0) for part in parts) / len(rows)
+
+    mean = mean_of(lambda part: part)
+    # Not from the mean square: of a constant column rounding would stay.
+    deviation = np.sqrt(mean_of(lambda part: (part - mean) ** 2))
+    deviation[deviation <= np.finfo(np.float32).eps * np.abs(mean)] = 1
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def _sparse(arrays: Mapping[str, Any], count: int, source: str) -> Matrix:

@@ -79,6 +79,8 @@ def check(arrays: Split, *, source: str, num_classes: int | None = None) -> Spli
                 f"{source}: box_labels must be integers, got {box_labels.dtype}"
             )
         kind.check_range(box_labels, source, "box_labels", -1, num_classes)
+        if box_labels.ndim == 1:  # of a list of one box
+            split["boxes"], box_labels = split["boxes"][:, None], box_labels[:, None]
         split["box_labels"] = box_labels.astype(np.int32, copy=False)
     return split
 

@@ -32,7 +32,8 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
         `ensemble` of k heads averages their outputs with weights 1, 2, …, 2^(k−1).
 
     Raises:
-        ValueError: `label_smoothing` is out of range.
+        ValueError: `label_smoothing` is out of range; when called, outputs of a head
+            that has not one row for each sample.
 
     Source: of the ensemble, Belilovsky, Eickenberg & Oyallon, arXiv 1812.11446, with
     the weights of its authors' code.
@@ -43,13 +44,23 @@ def classification(*, num_classes: int, label_smoothing: float = 0.0) -> Task:
     def accuracy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
 
+    def check(outputs: jax.Array, labels: jax.Array) -> None:
+        wanted = (*labels.shape, num_classes)
+        if outputs.shape != wanted:
+            raise ValueError(
+                f"one class for each sample: outputs must be {wanted}, got "
+                f"{outputs.shape}; use head.name=linear, conv or mlp"
+            )
+
     def loss(outputs: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
+        check(outputs, labels)
         one_hot = jax.nn.one_hot(labels, num_classes)
         wanted = optax.smooth_labels(one_hot, label_smoothing)
         value = optax.softmax_cross_entropy(outputs, wanted).mean()
         return value, {"accuracy": accuracy(outputs, labels)}
 
     def metrics(outputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+        check(outputs, labels)
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         return {"accuracy": accuracy(outputs, labels), "loss": loss.mean()}
 

@@ -150,6 +150,16 @@ def test_without_class_names_labels_must_still_fit(tmp_path, value):
     assert message in error_of(tmp_path)
 
 
+def test_one_box_with_a_label_of_its_own_is_a_list_of_one(tmp_path):
+    boxes = np.tile(np.float32([1, 1, 3, 3]), (12, 1))
+    boxes[2] = np.nan
+    labels = np.where(np.arange(12) == 2, -1, np.arange(12) % 3)
+    write(tmp_path, arrays(boxes=boxes, box_labels=labels))
+    train = load("mine", data_dir=str(tmp_path), val_fraction=0).train
+    assert train["boxes"].shape == (12, 1, 4)
+    np.testing.assert_array_equal(train["box_labels"], labels[:, None])
+
+
 def test_a_box_label_out_of_range_is_told_by_row_and_value(tmp_path):
     box_labels = np.tile([0, -1], (12, 1))
     box_labels[3] = 1, 3

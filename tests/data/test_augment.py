@@ -430,6 +430,24 @@ def test_a_picture_without_boxes_moves_as_one_with_a_box_in_its_middle(spec, fil
     np.testing.assert_array_equal(result["box_labels"], -1)
 
 
+@pytest.mark.parametrize("fill", [-1.0, 0.0, np.nan])
+@pytest.mark.parametrize("spec", ["crop", "affine", "zoom"])
+def test_what_is_no_box_of_a_task_without_boxes_stands_for_none(spec, fill):
+    real = batch_of(64)
+    boxes = np.tile(np.float32([11, 7, 13, 9]), (64, 1))
+    wanted = compiled(spec)(jax.random.key(1), real | {"boxes": boxes})["images"]
+    boxes[::2] = fill
+    found = compiled(spec)(jax.random.key(1), real | {"boxes": boxes})["images"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_small_picture_moves_by_a_pixel_at_least():
+    batch = batch_of(64, height=8, width=8)
+    for spec in ("shift", "crop:0.5"):
+        found = compiled(spec)(jax.random.key(0), batch)["images"]
+        assert (np.asarray(found) != batch["images"]).any()
+
+
 def test_a_picture_without_boxes_passes():
     batch = batch_of(8, boxes=np.full((8, 2, 4), -1.0), box_labels=np.full((8, 2), -1))
     result = compiled("crop,flip")(jax.random.key(0), batch)

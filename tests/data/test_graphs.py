@@ -122,9 +122,22 @@ def test_features_in_a_file_of_their_own_are_read_part_by_part(written, tmp_path
     )
 
 
-def with_nan():
-    features = arrays()["features"]
-    features[4, 1] = np.nan
+def test_a_constant_column_is_no_larger_in_a_file_of_its_own(written, tmp_path):
+    features = arrays()["features"].astype(np.float32)
+    features[:, 1] = 0.1
+    features[10, 1] = 0.2  # no training node
+    plain = graph_of(written(features=features))
+    np.save(tmp_path / "ring" / "features.npy", features)
+    graph = graph_of(written(features=None))
+    every = np.arange(COUNT)
+    np.testing.assert_allclose(
+        graph.features.rows(every), plain.features[every], atol=1e-5
+    )
+
+
+def with_value(value):
+    features = arrays()["features"].astype(np.float64)
+    features[4, 1] = value
     return features
 
 
@@ -136,7 +149,8 @@ def with_nan():
             r"edges must lead to nodes 0..11, row 1 holds \[3, 12\]; 1 bad",
         ),
         ({"edges": np.zeros((2, 9), int)}, r"edges must be integers \(m, 2\), got"),
-        ({"features": with_nan()}, "features must be finite, node 4 holds nan in col"),
+        ({"features": with_value(np.nan)}, "must be finite float32, node 4 holds nan"),
+        ({"features": with_value(1e39)}, "must be finite float32, node 4 holds 1e.39"),
         ({"features": np.zeros((5, 3))}, r"features must be numbers \(12, d\)"),
         ({"features": None}, "no features; it needs `features`"),
         ({"train": np.array([0, 1, 3, 4])}, "class 2 has no training node; each of th"),

@@ -51,6 +51,16 @@ def test_the_target_gram_is_that_of_the_labels():
     np.testing.assert_array_equal(got, label_gram(labels))
 
 
+def test_outputs_that_are_not_one_row_for_each_sample_are_refused():
+    task = classification(num_classes=3)
+    places = jnp.zeros((4, 4, 4, 3))  # as many samples as rows: they would broadcast
+    for function in (task.loss, task.metrics):
+        with pytest.raises(
+            ValueError, match=r"must be \(4, 3\), got .*; use head.name"
+        ):
+            function(places, jnp.zeros(4, int))
+
+
 def test_smoothing_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
         classification(num_classes=3, label_smoothing=1.0)
