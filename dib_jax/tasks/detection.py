@@ -38,9 +38,6 @@ _DELTA = 0.05
 # whole pictures would throw it about. (Those of many objects count in places.)
 _UNIT = 0.1
 
-# Of the focal loss, the weight of places with an object; 1 − α of those without.
-_ALPHA = 0.25
-
 # Logit of the share of places that have an object, about, so that the focal loss does
 # not begin with a large gradient towards "nothing here" everywhere.
 _PRIOR = -4.6
@@ -73,7 +70,6 @@ def detection(
     overlap: float = 0.5,
     confidence: float = 0.3,
     balance: float = 0.0,
-    score: str = "presence",
 ) -> Task:
     """Loss of the class plus a loss of the box, one object in each picture or several.
 
@@ -109,9 +105,6 @@ def detection(
         balance: of many objects: 0 where each place of an object counts as much in the
             loss, so that large objects count more; 1 where each object does; between
             them, an object of k places counts k^(1 − balance).
-        score: of many objects: what the score of a place with an object is to say:
-            presence (1) or overlap (the IoU of its box with the object's), so that of
-            several boxes for one object the best is the surest.
 
     Returns:
         The task; its metrics are `ap50`, `map` (mean AP over IoU 0.5, 0.55, …, 0.95),
@@ -132,7 +125,6 @@ def detection(
         ("overlap", overlap, 0 <= overlap <= 1, "0 to 1"),
         ("confidence", confidence, 0 <= confidence <= 1, "0 to 1"),
         ("balance", balance, 0 <= balance <= 1, "0 to 1"),
-        ("score", score, score in _SCORES, f"one of {list(_SCORES)}"),
     ):
         if not valid:
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
@@ -145,7 +137,6 @@ def detection(
         ("overlap", overlap, "many"),
         ("confidence", confidence, "many"),
         ("balance", balance, "many"),
-        ("score", score, "many"),
     ):
         unused = defaults[name].default
         if value != unused and objects != mode:
@@ -155,7 +146,7 @@ def detection(
             )
     detector = _Detector(
         num_classes, several, label_smoothing, _BOX_LOSSES[box_loss], box_weight,
-        candidates, overlap, confidence, balance, score,
+        candidates, overlap, confidence, balance,
     )  # fmt: skip
     return Task(
         num_outputs=num_classes + 4,
@@ -189,7 +180,6 @@ class _Detector(NamedTuple):
     overlap: float
     confidence: float
     balance: float
-    score: str
 
     def targets(self, batch: Batch) -> Targets:
         return all_objects(batch) if self.several else largest_object(batch)
@@ -216,11 +206,9 @@ class _Detector(NamedTuple):
             weight = self.weight(places)
         there = labels >= 0
         one_hot = jax.nn.one_hot(labels, self.num_classes)
-        iou_of_places = intersection_over_union(boxes, wanted)
-        iou = _mean(iou_of_places, there)
+        iou = _mean(intersection_over_union(boxes, wanted), there)
         if self.several:
-            fit = iou_of_places if self.score == "overlap" else jnp.ones(())
-            focal = _focal(logits, one_hot, jax.lax.stop_gradient(fit)[..., None])
+            focal = optax.sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2.0)
             focal = focal * weight[..., None]
             class_loss = focal.sum() / jnp.maximum(there.sum(), 1)
             terms = {"place_iou": iou}
@@ -428,21 +416,6 @@ _BOX_LOSSES: dict[str, BoxLoss] = {
     "giou": _giou,
     "both": lambda boxes, wanted: _huber(boxes, wanted) + _giou(boxes, wanted),
 }
-
-
-_SCORES = ("presence", "overlap")
-
-
-def _focal(logits: jax.Array, one_hot: jax.Array, fit: jax.Array) -> jax.Array:
-    """(1 − α or α) |y − σ(logits)|² times the cross-entropy, y = one_hot · fit.
-
-    With fit = 1 it is the focal loss of Lin et al.; with the IoU as fit the quality
-    focal loss of Li et al., arXiv 2006.04388, equation 4, whose α is 1/2.
-    """
-    wanted = one_hot * fit
-    away = jnp.square(wanted - jax.nn.sigmoid(logits))
-    cross_entropy = optax.sigmoid_binary_cross_entropy(logits, wanted)
-    return jnp.where(one_hot > 0, _ALPHA, 1 - _ALPHA) * away * cross_entropy
 
 
 def _check_outputs(outputs: jax.Array, num_classes: int, *, several: bool) -> None:

@@ -182,11 +182,6 @@ def test_what_is_said_of_a_picture_is_the_likeliest_class_and_a_box_inside_it():
         ({"confidence": -0.1}, "confidence must be 0 to 1, got -0.1"),
         ({"objects": "many", "balance": 1.5}, "balance must be 0 to 1, got 1.5"),
         ({"balance": 1.0}, "balance is of objects=many, got 1.0 .* leave it at 0.0"),
-        ({"objects": "many", "score": "iou"}, "score must be one of .* got 'iou'"),
-        (
-            {"score": "overlap"},
-            "score is of objects=many, got 'overlap' .* at presence",
-        ),
         ({"confidence": 0.9}, "confidence is of objects=many, got 0.9 with"),
         (
             {"objects": "many", "label_smoothing": 0.1},

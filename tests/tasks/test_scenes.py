@@ -126,42 +126,6 @@ def test_an_object_of_k_places_counts_k_to_the_power_of_one_minus_balance(balanc
     )
 
 
-def test_a_score_is_to_be_the_overlap_of_the_places_box_where_it_says_so():
-    targets = MANY.targets(batch_of())
-    outputs = perfect(targets).at[..., CLASSES:].add(0.7)  # boxes beside the objects
-    labels, wanted, _ = jax.vmap(lambda *of: assign(*of, rows=16, columns=16))(
-        targets["labels"], targets["boxes"]
-    )
-    fit = intersection_over_union(place_boxes(outputs[..., CLASSES:]), wanted)
-    there = labels >= 0
-    assert 0 < fit[there].min() < fit[there].max() < 0.9
-    told = jnp.where(jax.nn.one_hot(labels, CLASSES) > 0, fit[..., None], 0.0)
-
-    def class_loss(score, scores):
-        task = detection(num_classes=CLASSES, objects="many", score=score)
-        # The task adds the logit that places begin with.
-        begin = task.objects(jnp.zeros((1, 1, 1, CLASSES + 4))).scores
-        logits = jax.scipy.special.logit(jnp.clip(scores, 1e-6, 1 - 1e-6))
-        logits -= jax.scipy.special.logit(begin[0, 0])
-        said = outputs.at[..., :CLASSES].set(logits)
-        slope = jax.grad(lambda x: task.loss(x, targets)[1]["class_loss"])(said)
-        return float(task.loss(said, targets)[1]["class_loss"]), slope
-
-    loss, slope = class_loss("overlap", told)
-    assert loss < 1e-6
-    np.testing.assert_allclose(slope, 0, atol=1e-5)
-    loss, slope = class_loss("overlap", (told > 0).astype(float))
-    assert loss > 0.01
-    np.testing.assert_array_equal(slope[..., CLASSES:], 0)  # boxes learn by their loss
-    assert class_loss("presence", told)[0] > 0.01
-    # Of a box that fits, both are the focal loss: α (1 − p)² · −log p.
-    task = detection(num_classes=CLASSES, objects="many", score="overlap")
-    unsure = perfect(targets).at[..., :CLASSES].add(-20.0)
-    losses = [float(t.loss(unsure, targets)[1]["class_loss"]) for t in (task, MANY)]
-    begin = MANY.objects(jnp.zeros((1, 1, 1, CLASSES + 4))).scores[0, 0]
-    np.testing.assert_allclose(losses, -0.25 * (1 - begin) ** 2 * np.log(begin), 1e-3)
-
-
 def test_detections_are_the_surest_places_without_doubles():
     boxes = jnp.zeros((2, 2, 4)) + jnp.array([0.1, 0.1, 0.5, 0.5])
     boxes = boxes.at[1, 1].set(jnp.array([0.6, 0.6, 1.2, 0.9]))
