@@ -63,7 +63,8 @@ class Row(NamedTuple):
             with fewer than two common seeds.
         seconds: mean of the runs' times.
         temp_bytes: largest over train steps and seeds, the compiler's figure.
-        stages: mean test metric after each stage that has outputs.
+        stages: mean test metric of each exit.
+        exits: the numbers of the stages that these are of.
         others: the other metrics on the test split, the loss excepted: name → mean
             and standard deviation as above.
         ensemble: mean test metric of all heads together; None where a run has no such.
@@ -86,6 +87,7 @@ class Row(NamedTuple):
     seconds: float
     temp_bytes: int | None
     stages: tuple[float, ...]
+    exits: tuple[int, ...]
     others: dict[str, tuple[float, float | None]]
     ensemble: float | None
     ensemble_std: float | None
@@ -178,10 +180,11 @@ def _row(runs: Mapping[int, Entry], reference: Mapping[int, Entry]) -> Row:
         for result in results
     ]
     stages = tuple(map(statistics.fmean, zip(*by_stage, strict=False)))
+    numbers = [x["stage"] for x in first.results["stages"] if metric in x["test"]]
     return Row(
         first.dataset, first.method, seeds, metric, mean, std, validation, difference,
-        low, high, seconds, max(sizes, default=None), stages, others, ensemble,
-        ensemble_std, best, best_std,
+        low, high, seconds, max(sizes, default=None), stages,
+        tuple(numbers[: len(stages)]), others, ensemble, ensemble_std, best, best_std,
     )  # fmt: skip
 
 
@@ -319,8 +322,7 @@ def stages_figure(
         entries: the same runs.
         width: inches.
     """
-    exits = {(row.dataset, row.method): _exits(row, entries) for row in table}
-    several = {n for stages in exits.values() if len(stages) > 1 for n in stages}
+    several = {n for row in table if len(row.exits) > 1 for n in row.exits}
     stages = sorted(several)
     colors = dict(zip(stages, style.stage_colors(len(stages)), strict=True))
     figure, lines = _lines(table, entries, width=width, margin=0.7)
@@ -331,7 +333,7 @@ def stages_figure(
         if len(values) == 1:
             axes.plot(values, places, "D", ms=5, color=style.INK)
         else:
-            own = [colors[stage] for stage in exits[row.dataset, row.method]]
+            own = [colors[stage] for stage in row.exits]
             axes.scatter(values, places, s=25, color=own, zorder=2)
     mark = functools.partial(Line2D, [], [], ls="", ms=5)
     marks = [
@@ -343,16 +345,6 @@ def stages_figure(
     most = max(1, int(1.1 * width))
     style.legend(figure, marks, columns=most, place="outside lower center")
     return figure
-
-
-def _exits(row: Row, entries: Sequence[Entry]) -> tuple[int, ...]:
-    """Numbers of the stages that `row.stages` is of."""
-    runs = (
-        [x["stage"] for x in entry.results["stages"] if row.metric in x["test"]]
-        for entry in entries
-        if (entry.dataset, entry.method) == (row.dataset, row.method)
-    )
-    return tuple(next(runs))[: len(row.stages)]
 
 
 def own_measure(entries: Sequence[Entry], row: Row) -> Measure:

@@ -21,6 +21,7 @@ from dib_jax.training.workdir import read_results, write_atomically, write_json
 # So many pairs of methods are named one by one.
 _MOST_PAIRS = 12
 _WORDS = ("data set", "method", "chosen")  # columns that hold no numbers
+_LISTS = ("seeds", "stages", "exits", "others")  # a cell of table.csv holds JSON
 # What a curve shows: quantity of `dib_jax.analysis.curves` → its meaning.
 _CURVES = {
     "metric": "Test metric after each stage",
@@ -73,7 +74,7 @@ def write_report(
     record = {"command": command, "reference": plan.reference, **facts, "rows": rows}
     write_json(workdir / "table.json", record)
     for row in rows:
-        row |= {name: json.dumps(row[name]) for name in ("seeds", "stages", "others")}
+        row |= {name: json.dumps(row[name]) for name in _LISTS}
     _write_csv(workdir / "table.csv", rows)
     drawings = _drawings(workdir, plan, runs, entries, table)
     pictures = "".join(shown.drawing(workdir, drawing) for drawing in drawings)

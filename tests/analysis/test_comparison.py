@@ -187,6 +187,7 @@ def test_a_dot_after_a_block_has_the_name_and_the_colour_of_its_stage():
 
     legend, dots = drawn(blocks)
     assert list(legend) == ["stage 1", "stage 3"]
+    assert comparison.rows([blocks], reference="blocks")[0].exits == (1, 3)
     assert dots["blocks"] == list(legend.values())
     legend, dots = drawn(blocks, each)
     assert list(legend) == ["stage 0", "stage 1", "stage 2", "stage 3"]
