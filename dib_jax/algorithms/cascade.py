@@ -109,7 +109,7 @@ def cascade(
         parts: network, heads, objective, as a config has them.
         tau: commitment from which an exit settles a sample, 0 to 1.
         held_out: share of the training split on which no exit trains; it trains the
-            commitments, above 0 and below 1.
+            commitments, above 0 and below 1. Members of a group stay on one side.
         commitment_epochs: passes over it for each commitment layer.
         commitment_rate: learning rate of the commitment layers, by Adam.
         blocks: neighbouring stages that train together as one block.
