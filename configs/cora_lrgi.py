@@ -1,7 +1,7 @@
 """Graph layers without labels (LRGI) on Cora's public split, 140 labels for the probes.
 
 Command:  python -m experiments.run --config=configs/cora_lrgi.py (or :quick)
-    --config.dataset.data_dir=DIR, which holds cora/graph.npz
+    --config.dataset.data_dir=DIR, which holds cora/graph.npz or cora/ind.cora.*
 """
 
 from dib_jax.commands.config import ConfigDict, complete, variant

@@ -3,7 +3,8 @@
 Command:  python -m experiments.compare --config=configs/compare/graphs.py
     (or :quick, or :labels) --data_dir=DIR
 
-DIR holds cora_full/graph.npz (1,208 labelled nodes), for :labels cora/graph.npz.
+DIR holds cora_full/graph.npz (1,208 labelled nodes, docs/graphs.md), for :labels
+cora/graph.npz or cora/ind.cora.*
 """
 
 from dib_jax.commands.config import ConfigDict, variant
