@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     quick = variant(arg, "quick")
     return complete(
         objective=dict(name="infopro", reconstruct=(5.0, 0.2), predict=(0.05, 0.5)),
+        head=dict(pool=1),
         algorithm=dict(name="parallel"),
         **resnet_32(quick),
         epochs=1 if quick else 160,

@@ -1,9 +1,10 @@
 """Similarity matching and prediction ("predsim") on CIFAR-10, stages at once.
 
-From Nøkland & Eidnes (arXiv 1901.06656): β = 0.99, projections by a convolution, heads
-on a 2 × 2 grid, 400 epochs of batches of 128, Adam at 5e-4 without a decay of weights.
-Theirs are also VGG8B, leaky ReLUs, dropout and a rate that falls in four steps; here
-VGG-11, ReLUs, no dropout and a cosine.
+From Nøkland & Eidnes (arXiv 1901.06656): β = 0.99, projections by a convolution, 400
+epochs of batches of 128, Adam at 5e-4 without a decay of weights. Theirs are also
+VGG8B, leaky ReLUs, dropout, a rate that falls in four steps, and losses before the
+pooling with heads on 4 × 4 places or fewer; here VGG-11 of twice the width, ReLUs, no
+dropout, a cosine, and losses after the pooling with heads on 2 × 2 places.
 
 Command:  python -m experiments.run --config=configs/cifar10_predsim.py (or :quick)
 """

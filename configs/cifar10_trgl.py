@@ -2,7 +2,8 @@
 
 From Karkar et al. (arXiv 2309.17357) and the authors' published settings for 16
 modules: τ = 1, SGD at a constant 0.002, a target smoothed by 0.1, 300 epochs of batches
-of 64. Theirs are of ResNet-110 on STL-10 with orthogonal weights at the start.
+of 64. Theirs are of ResNet-110 on STL-10 with τ = 0.5 in the first eight modules,
+orthogonal weights at the start, heads with a convolution, and a plain momentum.
 
 Command:  python -m experiments.run --config=configs/cifar10_trgl.py (or :quick)
 """

@@ -1,9 +1,10 @@
 """Errors through weights of their own on Fashion-MNIST: LeNet-5.
 
-The network and the momentum are those of BioTorch's benchmark (Benchmarks.md of
-github.com/jsalbert/biotorch), which has 100 epochs of batches of 64. Another rule:
---config.model.feedback=NAME; back-propagation: --config.algorithm.name=end_to_end
---config.model.feedback=.
+The layers' widths and the momentum are those of BioTorch's benchmark (Benchmarks.md of
+github.com/jsalbert/biotorch). It enlarges the pictures to 32 × 32, pads no convolution,
+has 100 epochs of batches of 64, and takes the best epoch on the test pictures. Another
+rule: --config.model.feedback=NAME; back-propagation:
+--config.algorithm.name=end_to_end --config.model.feedback=.
 
 Command:  python -m experiments.run --config=configs/fashion_mnist_feedback.py
     (or :quick)

@@ -99,7 +99,10 @@ def l2gcn(
 
     The authors' released loop plays fixed actions in its first 50 rounds and credits
     the ones it has drawn instead. Here the actions that are credited are those that
-    were played.
+    were played. Their code also has an output layer for each decision, carries the
+    cell's state on through the layers, embeds the last action by a learnt table, has
+    the fixed mean of the last round's probabilities as the threshold, and a learning
+    rate of 0.05.
 
     Args:
         parts: network (gcn), heads, objective, as a config has them. `epochs` has the

@@ -65,7 +65,9 @@ def lgcn(
         ValueError: the network is none of convolutions, an impossible option, `epochs`
             has not one number for each layer; when called, the samples are no nodes.
 
-    Source: You, Chen, Wang & Shen, L²-GCN, arXiv 2003.13606, section 3.2.
+    Source: You, Chen, Wang & Shen, L²-GCN, arXiv 2003.13606, section 3.2. Their code is
+    inductive, has no biases, and hands the classifier and the optimizer's state on from
+    layer to layer.
     """
     blocks = layer_blocks(parts, rule)
     check_at_least(0, patience=patience, margin=margin)

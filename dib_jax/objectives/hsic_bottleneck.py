@@ -45,7 +45,8 @@ def hsic_bottleneck(
             the features.
 
     Source: Ma, Lewis & Kleijn, arXiv 1908.01580, eq. 4 and section 4; `relative` is
-    ours, where the authors' code has a batch norm in every layer.
+    ours, where the authors' code has a batch norm in every layer. Of the targets it is
+    the task's Gram; their code has a Gaussian one of one-hot labels.
     """
     check_positive(balance=balance, sigma=sigma, epsilon=epsilon)
     if combine and not (min(combine) > 0 and max(combine) < math.inf):

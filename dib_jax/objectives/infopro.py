@@ -103,9 +103,10 @@ def infopro(
 
     Source: Wang, Ni, Song, Yang & Huang, arXiv 2101.10832, section 3.3 and appendix;
     weights, temperature and layer sizes are those of the authors' published runs of
-    ResNet-32 in 16 modules on CIFAR-10. Where the prediction does not train the head,
-    it learns on detached features, and pictures are scaled to 0..1 by the least and
-    the greatest number of each channel in the batch: both ours.
+    ResNet-32 in 16 modules on CIFAR-10; but theirs leave a map of 64 channels as wide
+    and as large as it is, and enlarge maps corner to corner. Where the prediction does
+    not train the head, it learns on detached features, and pictures are scaled to 0..1
+    by the least and the greatest number of each channel in the batch: both ours.
     """
     check_one_of(_PREDICTIONS, prediction=prediction)
     for name, pair in {"reconstruct": reconstruct, "predict": predict}.items():

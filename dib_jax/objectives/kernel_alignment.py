@@ -22,7 +22,8 @@ def kernel_alignment() -> Objective:
 
     Source: Duan, Yu & Príncipe, arXiv 2005.05541; of its proxies for hidden modules the
     alignment, without the diagonal as in the authors' published runs. That the head
-    learns at the same time is ours.
+    learns at the same time is ours, and that feature maps are compared at full size:
+    theirs are averaged over 4 × 4 places first.
     """
 
     def objective(signals: Signals) -> tuple[jax.Array, Terms]:

@@ -38,7 +38,7 @@ def plausible_hsic(
         power: exponent of a group's variance, which stands for the group, > 0. In the
             paper 0.5, and 1 − p where divisive normalisation by the power p follows
             the loss; where features are normalised already, (1 − p)/(1 − 2p) comes to
-            the same.
+            the same as long as δ is small beside a group's sum of squares.
         smoothing: δ ≥ 0, added to the sum of squares in a group's variance.
 
     Returns:

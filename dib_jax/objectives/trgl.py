@@ -27,9 +27,9 @@ def trgl(*, tau: float | tuple[float, ...] = 1.0) -> Objective:
         ValueError: `tau` is not above 0; when called, no number for the stage.
 
     Source: Karkar, Ayed, de Bézenac & Gallinari, arXiv 2309.17357, section 3; the mean
-    over numbers, and τ = 1, are those of the authors' published runs (ResNet-110 on
-    STL-10), which also price a module that changes the shape, by the size of its
-    residual branch.
+    over numbers is that of the authors' published runs (ResNet-110 on STL-10; τ = 1,
+    and 0.5 in the first of two halves). They price the residual branch, before the last
+    ReLU, and so a module that changes the shape as well.
     """
     for value in tau if isinstance(tau, tuple | list) else (tau,):
         if not 0 < value < math.inf:

@@ -49,7 +49,8 @@ def mlp(
     Raises:
         ValueError: `layers` or `width` below 1, or `pool` negative.
 
-    Source: the MLP heads of Belilovsky, Eickenberg & Oyallon, arXiv 1901.08164.
+    Source: the MLP heads of Belilovsky, Eickenberg & Oyallon, arXiv 1901.08164; theirs
+    have three hidden layers, as wide as their input.
     """
     check_at_least(1, layers=layers, width=width)
     check_at_least(0, pool=pool)

@@ -107,7 +107,8 @@ def momentum(
             not above 0.
 
     Source: MAN (Su et al., arXiv 2407.05623); the head follows the first stage of the
-    next block. The bias `stage` is that of the authors' code.
+    next block. The bias `stage` is that of the authors' code, where convolutions and
+    dense layers follow, in place of the one output layer here.
     """
     check_one_of(_BIASES, bias=bias)
     check_readout(pool, pooling, output_scale)
