@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from dib_jax.analysis.statistics import mean_interval
 from dib_jax.tasks import Measure, measure_of, measures_of, style
 
 _LEVEL = 0.95
@@ -233,10 +234,8 @@ def paired_difference(
     mean, std = mean_and_std(differences)
     if std is None:
         return mean, None, None
-    count = len(differences)
-    quantile = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1))
-    half = quantile * (std / math.sqrt(count))
-    return mean, mean - half, mean + half
+    _, low, high = map(float, mean_interval(np.array(differences)))
+    return mean, low, high
 
 
 def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:

@@ -394,8 +394,14 @@ def _threshold(
         return goal.tau or 0.0
     grid = rules.thresholds(validation.sure[rule])
     found = rules.curve(validation.sure[rule], validation.right, flops, grid)
-    cost = None if goal.cost is None else goal.cost * whole.flops
-    return rules.choose(found, cost=cost, loss=goal.loss)
+    if goal.cost is None:
+        return rules.choose(found, loss=goal.loss)
+    if goal.cost < (least := found.flops.min() / whole.flops):
+        raise ValueError(
+            f"--cost={goal.cost:g}: samples that all leave at the first exit take "
+            f"{least:.4g} times the FLOPs end to end; give more than that"
+        )
+    return rules.choose(found, cost=goal.cost * whole.flops)
 
 
 def _validated(

@@ -282,7 +282,7 @@ def _beside(baseline: Group, other: Group, split: str) -> tuple[str, list[_Row]]
     rows: list[_Row] = []
     for variable, key in _ROLES.items():
         one, two = (_differentiation(runs, split, key) for runs in (baseline, other))
-        apart = stats.bootstrap_difference(one, two)
+        apart = stats.difference_interval(one, two)
         means = float(one.mean()), float(two.mean())
         interval = _interval(*apart[1:])
         rows.append((name, variable, *means, apart.mean, interval))
@@ -372,7 +372,7 @@ def _convergence(runs: Group, split: str) -> _Answer:
             found = {"epochs": reached.tolist(), "tau": order.mean}
             statistics[f"{measure}, {of}"] = {**found, "interval": [*order[1:]]}
             if words and of == "final":
-                yield _when(words, reached, epochs[0])
+                yield _when(words, reached, _last_untrained(epochs, trained))
         if words:
             yield f"{_about_order(words, **orders, runs=len(runs))}{imposed}."
     gap = _count(int(np.diff(epochs).max()), "epoch")
@@ -383,13 +383,19 @@ def _convergence(runs: Group, split: str) -> _Answer:
     yield {"convergence": statistics}
 
 
-def _when(words: str, reached: np.ndarray, first: int) -> str:
+def _last_untrained(epochs: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Of each stage the last epoch of a probe (s,) at which it had not trained."""
+    before = np.where(trained.any(axis=0), trained.argmax(axis=0), len(epochs)) - 1
+    return np.where(before < 0, -1, epochs[before])
+
+
+def _when(words: str, reached: np.ndarray, untrained: np.ndarray) -> str:
     mean = reached.mean(axis=0)
     said = (
         f"By {words} the stages stay within 5 % of their last value from epoch "
         f"{_listed(mean)} on{', means over the runs' * (len(reached) > 1)}"
     )
-    early = np.flatnonzero(mean == first)
+    early = np.flatnonzero(mean <= untrained)
     if len(early):
         said += f"; {_stages(early)} {'is' if len(early) == 1 else 'are'} so untrained"
         said += ", which tells nothing of training"
@@ -408,7 +414,7 @@ def _about_order(
     if math.isnan(final.low):
         return f"{said} in one run, without an interval: no order is claimed"
     verdict = _verdict(final, "bottom to top", "top to bottom", "order")
-    interval = f"95 % bootstrap interval {_interval(*final[1:])} over {runs} runs"
+    interval = f"95 % interval {_interval(*final[1:])} over {runs} runs"
     said += f" ({interval}): {verdict}"
     if change.sign != final.sign:
         said += (
@@ -430,7 +436,7 @@ def _differentiation(runs: Group, split: str, key: str) -> np.ndarray:
 
 
 def _changes(runs: Group, split: str) -> _Answer:
-    mean, low, high = stats.bootstrap_mean(_change(runs, split, "input_stage"))
+    mean, low, high = stats.mean_interval(_change(runs, split, "input_stage"))
     ends = [*zip(low, high, strict=True)]
     changes = [
         f"stage {k} by {abs(change):.2f} ({_interval(*interval)})"
@@ -530,9 +536,9 @@ def _roles(runs: Group, split: str) -> _Answer:
     said = []
     for name, key in _ROLES.items():
         change = _change(runs, split, key)
-        mean, low, high = stats.bootstrap_mean(change)
+        mean, low, high = stats.mean_interval(change)
         each = _differentiation(runs, split, key)
-        spread, *ends = stats.bootstrap_mean(each)
+        spread, *ends = stats.mean_interval(each)
         rows.append((name, *mean, float(spread), _interval(*ends)))
         found = {"change": change.tolist(), "differentiation": each.tolist()}
         statistics[f"nHSIC {name}"] = {**found, "interval": ends}

@@ -2,7 +2,7 @@
 
 As `dib_jax.analysis.figures`: the width is in inches, and nothing is written. A group
 is one or more runs that were probed at the same epochs; what is drawn is the mean over
-its runs, with the percentile bootstrap's 95 % interval where it says so. Colours of
+its runs, with the 95 % interval of Student's t where it says so. Colours of
 amounts are cividis and viridis, which keep their order for colour-blind eyes and in
 grey print.
 
@@ -28,7 +28,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from dib_jax.analysis.findings import COLUMNS, Probed, name_of
-from dib_jax.analysis.statistics import bootstrap_mean, chain, chain_names, chosen
+from dib_jax.analysis.statistics import chain, chain_names, chosen, mean_interval
 from dib_jax.tasks import style
 from dib_jax.tasks.exhibits import Cell, Drawing, Table
 from dib_jax.tasks.style import DOTTED, INK, RULE, WIDE
@@ -133,9 +133,7 @@ def _courses(runs: Sequence[Probed], split: str) -> list[Drawing]:
     probes, stages = group[0][f"{split}/sigma"].shape
     band = "One run, so without an interval."
     if len(group) > 1:
-        band = (
-            f"Means over {len(group)} runs, the band is their 95 % bootstrap interval."
-        )
+        band = f"Means over {len(group)} runs, the band is their 95 % interval."
     change = ", and below what has changed since the first probe" * (probes > 1)
     animate = functools.partial(matrices_animation, group, split=split)
     return [
@@ -198,7 +196,7 @@ def _side_by_side(methods: Mapping[str, Group], split: str) -> list[Drawing]:
             functools.partial(depth_profiles, methods, split=split),
             f"Information by stage at the last probe of {names}.",
             "The last probe; dotted the untrained network. A band is the 95 % "
-            "bootstrap interval, where there are several runs.",
+            "interval, where there are several runs.",
             "By depth, side by side",
             _first_and_last(methods, split, _BITS, "in bits"),
         ),
@@ -343,7 +341,7 @@ def convergence_curves(
         width: inches.
 
     Returns:
-        The figure, with 95 % bootstrap intervals as bands for several runs.
+        The figure, with 95 % intervals as bands for several runs.
     """
     keys = ("input_stage", "stage_target", "cka_final", "linear_cka_final")
     epochs = group[0][f"{split}/epoch"]
@@ -355,7 +353,7 @@ def convergence_curves(
     colors = style.stage_colors(stages)
     marker = "." if len(epochs) <= 15 else None
     for axes, key in zip(panels, keys, strict=True):
-        mean, low, high = bootstrap_mean(_values(group, f"{split}/{key}"))
+        mean, low, high = mean_interval(_values(group, f"{split}/{key}"))
         for stage, color in enumerate(colors):
             dashes = _DASHES[stage % len(_DASHES)]
             look: dict[str, Any] = dict(color=color, dashes=dashes, marker=marker, ms=4)
@@ -405,10 +403,9 @@ def stage_epoch_map(
     figure, panels = style.panels(
         len(keys), 2 if width > 5 else 1, width=width, height=height, margin=0.2
     )
-    # The first and last probe reach as far outwards as inwards.
-    half = np.diff(epochs) / 2 if len(epochs) > 1 else np.array([0.5])
+    # No further outwards than an epoch is wide: there are none beyond.
     middles = (epochs[1:] + epochs[:-1]) / 2
-    edges = np.array([epochs[0] - half[0], *middles, epochs[-1] + half[-1]])
+    edges = np.array([epochs[0] - 0.5, *middles, epochs[-1] + 0.5])
     for axes, key in zip(panels, keys, strict=True):
         values = _mean(group, f"{split}/{key}").T
         mesh = axes.pcolormesh(
@@ -543,7 +540,7 @@ def depth_profiles(
     markers = "osD^v" * len(methods)
     for axes, key in zip(panels, _BITS, strict=True):
         for name, color, marker in zip(methods, colors, markers, strict=False):
-            mean, low, high = bootstrap_mean(_values(methods[name], f"{split}/{key}"))
+            mean, low, high = mean_interval(_values(methods[name], f"{split}/{key}"))
             depth = np.arange(mean.shape[1])
             look: dict[str, Any] = dict(color=color, marker=marker, ms=4.5, lw=1.6)
             axes.plot(depth, mean[-1], label=name, zorder=3, **look)

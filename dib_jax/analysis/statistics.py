@@ -21,10 +21,8 @@ from dib_jax.information import (
     named_bandwidth,
 )
 
-# Of the bootstrap over runs.
-_RESAMPLES = 2000
-_SEED = 0
-_ENDS = (2.5, 97.5)  # per cent: of an interval that holds 95 %
+_LEVEL = 0.95  # of intervals over runs
+_SEED = 0  # of the Gaussians that estimates are tried on
 CALIBRATION_BINS = 15  # of a reliability diagram, as in Guo et al.
 
 
@@ -124,7 +122,7 @@ def convergence_order(epochs: np.ndarray) -> Estimate:
     Returns:
         The mean of the runs' τ_b, Kendall's between depth and epoch, −1..1; 1 is bottom
         to top. A run whose stages all converge at one epoch has no order, and counts as
-        0. The interval is the percentile bootstrap's.
+        0. The interval is Student's, within −1 and 1.
 
     Raises:
         ValueError: there are fewer than two stages, which have no order.
@@ -135,41 +133,35 @@ def convergence_order(epochs: np.ndarray) -> Estimate:
     depth = np.arange(epochs.shape[1])
     taus = [scipy.stats.kendalltau(depth, of_run).statistic for of_run in epochs]
     # It is NaN where all are at one epoch.
-    return Estimate(*map(float, bootstrap_mean(np.nan_to_num(taus))))
+    mean, *ends = mean_interval(np.nan_to_num(taus))
+    return Estimate(float(mean), *map(float, np.clip(ends, -1, 1)))
 
 
-def _resampled_means(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Means (resamples, …) over the first axis of `values`, drawn with replacement."""
-    count = len(values)
-    # How often each run was drawn: a product in place of thousands of gathered copies.
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    # Of differences from the first run, so that of equal runs nothing is rounded.
-    rest = np.tensordot(drawn / count, values - values[:1], axes=1)
-    return values[0] + rest
-
-
-def bootstrap_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs with its 95 % percentile bootstrap interval, at each place.
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over runs with its 95 % interval by Student's t, at each place.
 
     Args:
         values: (r, …), a run each.
 
     Returns:
-        Mean, lower and upper end, (…); no ends, NaN, for fewer than two runs.
+        Mean, lower and upper end, (…); no ends, NaN, for fewer than two runs. Where all
+        runs have one value, which is little evidence, the interval has no width.
     """
     values = np.asarray(values, np.float64)
-    low, high = np.full((2, *values.shape[1:]), np.nan)
-    if len(values) > 1:
-        means = _resampled_means(values, np.random.default_rng(_SEED))
-        low, high = np.percentile(means, _ENDS, axis=0)
-    return values.mean(axis=0), low, high
+    # Of differences from the first run, so that of equal runs nothing is rounded.
+    count, rest = len(values), values - values[:1]
+    mean = values[0] + rest.mean(axis=0)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = _quantile(count - 1) * rest.std(axis=0, ddof=1) / math.sqrt(count)
+    return mean, mean - half, mean + half
 
 
-def bootstrap_difference(one: np.ndarray, other: np.ndarray) -> Estimate:
-    """Difference of two means with its 95 % percentile bootstrap interval.
+def difference_interval(one: np.ndarray, other: np.ndarray) -> Estimate:
+    """Difference of two means with its 95 % interval by Welch's t.
 
-    The groups are resampled independently: runs of the same seed are no pairs, for
-    another algorithm draws other initial weights.
+    Runs of the same seed are no pairs, for another algorithm draws other initial
+    weights.
 
     Args:
         one: (r,), a value of each run.
@@ -181,10 +173,17 @@ def bootstrap_difference(one: np.ndarray, other: np.ndarray) -> Estimate:
     mean = float(one.mean() - other.mean())
     if min(len(one), len(other)) < 2:
         return Estimate(mean, math.nan, math.nan)
-    random = np.random.default_rng(_SEED)
-    means = [_resampled_means(group, random) for group in (one, other)]
-    low, high = np.percentile(means[0] - means[1], _ENDS)
-    return Estimate(mean, float(low), float(high))
+    squares = [float(group.var(ddof=1)) / len(group) for group in (one, other)]
+    if not (error := math.sqrt(sum(squares))):
+        return Estimate(mean, mean, mean)
+    rest = sum(x**2 / (len(g) - 1) for x, g in zip(squares, (one, other), strict=True))
+    half = _quantile(error**4 / rest) * error
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _quantile(freedom: float) -> float:
+    """Of Student's t: how many standard errors half of an interval has."""
+    return float(scipy.stats.t.ppf((1 + _LEVEL) / 2, freedom))
 
 
 def role_differentiation(values: np.ndarray) -> np.ndarray:

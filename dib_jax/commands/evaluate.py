@@ -36,6 +36,7 @@ from dib_jax.commands import command_line, corruptions, exits
 
 if TYPE_CHECKING:
     from dib_jax.analysis.exits import Goal
+    from dib_jax.training.finished import Trained
 
 
 def evaluate_exits(
@@ -54,7 +55,7 @@ def evaluate_exits(
     Raises:
         ValueError: a run is not finished, has no exits, or not this rule.
     """
-    from dib_jax.commands.run import load_run, write_report
+    from dib_jax.commands.run import load_run
     from dib_jax.training.lock import owned
 
     found = []
@@ -62,7 +63,7 @@ def evaluate_exits(
         with owned(workdir):
             trained = load_run(workdir)
             found.append(exits.record(workdir, trained, rule, goal))
-            write_report(workdir, trained)
+            _write_report(workdir, trained)
     return found
 
 
@@ -82,7 +83,7 @@ def evaluate_corruptions(
         ValueError: a run is not finished, its task is not classification of pictures,
             or there are not so many.
     """
-    from dib_jax.commands.run import load_run, write_report
+    from dib_jax.commands.run import load_run
     from dib_jax.training.lock import owned
 
     found = []
@@ -90,8 +91,21 @@ def evaluate_corruptions(
         with owned(workdir):
             trained = load_run(workdir)
             found.append(corruptions.record(workdir, trained, samples=samples))
-            write_report(workdir, trained)
+            _write_report(workdir, trained)
     return found
+
+
+def _write_report(workdir: pathlib.Path, trained: "Trained") -> None:
+    """The report with what was measured; findings are left as `analyze` made them."""
+    from dib_jax.analysis.report import write_report
+
+    write_report(workdir, trained)
+    if any((workdir / "figures").glob("information_*")):
+        command_line.say(
+            command_line.called("evaluate"),
+            f"the figures of analyze are no longer in {workdir}/report.html; run it "
+            "again to have them there",
+        )
 
 
 def main(arguments: list[str]) -> None:

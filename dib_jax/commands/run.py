@@ -89,6 +89,7 @@ def run(
                 config,
                 workdir,
                 config_name=config_name,
+                command=command,
                 devices=devices,
                 watch=watch,
                 held=stack,
@@ -129,6 +130,7 @@ def train_run(
     workdir: pathlib.Path,
     *,
     config_name: str,
+    command: str = "",
     devices: int | None = None,
     watch: "Watch | None" = None,
     held: contextlib.ExitStack | None = None,
@@ -139,6 +141,7 @@ def train_run(
         config: as for `run`.
         workdir: as for `run`.
         config_name: as for `run`.
+        command: as for `run`.
         devices: as for `run`.
         watch: as for `run`.
         held: until it is closed no other process gets the workdir; None: until the end.
@@ -163,6 +166,9 @@ def train_run(
     in_turn(lambda: _prepare_missing(config))
     mesh = choose(devices, batch_size=config.batch_size)
     experiment = together(lambda: assemble(config, name=config_name, mesh=mesh))
+    if command:
+        about = {**experiment.about, "command": command}
+        experiment = experiment._replace(about=about)
     dataset = experiment.dataset
     splits = {split: getattr(dataset, split) for split in SPLITS}
     if is_first() and (lacking := lacking_classes(splits, dataset.class_names)):

@@ -136,7 +136,7 @@ def _class_names(arrays: Split, path: Path) -> tuple[str, ...]:
             f"{path}: class_names must be strings of shape (classes,), got "
             f"{names.dtype} {names.shape}"
         )
-    return tuple(map(str, names))
+    return tuple(" ".join(str(name).split()) for name in names)
 
 
 def _description(arrays: Split, path: Path) -> str:

@@ -13,7 +13,7 @@ from dib_jax.tasks import exhibits as show
 from dib_jax.tasks import style
 
 EXAMPLES = 12
-_PAIRS, _NOTHING = 10, "nothing found"
+_PAIRS, _NOTHING = 10, "nothing"
 _MANY = 20  # classes, beyond which a matrix is drawn in pixels
 
 
@@ -21,27 +21,24 @@ class Classes(NamedTuple):
     """True and predicted classes of n samples.
 
     Attributes:
-        answers: the test split, with `labels` (n,), and what its classes are called.
+        answers: the test split, and what its classes are called.
+        true: int (n,), −1 where there is nothing.
         predicted: int (n,), −1 where nothing was found.
         confidence: (n,), how sure each prediction is, 0..1.
         picture: number of a sample → uint8 (h, w, c); None for one that is no picture.
     """
 
     answers: show.Answers
+    true: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
     picture: Callable[[int], np.ndarray | None]
-
-    @property
-    def true(self) -> np.ndarray:
-        """The true classes, int (n,)."""
-        return self.answers.test["labels"]
 
 
 def confusions(classes: Classes) -> show.Exhibit:
     """The confusion matrix, and the most frequent confusions in a table."""
     names, noun = classes.answers.class_names, classes.answers.noun
-    if classes.predicted.min() < 0:  # a column of its own; no sample is truly of it
+    if min(classes.predicted.min(), classes.true.min()) < 0:  # −1 is the last one
         names = (*names, _NOTHING)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (classes.true, classes.predicted), 1)

@@ -96,5 +96,6 @@ def _exhibits(answers: Answers) -> tuple[Exhibit, ...]:
     def picture(sample: int) -> np.ndarray | None:
         return None if images is None else images[sample]
 
-    classes = Classes(answers, labels[:, 0], scores[:, 0], picture)
+    true = answers.test["labels"]
+    classes = Classes(answers, true, labels[:, 0], scores[:, 0], picture)
     return confusions(classes), examples(classes)

@@ -176,7 +176,8 @@ def exhibits(answers: show.Answers, boxes: Boxes) -> tuple[show.Exhibit, ...]:
     def picture(sample: int) -> np.ndarray:
         return _with_boxes(answers.test["images"][sample], boxes, sample)
 
-    classes = Classes(answers, labels, scores, picture)
+    true = np.asarray(_largest(boxes)["labels"])
+    classes = Classes(answers, true, labels, scores, picture)
     return (
         _overlaps(run, mean),
         _precisions(run, boxes, names),

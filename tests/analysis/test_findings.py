@@ -75,7 +75,7 @@ def test_of_one_run_no_order_is_claimed():
 
 def test_an_order_is_claimed_where_the_interval_over_runs_excludes_0():
     text = said([made(seed=seed) for seed in range(3)])
-    assert "(95 % bootstrap interval 1.00 to 1.00 over 3 runs): bottom to top" in text
+    assert "(95 % interval 1.00 to 1.00 over 3 runs): bottom to top" in text
     assert "means over the runs" in text
 
 
@@ -96,6 +96,9 @@ def test_a_stage_that_is_near_its_end_untrained_is_named():
     near = [[0.97, 0.4, 0.3], [0.97, 0.6, 0.5], [0.99, 0.97, 0.6], [1, 1, 1]]
     assert "stage 0 is so untrained" in said([made(cka=near)])
     assert "so untrained" not in said([made(last_input=0.5)])
+    # In turn a later stage has not trained at later probes either.
+    still = [[0.3, 0.4, 0.3], [0.96, 0.6, 0.97], [0.99, 0.97, 0.98], [1, 1, 1]]
+    assert "stage 2 is so untrained" in said([made(cka=still, algorithm="sequential")])
 
 
 @pytest.mark.parametrize(

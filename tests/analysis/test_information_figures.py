@@ -10,7 +10,7 @@ from PIL import Image
 from dib_jax.analysis import information_figures as drawn
 from dib_jax.analysis.figures import render, save
 from dib_jax.analysis.findings import Probed
-from dib_jax.analysis.statistics import bootstrap_mean
+from dib_jax.analysis.statistics import mean_interval
 
 
 def information(probes=4, stages=3, *, seed=0, split="train", trained=None):
@@ -110,15 +110,15 @@ def test_of_sixteen_stages_eight_are_drawn_the_first_and_last_among_them():
     assert "Stage" in [axes.get_xlabel() for axes in figure.axes]  # of the colour bar
 
 
-def test_curves_are_means_over_runs_with_the_bootstraps_interval():
+def test_curves_are_means_over_runs_with_students_interval():
     group = [information(4, 2, seed=seed) for seed in range(5)]
     figure = drawn.convergence_curves(group)
     axes = figure.axes[0]
     values = np.stack([own["train/input_stage"] for own in group])
     np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), values.mean(0)[:, 0])
-    _, low, high = bootstrap_mean(values)
+    _, low, high = mean_interval(values)
     assert np.all((low < values.mean(0)) & (values.mean(0) < high))
-    wanted = bootstrap_mean(values[:, 1, 0])
+    wanted = mean_interval(values[:, 1, 0])
     np.testing.assert_allclose([low[1, 0], high[1, 0]], wanted[1:])
     band = axes.collections[0].get_paths()[0].vertices
     np.testing.assert_allclose(
@@ -129,7 +129,7 @@ def test_curves_are_means_over_runs_with_the_bootstraps_interval():
     assert sum("(bits)" in label[1] for label in labels) == 2
     # Of one run there is none.
     assert not drawn.convergence_curves(group[:1]).axes[0].collections
-    assert np.isnan(bootstrap_mean(values[:1])[1:]).all()
+    assert np.isnan(mean_interval(values[:1])[1:]).all()
 
 
 def test_a_curve_is_thin_until_its_stage_trains():
@@ -145,7 +145,7 @@ def test_a_map_has_a_cell_for_each_stage_and_probe():
     own = panels(drawn.stage_epoch_map([found]))
     mesh = own[0].collections[0]
     np.testing.assert_allclose(mesh.get_array(), found["train/input_stage"].T)
-    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [-1, 1, 3, 5, 7])
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [-0.5, 1, 3, 5, 6.5])
     assert [(a.get_xlabel(), a.get_ylabel()) for a in own] == [("Epoch", "Stage")] * 4
     assert sum("(bits)" in axes.get_title(loc="left") for axes in own) == 3
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from dib_jax.analysis.statistics import (
-    bootstrap_difference,
-    bootstrap_mean,
     chain,
     chain_at_width,
     convergence_epochs,
     convergence_order,
     data_processing_violations,
     deviation,
+    difference_interval,
     estimator_bias,
+    mean_interval,
     role_differentiation,
 )
 from dib_jax.information import gaussian_gram, mutual_information
@@ -51,16 +51,27 @@ def test_the_order_is_kendalls_tau_with_an_interval_over_runs():
     # 5 concordant pairs of 6 and 1 discordant one.
     swapped = convergence_order(np.array([[0, 10, 5, 20], up]))
     assert swapped.mean == pytest.approx((4 / 6 + 1) / 2)
-    assert (swapped.low, swapped.high) == pytest.approx((4 / 6, 1))
+    # Two runs tell next to nothing, and no τ is outside −1 and 1.
+    assert (swapped.low, swapped.high) == (-1, 1)
     with pytest.raises(ValueError, match="at least 2 stages, got 1"):
         convergence_order(np.array([[3], [4]]))
 
 
-def test_the_bootstrap_interval_narrows_as_the_normal_one_does():
-    values = np.random.default_rng(0).normal(size=400)
-    mean, low, high = bootstrap_mean(values)
-    half = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.02)
+@pytest.mark.parametrize("runs", [2, 3, 5, 40])
+def test_of_a_hundred_intervals_ninety_five_hold_the_truth(runs):
+    random = np.random.default_rng(0)
+    _, low, high = mean_interval(random.normal(2, 3, (runs, 4000)))
+    assert np.mean((low < 2) & (high > 2)) == pytest.approx(0.95, abs=0.012)
+    groups = random.normal(size=(400, runs)), random.normal(1, 2, (400, runs))
+    found = [difference_interval(*pair) for pair in zip(*groups, strict=True)]
+    held = np.mean([one.low < -1 < one.high for one in found])
+    assert held > 0.92  # Welch's is no less than that
+
+
+def test_runs_that_are_all_alike_have_an_interval_without_width():
+    mean, low, high = mean_interval(np.full((3, 2), 0.1))
+    np.testing.assert_array_equal([mean, low, high], 0.1)
+    assert difference_interval(np.ones(2), np.zeros(3)) == (1, 1, 1)
 
 
 def test_violations_of_the_inequality_are_counted_and_sized():
@@ -134,9 +145,9 @@ def test_stages_that_change_alike_are_not_differentiated_whatever_their_values()
 def test_a_difference_of_means_has_an_interval_that_is_as_wide_as_students():
     random = np.random.default_rng(0)
     one, other = random.normal(2, 1, 200), random.normal(1, 2, 100)
-    found = bootstrap_difference(one, other)
+    found = difference_interval(one, other)
     error = math.sqrt(one.var() / 200 + other.var() / 100)
     assert found.mean == pytest.approx(one.mean() - other.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.02)
     assert found.low < found.mean < found.high
-    assert math.isnan(bootstrap_difference(one, other[:1]).low)
+    assert math.isnan(difference_interval(one, other[:1]).low)

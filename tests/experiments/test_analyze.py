@@ -1,6 +1,7 @@
 """The command, from a run's folder to findings.json and the report."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_run_that_is_not_finished_is_analyzed_without_a_report(
     assert not (tmp_path / "running" / "report.html").exists()
     drawn = {path.name for path in (tmp_path / "running" / "figures").iterdir()}
     assert {"information_plane.png", "information_plane.svg"} <= drawn
+
+
+def test_what_analyze_found_outlives_an_evaluation(folder, capsys):
+    command = re.search("experiments.run [^<]*", (folder / "report.html").read_text())
+    before = (folder / "findings.json").read_bytes() + b" "
+    (folder / "findings.json").write_bytes(before)
+    (folder / "figures" / "information_plane.png").write_bytes(b"")
+    evaluate.main([f"--workdir={folder}", "--corruptions", "--samples=20"])
+    assert (folder / "findings.json").read_bytes() == before
+    assert command[0] in (folder / "report.html").read_text()
+    line = "the figures of analyze are no longer in"
+    assert line in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_without_probes_is_one_line(finished_run, tmp_path, capsys):

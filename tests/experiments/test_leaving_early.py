@@ -111,6 +111,8 @@ def test_the_threshold_is_chosen_on_the_validation_split_alone(workdir):
     other = trained._replace(experiment=trained.experiment._replace(dataset=dataset))
     again = asked.record(workdir, other, "confidence", measuring.Goal(loss=0.01))
     assert again["tau"] == found["tau"]
+    with pytest.raises(ValueError, match=r"--cost=0.001: .* leave at the first exit"):
+        asked.record(workdir, trained, "confidence", measuring.Goal(cost=0.001))
     assert again["accuracy"] < 0.5 < found["accuracy"]
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from dib_jax.tasks import Objects
 from dib_jax.tasks.detection import all_objects
-from dib_jax.tasks.worth import Boxes, gather, measure
+from dib_jax.tasks.exhibits import Answers
+from dib_jax.tasks.worth import Boxes, exhibits, gather, measure
 
 
 def said(labels, boxes, scores=None, found=None):
@@ -35,6 +36,24 @@ def test_overlaps_are_those_of_the_largest_objects_and_0_where_nothing_is_found(
     # Of class 0 both boxes are in the ranking, whether they count as found or not.
     assert run.precisions[0, 0] == pytest.approx(1)
     assert run.precisions.shape == (10, 2)
+
+
+def test_a_picture_without_an_object_has_no_class_that_could_be_missed():
+    boxes = Boxes(
+        true_labels=np.array([[0], [1], [-1], [-1]]),
+        true_boxes=np.array([[HALF], [HALF], [NONE], [NONE]]),
+        objects=said([[0], [1], [-1], [1]], [[HALF], [HALF], [NONE], [HALF]]),
+        mean_box=np.array(HALF),
+    )
+    pictures = np.zeros((4, 8, 8, 3), np.uint8)
+    # Every picture of a set has a label, also one without an object.
+    test = {"images": pictures, "labels": np.array([0, 1, 1, 1])}
+    answers = Answers(np.zeros((4, 6)), test, test, ("cat", "dog"), 0, "pictures")
+    confusions, shown = exhibits(answers, boxes)[-2:]
+    assert "3 of 4 pictures are on the diagonal" in confusions.parts[0].caption
+    assert confusions.parts[1].rows == [("nothing", "dog", "1", "50.0 %")]
+    mistakes = shown.parts[-1]
+    assert [example.sample for example in mistakes.items] == [3]
 
 
 def test_the_baseline_has_the_runs_classes_and_one_box():

@@ -44,8 +44,8 @@ def write_report(
     Args:
         workdir: the run's folder.
         trained: the run, as `train` and `load_trained` return it.
-        command: the one that made the run, to be shown; where empty, one that sets
-            every field of the config is.
+        command: the one that made the run, to be shown; where empty, that of
+            results.json, or else one that sets every field of the config is.
         information: figures of the probes, to be shown; they are saved by whoever
             draws them.
 
@@ -77,7 +77,7 @@ def write_report(
         run,
         read_metrics(workdir / "metrics.jsonl"),
         find_baseline(workdir),
-        command or commands.full_command(run),
+        command or run.results.get("command") or commands.full_command(run),
         task.measures,
         answers,
         count,

@@ -169,9 +169,11 @@ def _terms(material: Material) -> Section | None:
     if len(names) < 2:
         return None  # the task's loss alone is among the training curves
     caption = (
-        "Terms of the local loss, averages over each epoch’s training batches. "
-        "Information is that of a batch, in bits."
+        f"Terms of the {'' if material.run.end_to_end else 'local '}loss, averages "
+        "over each epoch’s training batches."
     )
+    if any(figures.term_of(name, measures).unit == "bits" for name in names):
+        caption += " Information is that of a batch."
     if "local_gradient" in names:
         caption += " Gradients are with respect to the stage’s features."
     draw = functools.partial(
@@ -184,7 +186,10 @@ def _terms(material: Material) -> Section | None:
     train = [row for row in rows if row["split"] == "train"]
     last = {row["stage"]: row for row in sorted(train, key=lambda row: row["epoch"])}
     cells = [
-        (f"{stage}", *(wording.decimal(last[stage].get(name)) for name in names))
+        (
+            "all, end to end" if material.run.end_to_end else f"{stage}",
+            *(wording.decimal(last[stage].get(name)) for name in names),
+        )
         for stage in sorted(last)
     ]
     title = "In the last epoch of each stage"
