@@ -1,4 +1,9 @@
-"""Graph convolutions layer by layer, and a learned controller that stops each layer."""
+"""Graph convolutions layer by layer, and a learned controller that stops each layer.
+
+The controller of the authors' code differs: it has an output layer for each decision, a
+state that goes on through the layers, a learnt table for its last action, the fixed
+mean of the last round's probabilities as its threshold, and a learning rate of 0.05.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -99,10 +104,7 @@ def l2gcn(
 
     The authors' released loop plays fixed actions in its first 50 rounds and credits
     the ones it has drawn instead. Here the actions that are credited are those that
-    were played. Their code also has an output layer for each decision, carries the
-    cell's state on through the layers, embeds the last action by a learnt table, has
-    the fixed mean of the last round's probabilities as the threshold, and a learning
-    rate of 0.05.
+    were played.
 
     Args:
         parts: network (gcn), heads, objective, as a config has them. `epochs` has the
