@@ -97,9 +97,12 @@ def evaluate_corruptions(
 
 def _write_report(workdir: pathlib.Path, trained: "Trained") -> None:
     """The report with what was measured; findings are left as `analyze` made them."""
+    from dib_jax.analysis.findings import FILE
     from dib_jax.analysis.report import write_report
+    from dib_jax.commands import run
 
-    write_report(workdir, trained)
+    # A run that has none yet, as one that Python trained, gets them.
+    (write_report if (workdir / FILE).exists() else run.write_report)(workdir, trained)
     if any((workdir / "figures").glob("information_*")):
         command_line.say(
             command_line.called("evaluate"),

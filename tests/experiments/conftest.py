@@ -18,5 +18,6 @@ def finished_run(tmp_path_factory):
     config.algorithm = dict(name="end_to_end")
     config.epochs, config.analysis.samples = 1, 32
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    run.run(config, workdir, config_name="digits_cnn")
+    command = "python -m experiments.run --config=elsewhere/mine.py"
+    run.run(config, workdir, config_name="digits_cnn", command=command)
     return workdir

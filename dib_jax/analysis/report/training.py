@@ -14,6 +14,7 @@ from dib_jax.analysis.report.material import Maker, Material
 from dib_jax.tasks import measure_of
 from dib_jax.tasks.exhibits import Drawing, Table
 
+_ALL = "all, end to end"  # the one exit of a network that trains as a whole
 _MANY = 20  # stages, beyond which a figure is drawn in pixels
 
 Entry = Mapping[str, Any]
@@ -91,7 +92,7 @@ def _lines(material: Material) -> list[tuple[str, Entry]]:
     run, other = material.run, material.baseline
     lines = [(f"{entry['stage']}", entry) for entry in run.results["stages"]]
     if run.end_to_end and len(lines) == 1:
-        lines = [("all, end to end", lines[0][1])]
+        lines = [(_ALL, lines[0][1])]
     if run.results.get("ensemble"):
         lines.append(("ensemble", {"test": run.results["ensemble"]}))
     if run.results.get("one_view"):
@@ -187,7 +188,7 @@ def _terms(material: Material) -> Section | None:
     last = {row["stage"]: row for row in sorted(train, key=lambda row: row["epoch"])}
     cells = [
         (
-            "all, end to end" if material.run.end_to_end else f"{stage}",
+            _ALL if material.run.end_to_end and len(last) == 1 else f"{stage}",
             *(wording.decimal(last[stage].get(name)) for name in names),
         )
         for stage in sorted(last)
