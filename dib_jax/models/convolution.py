@@ -9,6 +9,8 @@ code for all three and get what JAX derives. Both agree to rounding.
 Where a kernel has more pixels than the map, as 3 × 3 on 2 × 2 has, XLA exchanges the
 two, and for that it has no fast code on a CPU either: such maps are multiplied as
 patches.
+
+In bfloat16 a CPU with a matrix unit has a form of its own (`matrix_unit`).
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dib_jax.models import matrix_unit
 from dib_jax.models.feedback import applied
 from dib_jax.models.options import check_poolable
 
@@ -81,10 +84,20 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
         (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out).
     """
     direct = functools.partial(_direct, stride)
-    if _DIRECT.get() or not _exchanged(x, kernel):
+    if _DIRECT.get():
         return direct(x, kernel)
-    by_patches = functools.partial(_by_patches, stride)
-    return jax.lax.platform_dependent(x, kernel, cpu=by_patches, default=direct)
+    if _for_the_unit(x):
+        on_cpu = functools.partial(matrix_unit.convolve, stride=stride)
+    elif _exchanged(x, kernel):
+        on_cpu = functools.partial(_by_patches, stride)
+    else:
+        return direct(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
+
+
+def _for_the_unit(x: jax.Array) -> bool:
+    """Whether a CPU multiplies such numbers in a matrix unit."""
+    return x.dtype == jnp.bfloat16 and matrix_unit.available()
 
 
 def _exchanged(x: jax.Array, kernel: jax.Array) -> bool:
@@ -119,7 +132,8 @@ def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
         return derived(*residuals, cotangent)
     # Decided when the program is lowered, so that one compiled for another platform
     # than this machine's gets that platform's form.
-    by_hand = functools.partial(_by_hand, stride)
+    by_unit = _for_the_unit(cotangent)
+    by_hand = functools.partial(_by_unit if by_unit else _by_hand, stride)
     return jax.lax.platform_dependent(
         *residuals, cotangent, cpu=by_hand, default=derived
     )
@@ -140,6 +154,15 @@ def _by_hand(
     return (
         _input_gradient(x, kernel, cotangent, stride=stride),
         _kernel_gradient(x, kernel, cotangent, stride=stride),
+    )
+
+
+def _by_unit(
+    stride: int, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> _Pair:
+    return (
+        matrix_unit.input_gradient(x, kernel, cotangent, stride=stride),
+        matrix_unit.kernel_gradient(x, kernel, cotangent, stride=stride),
     )
 
 

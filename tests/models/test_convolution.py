@@ -1,10 +1,12 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dib_jax.models import matrix_unit
 from dib_jax.models.convolution import (
     Convolution,
     average_pool_to,
@@ -80,7 +82,66 @@ def test_gradients_hold_every_picture_once_to_the_last_digits(count, side, strid
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_in_bfloat16_add_up_in_float32():
+@pytest.fixture(params=[False, True], ids=["no unit", "unit"])
+def unit(request, monkeypatch):
+    """With and without a processor that has a matrix unit: any computes its form."""
+    monkeypatch.setattr(matrix_unit, "available", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (2, 2), (7, 1), (8, 2), (8, 3)])
+@pytest.mark.parametrize("count", [2, 37])
+def test_the_form_for_a_matrix_unit_is_a_convolution(count, side, stride, size):
+    """2 pictures are one group. 37 are several, or several and some left over."""
+    x, kernel = drawn(count, side, size, jnp.bfloat16)
+    wide = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    want, pull = jax.vjp(lambda *both: direct(*both, stride), *wide)
+    change = jnp.asarray(noise(*want.shape), jnp.bfloat16)
+
+    @jax.jit
+    def ours(x, kernel, change):
+        options = dict(stride=stride)
+        return (
+            matrix_unit.convolve(x, kernel, **options),
+            matrix_unit.input_gradient(x, kernel, change, **options),
+            matrix_unit.kernel_gradient(x, kernel, change, **options),
+        )
+
+    slopes = pull(change.astype(jnp.float32))
+    for got, wanted in zip(ours(x, kernel, change), (want, *slopes), strict=True):
+        assert got.dtype == jnp.bfloat16
+        assert got.shape == wanted.shape
+        # Rounded once, at the end, to eight binary digits.
+        atol = 1e-5 * float(jnp.max(jnp.abs(wanted)))
+        np.testing.assert_allclose(
+            got.astype(jnp.float32), wanted, rtol=2**-8, atol=atol
+        )
+
+
+def test_only_bfloat16_takes_the_form_for_a_matrix_unit(unit):
+    for dtype, wanted in ((jnp.bfloat16, unit), (jnp.float32, False)):
+        x, kernel = drawn(2, 8, 3, dtype)
+        forward = jax.jit(lambda *both: convolve(*both)).lower(x, kernel)
+        assert ("stablehlo.convolution" not in forward.as_text()) is wanted
+
+
+def test_no_loop_in_bfloat16_turns_all_pictures_into_float32():
+    # XLA would, to write the slice of one group, and as often as there are groups.
+    x, kernel = drawn(512, 8, 3, jnp.bfloat16)
+
+    def all_three(x, kernel):
+        y = matrix_unit.convolve(x, kernel, stride=1)
+        change = matrix_unit.input_gradient(x, kernel, y, stride=1)
+        return y, change, matrix_unit.kernel_gradient(x, kernel, y, stride=1)
+
+    program = jax.jit(all_three).lower(x, kernel).compile().as_text()
+    slices = re.findall(r"= (\w+)\[[^=]* dynamic-(?:update-)?slice\(", program)
+    assert slices
+    assert set(slices) == {"u16"}
+
+
+def test_gradients_in_bfloat16_add_up_in_float32(unit):
     x, kernel = drawn(64, 4, 3, jnp.bfloat16)
 
     def gradients(dtype):

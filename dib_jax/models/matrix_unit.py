@@ -1,0 +1,174 @@
+"""Convolutions in bfloat16 by the matrix unit of a CPU (AMX).
+
+XLA reaches the unit through products of matrices alone, of bfloat16 with a result in
+float32, and with both matrices in row-major order. It has no convolution there. So the
+map is cut into neighbourhoods, a few pictures at a time, which stay in the processor's
+cache.
+
+Neighbourhoods are cut along rows alone: a third of the copies that whole patches of
+3 × 3 need. The rows of the kernel are products of their own, whose results add up.
+
+Copies are made of integers with the same bits. XLA computes nothing in bfloat16 on a
+CPU: it would turn a whole array into float32 and back to write one slice of it.
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+# Rows of a product: neighbourhoods of 256 channels are half a megabyte then.
+_ROWS = 512
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this machine's processor multiplies bfloat16 in a matrix unit."""
+    try:
+        about = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in about
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, jnp.uint16)
+
+
+def _numbers(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+
+
+def _groups(count: int, pixels: int) -> tuple[int, int]:
+    """Pictures of a product; and those of the first one, which the others leave."""
+    group = min(count, -(-_ROWS // pixels))
+    return group, count % group or group
+
+
+def _neighbours(bits: jax.Array, *, size: int, stride: int) -> jax.Array:
+    """What lies around each pixel in its row: (n, h + size − 1, ⌈w/stride⌉, size·c).
+
+    Rows of zeros lie above and below.
+    """
+    margin, width = size // 2, bits.shape[2]
+    padded = jnp.pad(bits, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    shifted = [padded[:, :, left : left + width : stride] for left in range(size)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def _rows(neighbours: jax.Array, first: int, *, height: int, stride: int) -> jax.Array:
+    """The neighbours of every `stride`-th row from `first` on: (pixels, size·c)."""
+    rows = neighbours[:, first : first + height : stride]
+    return _numbers(rows.reshape(-1, rows.shape[-1]))
+
+
+def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+    """Zero-padded convolution, added up in float32; no derivative.
+
+    Args:
+        x: (n, h, w, c_in), bfloat16.
+        kernel: (size, size, c_in, c_out), bfloat16, size odd.
+        stride: step between two outputs, in pixels.
+
+    Returns:
+        (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out), bfloat16.
+    """
+    count, height, width, _ = x.shape
+    size, features = kernel.shape[0], kernel.shape[-1]
+    down, across = -(-height // stride), -(-width // stride)
+    matrices = kernel.reshape(size, -1, features)
+    group, rest = _groups(count, down * across)
+
+    def some(bits: jax.Array) -> jax.Array:
+        around = _neighbours(bits, size=size, stride=stride)
+        y = sum(
+            jnp.matmul(
+                _rows(around, row, height=height, stride=stride),
+                matrices[row],
+                preferred_element_type=jnp.float32,
+            )
+            for row in range(size)
+        )
+        return _bits(y.astype(jnp.bfloat16)).reshape(-1, down, across, features)
+
+    bits = _bits(x)
+    result = some(bits[:rest])
+    if rest < count:
+        others = bits[rest:].reshape(-1, group, *x.shape[1:])
+        others = jax.lax.map(some, others).reshape(-1, *result.shape[1:])
+        result = jnp.concatenate([result, others])
+    return _numbers(result)
+
+
+def input_gradient(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, *, stride: int
+) -> jax.Array:
+    """The cotangent convolved with the kernel turned round, a stride's gaps filled.
+
+    Args:
+        x: (n, h, w, c_in), bfloat16.
+        kernel: (size, size, c_in, c_out), bfloat16, size odd.
+        cotangent: (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out), bfloat16.
+        stride: step between two outputs, in pixels.
+
+    Returns:
+        The gradient with respect to x, as x.
+    """
+    # A stride may end before the picture does: its last pixels get zeros as well.
+    ends = [(side - 1) % stride for side in x.shape[1:3]]
+    gaps = [(0, 0, 0), *((0, end, stride - 1) for end in ends), (0, 0, 0)]
+    filled = _numbers(jax.lax.pad(_bits(cotangent), jnp.uint16(0), gaps))
+    turned = jax.lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    return convolve(filled, turned, stride=1)
+
+
+def kernel_gradient(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, *, stride: int
+) -> jax.Array:
+    """Σ cotangentᵀ · neighbourhoods, added up in float32.
+
+    Args:
+        x: (n, h, w, c_in), bfloat16.
+        kernel: (size, size, c_in, c_out), bfloat16, size odd.
+        cotangent: (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out), bfloat16.
+        stride: step between two outputs, in pixels.
+
+    Returns:
+        The gradient with respect to the kernel, as the kernel.
+    """
+    count, height, _, _ = x.shape
+    size, features = kernel.shape[0], kernel.shape[-1]
+    group, rest = _groups(count, cotangent.shape[1] * cotangent.shape[2])
+    bits, changes = _bits(x), _bits(cotangent)
+
+    def product(first: jax.Array | int, pictures: int) -> jax.Array:
+        some, change = (
+            jax.lax.dynamic_slice_in_dim(array, first, pictures)
+            for array in (bits, changes)
+        )
+        around = _neighbours(some, size=size, stride=stride)
+        # Without the constraint XLA reads the columns of the matrix where they lie,
+        # and the unit cannot.
+        transposed = with_layout_constraint(
+            change.reshape(-1, features).T, Layout(major_to_minor=(0, 1))
+        )
+        return jnp.stack(
+            [
+                jnp.matmul(
+                    _numbers(transposed),
+                    _rows(around, row, height=height, stride=stride),
+                    preferred_element_type=jnp.float32,
+                )
+                for row in range(size)
+            ]
+        )
+
+    total = jax.lax.fori_loop(
+        0,
+        (count - rest) // group,
+        lambda index, total: total + product(rest + index * group, group),
+        product(0, rest),
+    )
+    return total.swapaxes(1, 2).reshape(kernel.shape).astype(kernel.dtype)
