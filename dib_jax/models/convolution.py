@@ -250,6 +250,7 @@ class Convolution(nn.Module):
             )
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel)
 
         def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
             return convolve(x, kernel, self.stride)
