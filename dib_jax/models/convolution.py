@@ -86,7 +86,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     direct = functools.partial(_direct, stride)
     if _DIRECT.get():
         return direct(x, kernel)
-    if _for_the_unit(x):
+    if _for_the_unit(kernel):
         on_cpu = functools.partial(matrix_unit.convolve, stride=stride)
     elif _exchanged(x, kernel):
         on_cpu = functools.partial(_by_patches, stride)
@@ -95,9 +95,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
 
 
-def _for_the_unit(x: jax.Array) -> bool:
-    """Whether a CPU multiplies such numbers in a matrix unit."""
-    return x.dtype == jnp.bfloat16 and matrix_unit.available()
+def _for_the_unit(kernel: jax.Array) -> bool:
+    """Whether a CPU multiplies by such a kernel in a matrix unit."""
+    # With fewer channels cutting the map takes longer than is won.
+    enough = min(kernel.shape[2:]) >= 16
+    return enough and kernel.dtype == jnp.bfloat16 and matrix_unit.available()
 
 
 def _exchanged(x: jax.Array, kernel: jax.Array) -> bool:
@@ -132,8 +134,8 @@ def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
         return derived(*residuals, cotangent)
     # Decided when the program is lowered, so that one compiled for another platform
     # than this machine's gets that platform's form.
-    by_unit = _for_the_unit(cotangent)
-    by_hand = functools.partial(_by_unit if by_unit else _by_hand, stride)
+    kernel = residuals[1]
+    by_hand = functools.partial(_by_unit if _for_the_unit(kernel) else _by_hand, stride)
     return jax.lax.platform_dependent(
         *residuals, cotangent, cpu=by_hand, default=derived
     )

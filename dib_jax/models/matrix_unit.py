@@ -83,7 +83,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
 
     def some(bits: jax.Array) -> jax.Array:
         around = _neighbours(bits, size=size, stride=stride)
-        y = sum(
+        products = (
             jnp.matmul(
                 _rows(around, row, height=height, stride=stride),
                 matrices[row],
@@ -91,6 +91,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
             )
             for row in range(size)
         )
+        y = functools.reduce(jnp.add, products)
         return _bits(y.astype(jnp.bfloat16)).reshape(-1, down, across, features)
 
     bits = _bits(x)
@@ -119,9 +120,14 @@ def input_gradient(
     # A stride may end before the picture does: its last pixels get zeros as well.
     ends = [(side - 1) % stride for side in x.shape[1:3]]
     gaps = [(0, 0, 0), *((0, end, stride - 1) for end in ends), (0, 0, 0)]
-    filled = _numbers(jax.lax.pad(_bits(cotangent), jnp.uint16(0), gaps))
+
+    def filled(x: jax.Array) -> jax.Array:
+        return _numbers(jax.lax.pad(_bits(x), jnp.uint16(0), gaps))
+
     turned = jax.lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    return convolve(filled, turned, stride=1)
+    if kernel.shape[0] == 1:  # nothing comes between the pixels
+        return filled(convolve(cotangent, turned, stride=1))
+    return convolve(filled(cotangent), turned, stride=1)
 
 
 def kernel_gradient(

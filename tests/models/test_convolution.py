@@ -33,9 +33,9 @@ def direct(x, kernel, stride):
     )
 
 
-def drawn(count, side, size, dtype=jnp.float32):
+def drawn(count, side, size, dtype=jnp.float32, channels=(3, 4)):
     """Pictures of 3 channels and a kernel to 4."""
-    shapes = (count, side, side, 3), (size, size, 3, 4)
+    shapes = (count, side, side, channels[0]), (size, size, *channels)
     return tuple(jnp.asarray(noise(*shape), dtype) for shape in shapes)
 
 
@@ -119,11 +119,25 @@ def test_the_form_for_a_matrix_unit_is_a_convolution(count, side, stride, size):
         )
 
 
-def test_only_bfloat16_takes_the_form_for_a_matrix_unit(unit):
-    for dtype, wanted in ((jnp.bfloat16, unit), (jnp.float32, False)):
-        x, kernel = drawn(2, 8, 3, dtype)
-        forward = jax.jit(lambda *both: convolve(*both)).lower(x, kernel)
-        assert ("stablehlo.convolution" not in forward.as_text()) is wanted
+@pytest.mark.parametrize(
+    ("dtype", "channels", "wins"),
+    [
+        (jnp.bfloat16, (16, 16), True),
+        (jnp.bfloat16, (3, 64), False),
+        (jnp.float32, (16, 16), False),
+    ],
+)
+def test_many_channels_in_bfloat16_take_the_form_for_a_unit(
+    unit, dtype, channels, wins
+):
+    x, kernel = drawn(2, 8, 3, dtype, channels)
+
+    def both(x, kernel):
+        y, pull = jax.vjp(convolve, x, kernel)
+        return y, pull(y)
+
+    program = jax.jit(both).lower(x, kernel).as_text()
+    assert ("stablehlo.convolution" not in program) is (unit and wins)
 
 
 def test_no_loop_in_bfloat16_turns_all_pictures_into_float32():
@@ -141,8 +155,9 @@ def test_no_loop_in_bfloat16_turns_all_pictures_into_float32():
     assert set(slices) == {"u16"}
 
 
-def test_gradients_in_bfloat16_add_up_in_float32(unit):
-    x, kernel = drawn(64, 4, 3, jnp.bfloat16)
+@pytest.mark.parametrize("channels", [(3, 4), (16, 16)])
+def test_gradients_in_bfloat16_add_up_in_float32(unit, channels):
+    x, kernel = drawn(64, 4, 3, jnp.bfloat16, channels)
 
     def gradients(dtype):
         def loss(x, kernel):
