@@ -415,6 +415,9 @@ def searched(
 ) -> tuple[Runs, dict[tuple[str, str], str]]:
     """Choose each method's alternative on the validation split; one that fails loses.
 
+    Once later seeds have begun with an alternative, it stays. When a comparison goes
+    on, a trial that had failed by chance may be the best one.
+
     Args:
         plan: the plan, with a search.
         found: as `planned` gives it.
@@ -441,15 +444,31 @@ def searched(
                 f"{key[1]} on {key[0]}: no alternative of the search finished; give "
                 f"others: {'; '.join(failures)}"
             )
-        best = max(done, key=_validation)
+        later = {
+            run.workdir: [
+                other._replace(overrides={**other.overrides, **alternative})
+                for other in found[key][1:]
+            ]
+            for run, alternative in zip(runs, plan.search[key[1]], strict=True)
+        }
+        best = max(
+            done, key=lambda run: (_begun(plan, later[run.workdir]), _validation(run))
+        )
         alternative = plan.search[key[1]][runs.index(best)]
-        others = [
-            run._replace(overrides={**run.overrides, **alternative})
-            for run in found[key][1:]
-        ]
+        others = later[best.workdir]
         chosen[key] = [best, *others]
         texts[key] = " ".join(map("=".join, alternative.items()))
     return chosen, texts
+
+
+def _begun(plan: Plan, runs: Sequence[Run]) -> bool:
+    """Whether there are folders of such runs, and all of them have these overrides."""
+    begun = [run for run in runs if run.workdir.exists()]
+    try:
+        _check(plan, begun)
+    except ValueError:
+        return False
+    return bool(begun)
 
 
 def _validation(run: Run) -> float:

@@ -331,6 +331,24 @@ def test_an_alternative_that_fails_loses_and_the_comparison_says_so_at_its_end(
         assert "1 runs failed: digits-greedy-0 failed: the loss is NaN" in last
 
 
+def test_a_trial_that_failed_by_chance_does_not_undo_what_has_begun_without_it(
+    tmp_path, scores
+):
+    assert start(tmp_path, SEARCHED) == 1
+    scores["9.0"] = 1.0  # now it is the best
+    plan = {**SEARCHED, "seeds": (0, 1, 2)}
+    assert start(tmp_path, plan) == 0
+    for other in (tmp_path / "out" / "runs").iterdir():
+        assert (
+            json.loads((other / "config.json").read_text())["objective"]["beta"] == 0.5
+        )
+    # Where no later seed has begun it wins.
+    (tmp_path / "anew").mkdir()
+    assert start(tmp_path / "anew", plan) == 0
+    (other, _) = (tmp_path / "anew" / "out" / "runs").iterdir()
+    assert json.loads((other / "config.json").read_text())["objective"]["beta"] == 9.0
+
+
 def test_a_method_of_which_every_alternative_fails_is_named(tmp_path, scores, capsys):
     scores["0.5"] = None
     assert start(tmp_path, SEARCHED) == 1
