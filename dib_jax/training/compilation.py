@@ -16,6 +16,7 @@ from dib_jax.algorithms.ordering import apart
 from dib_jax.data.stream import stream
 from dib_jax.training.devices import by_sample, put, replicated, split_evenly
 from dib_jax.training.experiment import Experiment
+from dib_jax.training.loops import flops_of_loops
 from dib_jax.training.storage import Stored, chain, passed
 
 # Of what comes from the host, so much is sent to the device for one `lax.scan`.
@@ -345,11 +346,14 @@ def compiler_figures(compiled: jax.stages.Compiled) -> dict[str, int | None]:
         compiled: what `jax.jit(function).lower(…).compile()` returns.
 
     Returns:
-        `temp_bytes` and `peak_bytes` of `memory_analysis()`, `flops` of
-        `cost_analysis()`.
+        `temp_bytes` and `peak_bytes` of `memory_analysis()`, and `flops`: those of
+        `cost_analysis()`, and of products and convolutions in the turns of loops that
+        it leaves out.
     """
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     flops = cost.get("flops")
+    if flops is not None:
+        flops += flops_of_loops(compiled.as_text() or "")
     return {
         "temp_bytes": getattr(memory, "temp_size_in_bytes", None),
         "peak_bytes": getattr(memory, "peak_memory_in_bytes", None),
