@@ -41,10 +41,9 @@ def _numbers(bits: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
 
 
-def _groups(count: int, pixels: int) -> tuple[int, int]:
-    """Pictures of a product; and those of the first one, which the others leave."""
-    group = min(count, -(-_ROWS // pixels))
-    return group, count % group or group
+def _group(count: int, pixels: int) -> int:
+    """Pictures of a product."""
+    return max(1, min(count, -(-_ROWS // pixels)))
 
 
 def _neighbours(bits: jax.Array, *, size: int, stride: int) -> jax.Array:
@@ -79,7 +78,8 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     size, features = kernel.shape[0], kernel.shape[-1]
     down, across = -(-height // stride), -(-width // stride)
     matrices = kernel.reshape(size, -1, features)
-    group, rest = _groups(count, down * across)
+    group = _group(count, down * across)
+    rest = count % group
 
     def some(bits: jax.Array) -> jax.Array:
         around = _neighbours(bits, size=size, stride=stride)
@@ -95,11 +95,10 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
         return _bits(y.astype(jnp.bfloat16)).reshape(-1, down, across, features)
 
     bits = _bits(x)
-    result = some(bits[:rest])
-    if rest < count:
-        others = bits[rest:].reshape(-1, group, *x.shape[1:])
-        others = jax.lax.map(some, others).reshape(-1, *result.shape[1:])
-        result = jnp.concatenate([result, others])
+    whole = bits[rest:].reshape(-1, group, *x.shape[1:])
+    result = jax.lax.map(some, whole).reshape(-1, down, across, features)
+    if rest:
+        result = jnp.concatenate([some(bits[:rest]), result])
     return _numbers(result)
 
 
@@ -146,7 +145,9 @@ def kernel_gradient(
     """
     count, height, _, _ = x.shape
     size, features = kernel.shape[0], kernel.shape[-1]
-    group, rest = _groups(count, cotangent.shape[1] * cotangent.shape[2])
+    group = _group(count, cotangent.shape[1] * cotangent.shape[2])
+    # The pictures that are left over are the first.
+    rest = count % group or group
     bits, changes = _bits(x), _bits(cotangent)
 
     def product(first: jax.Array | int, pictures: int) -> jax.Array:
