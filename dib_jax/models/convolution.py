@@ -134,8 +134,9 @@ def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
         return derived(*residuals, cotangent)
     # Decided when the program is lowered, so that one compiled for another platform
     # than this machine's gets that platform's form.
-    kernel = residuals[1]
-    by_hand = functools.partial(_by_unit if _for_the_unit(kernel) else _by_hand, stride)
+    by_hand = functools.partial(_by_hand, stride)
+    if _for_the_unit(residuals[1]):
+        by_hand = functools.partial(matrix_unit.gradients, stride=stride)
     return jax.lax.platform_dependent(
         *residuals, cotangent, cpu=by_hand, default=derived
     )
@@ -156,15 +157,6 @@ def _by_hand(
     return (
         _input_gradient(x, kernel, cotangent, stride=stride),
         _kernel_gradient(x, kernel, cotangent, stride=stride),
-    )
-
-
-def _by_unit(
-    stride: int, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
-) -> _Pair:
-    return (
-        matrix_unit.input_gradient(x, kernel, cotangent, stride=stride),
-        matrix_unit.kernel_gradient(x, kernel, cotangent, stride=stride),
     )
 
 

@@ -102,20 +102,27 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     return _numbers(result)
 
 
-def input_gradient(
+def gradients(
     x: jax.Array, kernel: jax.Array, cotangent: jax.Array, *, stride: int
-) -> jax.Array:
-    """The cotangent convolved with the kernel turned round, a stride's gaps filled.
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of `convolve` with respect to x and the kernel, of their types.
 
     Args:
         x: (n, h, w, c_in), bfloat16.
         kernel: (size, size, c_in, c_out), bfloat16, size odd.
         cotangent: (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out), bfloat16.
         stride: step between two outputs, in pixels.
-
-    Returns:
-        The gradient with respect to x, as x.
     """
+    return (
+        _input_gradient(x, kernel, cotangent, stride=stride),
+        _kernel_gradient(x, kernel, cotangent, stride=stride),
+    )
+
+
+def _input_gradient(
+    x: jax.Array, kernel: jax.Array, cotangent: jax.Array, *, stride: int
+) -> jax.Array:
+    """The cotangent convolved with the kernel turned round, a stride's gaps filled."""
     # A stride may end before the picture does: its last pixels get zeros as well.
     ends = [(side - 1) % stride for side in x.shape[1:3]]
     gaps = [(0, 0, 0), *((0, end, stride - 1) for end in ends), (0, 0, 0)]
@@ -129,20 +136,10 @@ def input_gradient(
     return convolve(filled(cotangent), turned, stride=1)
 
 
-def kernel_gradient(
+def _kernel_gradient(
     x: jax.Array, kernel: jax.Array, cotangent: jax.Array, *, stride: int
 ) -> jax.Array:
-    """Σ cotangentᵀ · neighbourhoods, added up in float32.
-
-    Args:
-        x: (n, h, w, c_in), bfloat16.
-        kernel: (size, size, c_in, c_out), bfloat16, size odd.
-        cotangent: (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out), bfloat16.
-        stride: step between two outputs, in pixels.
-
-    Returns:
-        The gradient with respect to the kernel, as the kernel.
-    """
+    """Σ cotangentᵀ · neighbourhoods, added up in float32."""
     count, height, _, _ = x.shape
     size, features = kernel.shape[0], kernel.shape[-1]
     group = _group(count, cotangent.shape[1] * cotangent.shape[2])

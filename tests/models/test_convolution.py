@@ -101,12 +101,8 @@ def test_the_form_for_a_matrix_unit_is_a_convolution(count, side, stride, size):
 
     @jax.jit
     def ours(x, kernel, change):
-        options = dict(stride=stride)
-        return (
-            matrix_unit.convolve(x, kernel, **options),
-            matrix_unit.input_gradient(x, kernel, change, **options),
-            matrix_unit.kernel_gradient(x, kernel, change, **options),
-        )
+        y = matrix_unit.convolve(x, kernel, stride=stride)
+        return y, *matrix_unit.gradients(x, kernel, change, stride=stride)
 
     slopes = pull(change.astype(jnp.float32))
     for got, wanted in zip(ours(x, kernel, change), (want, *slopes), strict=True):
@@ -146,8 +142,7 @@ def test_no_loop_in_bfloat16_turns_all_pictures_into_float32():
 
     def all_three(x, kernel):
         y = matrix_unit.convolve(x, kernel, stride=1)
-        change = matrix_unit.input_gradient(x, kernel, y, stride=1)
-        return y, change, matrix_unit.kernel_gradient(x, kernel, y, stride=1)
+        return y, *matrix_unit.gradients(x, kernel, y, stride=1)
 
     program = jax.jit(all_three).lower(x, kernel).compile().as_text()
     slices = re.findall(r"= (\w+)\[[^=]* dynamic-(?:update-)?slice\(", program)
