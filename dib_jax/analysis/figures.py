@@ -10,7 +10,6 @@ as 0..1 and are drawn in per cent.
 import io
 import math
 import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ from dib_jax.training.workdir import write_atomically
 _LARGE_PNG = 150_000  # bytes
 _LARGEST_SVG = 200_000  # bytes; beyond it a PNG is smaller and as good
 _CELL, _PICTURE = (1.35, 1.75), 1.2  # inches: a picture with its caption, and without
-_CELL_CHARACTERS, _LINE = 22, 0.13  # of a caption: length and inches of a line
+_CAPTION, _LINE = 7, 0.13  # of a caption: points, and inches of a line
 
 # What a line of metrics.jsonl holds beside the terms.
 _NOT_TERMS = frozenset({"stage", "epoch", "step", "split", "seconds"})
@@ -245,10 +244,7 @@ def picture_grid(
     """
     columns = min(len(images), max(1, int(width / _CELL[0])))
     lines = math.ceil(len(images) / columns)
-    texts = [
-        "\n".join(textwrap.fill(line, _CELL_CHARACTERS) for line in text.split("\n"))
-        for text in captions
-    ]
+    texts = [style.wrapped(text, _PICTURE, _CAPTION) for text in captions]
     # The cell has room for three lines of text.
     cell = _CELL[1] + _LINE * max(0, max(text.count("\n") for text in texts) - 2)
     figure = Figure(figsize=(_CELL[0] * columns, cell * lines))
@@ -260,15 +256,16 @@ def picture_grid(
     scale = _PICTURE / max(height, breadth)
     for number, (image, caption) in enumerate(zip(images, texts, strict=True)):
         line, column = divmod(number, columns)
-        left = (column + 0.5) * _CELL[0] - scale * breadth / 2
+        start = column * _CELL[0] + (_CELL[0] - _PICTURE) / 2
+        left = start + (_PICTURE - scale * breadth) / 2
         top = line * cell + 0.06
         bottom = top + scale * height
         extent = (left, left + scale * breadth, bottom, top)
         axes.imshow(viewable(image), cmap="gray", vmin=0, vmax=255, extent=extent)
         # A $ in a class name is no formula.
         axes.text(
-            left, bottom + 0.05, caption, fontsize=7, color=style.INK, va="top",
-            parse_math=False, linespacing=1.3,
+            start, bottom + 0.05, caption, fontsize=_CAPTION, color=style.INK,
+            va="top", parse_math=False, linespacing=1.3,
         )  # fmt: skip
     axes.set_xlim(0, _CELL[0] * columns)
     axes.set_ylim(cell * lines, 0)

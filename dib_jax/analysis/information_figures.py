@@ -12,7 +12,6 @@ grey print.
 import functools
 import io
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +37,6 @@ Information = Mapping[str, np.ndarray]
 Group = Sequence[Information]
 
 _DASHES = ((None, None), (5, 2), (1.5, 1.5), (5, 1.5, 1.5, 1.5))
-_LETTER = 0.075  # inches of a title, about
 _MOST_STAGES = 8  # panels of one method; of more stages some are taken
 _MANY_CELLS = 400  # of a map, beyond which it is drawn in pixels
 # Else white paper shows between the cells of an SVG.
@@ -256,7 +254,7 @@ def information_plane(
     colors = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
     last = max(int(group[0][f"{split}/epoch"][-1]) for group in methods.values())
     paint = ScalarMappable(Normalize(0, 100 if several else max(last, 1)), colors)
-    room = int((width / panels.shape[2] - 0.3) / _LETTER)
+    room = width / panels.shape[2] - 0.3
     # Stages fill line by line, each line once for every method.
     by_stage = panels.swapaxes(1, 2).reshape(-1, len(methods)).tolist()
     for stage, here in zip(stages, by_stage, strict=False):
@@ -267,7 +265,7 @@ def information_plane(
             drawn = paint.to_rgba(share if several else epochs)
             trained = group[0][f"{split}/trained"][:, stage] > 0
             _trajectory(axes, x, y, drawn, trained)
-            below = f"\n{textwrap.fill(name, room)}" if several else ""
+            below = f"\n{style.wrapped(name, room, style.TITLE)}" if several else ""
             style.heading(axes, f"stage {stage}{below}")
             before = f"T_{{{stage - 1}}}" if modified and stage else "X"
             pairs = f"({before};T_{{{stage}}})", f"(T_{{{stage}}};Y)"

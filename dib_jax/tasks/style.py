@@ -11,6 +11,7 @@ import math
 import pathlib
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import MaxNLocator
+from PIL import ImageFont
 
 # Okabe & Ito's palette without black and without yellow, which is lost on white paper.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -103,6 +105,27 @@ def font_file(text: str) -> pathlib.Path:
     best = min(range(len(files)), key=lambda number: len(missing[number]))
     say_missing(missing[best])
     return files[best]
+
+
+def wrapped(text: str, width: float, size: float) -> str:
+    """Text broken into lines that are no wider than there is room.
+
+    Args:
+        text: of one or more lines.
+        width: inches.
+        size: of the letters, points.
+    """
+    # Ten times as large: a font's widths are whole pixels.
+    font = ImageFont.truetype(str(font_file(text)), 10 * size)
+
+    def broken(line: str) -> str:
+        for most in range(max(len(line), 1), 0, -1):
+            parts = textwrap.wrap(line, most)
+            if all(font.getlength(part) <= 720 * width for part in parts):
+                break
+        return "\n".join(parts)
+
+    return "\n".join(map(broken, text.split("\n")))
 
 
 _said: set[str] = set()

@@ -170,9 +170,17 @@ def test_pictures_of_any_number_of_channels_can_be_shown(channels):
     figures.png(figure)
 
 
-def test_long_captions_overlap_neither_each_other_nor_the_next_pictures():
-    images = np.zeros((14, 8, 8, 3), np.uint8)
-    long = "true Right-of-way at the next intersection\npredicted Speed limit (20km/h)"
+@pytest.mark.parametrize(
+    "long",
+    [
+        "true Right-of-way at the next intersection\npredicted Speed limit (20km/h)",
+        "MMMM WWWW MMMM WWWW MMMM WWWW",
+        "M" * 40,
+    ],
+    ids=["words", "wide letters", "one word"],
+)
+def test_long_captions_overlap_neither_each_other_nor_the_next_pictures(long):
+    images = np.zeros((14, 8, 3, 3), np.uint8)
     figure = figures.picture_grid(images, [f"{long}\n97.0 %"] * 14)
     figure.draw_without_rendering()
     (axes,) = figure.axes

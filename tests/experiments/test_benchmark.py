@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -317,6 +318,14 @@ def test_both_kinds_of_time_are_compared_within_a_round(tmp_path):
     rows = [{**row, "batch": 2, "dtype": "float32"} for row in (ours, theirs)]
     training_peer.plot(tmp_path / "bars.png", rows)
     assert (tmp_path / "bars.png").stat().st_size > 1000
+
+
+def test_a_timed_step_comes_right_after_another():
+    # The first step after a pause gets its memory anew; a step of training does not.
+    slow = iter([0.2, 0.0])
+    wall, _ = torch_step.timed(lambda: time.sleep(next(slow)))
+    assert wall < 100
+    assert next(slow, None) is None
 
 
 def test_pytorch_takes_the_same_steps():

@@ -35,9 +35,14 @@ def main() -> None:
 def timed(step: Callable[[], Any]) -> tuple[float, float]:
     """Milliseconds that a step takes, and those that processors work for it.
 
+    A step of training comes right after another. After seconds of waiting for the other
+    library the memory of the last one is gone, and a virtual machine takes long to have
+    it back; so one step that is not timed goes first.
+
     Args:
         step: returns when it is done.
     """
+    step()
     start, worked = time.perf_counter(), time.process_time()
     step()
     end = time.perf_counter()
@@ -214,9 +219,7 @@ def fastest(
 
     took: dict[str, float] = {}
     for name, layout in _LAYOUTS.items():
-        one = arranged_as(getattr(torch, layout))
-        one()
-        _, took[name] = timed(one)  # after one that warms it up
+        _, took[name] = timed(arranged_as(getattr(torch, layout)))
     name = min(took, key=lambda name: took[name])
     about = {
         "layout": name,
