@@ -197,13 +197,15 @@ def outputs_of(experiment: Experiment, network: Network, samples: Samples) -> ja
 
 
 class Evaluation(NamedTuple):
-    """How good a network is on the test split.
+    """How good a network is, on the test split where nothing else is said.
 
     Attributes:
         test: metrics of each exit.
         outputs: of the last exit, (n, …).
         ensemble: metrics of all exits together, by the task's `ensemble`; None with one
             exit or a task without such.
+        ensemble_validation: those on the validation split, of the samples as they are,
+            which is how stages are validated; None also where the split is empty.
         one_view: metrics of the last exit for the samples as they are, where outputs
             are averaged over views; else None.
     """
@@ -211,32 +213,42 @@ class Evaluation(NamedTuple):
     test: list[dict[str, float]]
     outputs: np.ndarray
     ensemble: dict[str, float] | None
+    ensemble_validation: dict[str, float] | None
     one_view: dict[str, float] | None
 
 
 def evaluate(experiment: Experiment, network: Network) -> Evaluation:
-    """Metrics of every exit on the test split, alone and all together.
+    """Metrics of every exit, alone on the test split, and all together.
 
     Args:
         experiment: the experiment.
         network: a trained one.
     """
-    test, views = place(experiment, experiment.dataset.test), experiment.views
-    samples = contents(experiment, test.samples)
+    task, dataset, views = experiment.task, experiment.dataset, experiment.views
+    test = place(experiment, dataset.test)
 
-    def outputs_over(views: Views) -> Outputs:
+    def outputs_over(split: Data, views: Views) -> Outputs:
         predict = predictor(experiment, experiment.algorithm.predict, views=views)
-        return predict(network, test.common, samples)
+        return predict(network, split.common, contents(experiment, split.samples))
 
-    outputs = outputs_over(views)
-    task, ensemble, one_view = experiment.task, None, None
+    outputs = outputs_over(test, views)
+    ensemble = ensemble_validation = one_view = None
     if task.ensemble and len(outputs) > 1:
-        together = (jax.jit(task.ensemble)(outputs),)
-        (ensemble,) = metrics_of(task, together, test.samples)
+        average = jax.jit(task.ensemble)
+        (ensemble,) = metrics_of(task, (average(outputs),), test.samples)
+        validation = place(experiment, dataset.validation)
+        if len(validation):
+            averaged = average(outputs_over(validation, ()))
+            (ensemble_validation,) = metrics_of(task, (averaged,), validation.samples)
     if views:
-        (one_view,) = metrics_of(task, outputs_over(())[-1:], test.samples)
-    metrics = metrics_of(task, outputs, test.samples)
-    return Evaluation(metrics, np.asarray(outputs[-1]), ensemble, one_view)
+        (one_view,) = metrics_of(task, outputs_over(test, ())[-1:], test.samples)
+    return Evaluation(
+        test=metrics_of(task, outputs, test.samples),
+        outputs=np.asarray(outputs[-1]),
+        ensemble=ensemble,
+        ensemble_validation=ensemble_validation,
+        one_view=one_view,
+    )
 
 
 def validate(

@@ -35,6 +35,8 @@ class Trained(NamedTuple):
         outputs: of the last exit for the test split, (n, …).
         ensemble: metrics there of all exits together, by the task's `ensemble`; None
             with one exit or a task without such.
+        ensemble_validation: those on the validation split, of the samples as they are;
+            None also where the split is empty.
         one_view: metrics there of the last exit for the samples as they are, where
             outputs are averaged over views; else None.
     """
@@ -45,6 +47,7 @@ class Trained(NamedTuple):
     test: list[dict[str, float]]
     outputs: np.ndarray
     ensemble: dict[str, float] | None
+    ensemble_validation: dict[str, float] | None
     one_view: dict[str, float] | None
 
 

@@ -64,7 +64,7 @@ def results_of(
     }
     if silent:
         results["without_outputs"] = silent
-    for name in ("ensemble", "one_view"):
+    for name in ("ensemble", "ensemble_validation", "one_view"):
         if metrics := getattr(found, name):
             results[name] = metrics
     return results

@@ -107,11 +107,12 @@ def test_the_ensemble_of_heads_has_a_row_after_the_stages(tmp_path):
     workdir = make_workdir(tmp_path / "run")
     results = json.loads((workdir / "results.json").read_text())
     results["ensemble"] = {"accuracy": 0.9817, "loss": 0.0623}
+    results["ensemble_validation"] = {"accuracy": 0.9444, "loss": 0.1}
     (workdir / "results.json").write_text(json.dumps(results))
     path = write_report(workdir, make_trained())
     _, rows = table_after(path, "Stages in numbers")
     assert [row[0] for row in rows] == ["0", "1", "2", "ensemble"]
-    assert rows[3][2:4] == ["98.17 %", "0.0623"]
+    assert rows[3][1:4] == ["94.44 %", "98.17 %", "0.0623"]
     assert "The ensemble averages what all heads say" in text_of(path)
     values = [entry["validation"]["accuracy"] for entry in results["stages"]]
     best = results["stages"][values.index(max(values))]["stage"]

@@ -41,6 +41,7 @@ def test_a_run_leaves_what_the_design_promises(in_turn):
         "algorithm", "algorithm_about", "unused", "seed", "metric", "measures",
         "duplicates", "test", "validation", "stages", "temp_bytes", "peak_bytes",
         "seconds", "compile_seconds", "hardware", "versions", "ensemble", "jax",
+        "ensemble_validation",
     }  # fmt: skip
     assert next(iter(results)) == "config_name"
     assert results["config_name"] == "digits_cnn"
@@ -92,16 +93,19 @@ def test_the_results_are_those_of_the_saved_network(in_turn):
     assert trained.results["test"]["accuracy"] == pytest.approx(accuracy)
 
 
-def test_the_ensemble_of_all_heads_is_evaluated_on_the_test_split(in_turn):
+@pytest.mark.parametrize(
+    ("split", "name"), [("test", "ensemble"), ("validation", "ensemble_validation")]
+)
+def test_the_ensemble_of_all_heads_is_evaluated(in_turn, split, name):
     _, (experiment, network, results, *_) = in_turn
-    test = experiment.dataset.test
-    batch = experiment.prepare_inputs(test, dict(experiment.common))
+    samples = getattr(experiment.dataset, split)
+    batch = experiment.prepare_inputs(samples, dict(experiment.common))
     assert isinstance(batch, Batch)
     heads = [np.asarray(x) for x in experiment.algorithm.predict(network, batch)]
     together = heads[0] + 2 * heads[1] + 4 * heads[2]
-    accuracy = np.mean(together.argmax(-1) == test["labels"])
-    assert results["ensemble"]["accuracy"] == pytest.approx(accuracy)
-    assert set(results["ensemble"]) == set(results["test"])
+    accuracy = np.mean(together.argmax(-1) == samples["labels"])
+    assert results[name]["accuracy"] == pytest.approx(accuracy)
+    assert set(results[name]) == set(results["test"])
 
 
 def test_outputs_are_averaged_over_views_for_the_test_split_and_for_samples(in_turn):

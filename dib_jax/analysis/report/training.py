@@ -94,7 +94,9 @@ def _lines(material: Material) -> list[tuple[str, Entry]]:
     if run.end_to_end and len(lines) == 1:
         lines = [(_ALL, lines[0][1])]
     if run.results.get("ensemble"):
-        lines.append(("ensemble", {"test": run.results["ensemble"]}))
+        splits = {"validation": "ensemble_validation", "test": "ensemble"}
+        found = {split: run.results.get(name) for split, name in splits.items()}
+        lines.append(("ensemble", found))
     if run.results.get("one_view"):
         lines.append(("one view", {"test": run.results["one_view"]}))
     if other is not None and other.end_to_end:
