@@ -59,7 +59,8 @@ class Row(NamedTuple):
         std: its sample standard deviation over the seeds; None with one seed.
         validation: mean of the metric on the validation split; None without one.
         difference: mean over common seeds of this method minus the reference; None
-            for the reference itself and where there is no common seed.
+            for the reference itself, where there is no common seed, and where the
+            reference has another metric.
         low, high: 95 % interval of that difference by Student's t over the seeds; None
             with fewer than two common seeds.
         seconds: mean of the runs' times.
@@ -121,20 +122,27 @@ def rows(entries: Sequence[Entry], *, reference: str) -> list[Row]:
         reference: the method that differences are taken to.
 
     Returns:
-        One row for each pair of data set and method that has a run, data sets in their
-        order of appearance.
+        One row for each pair of data set and method that has a run, data sets and then
+        metrics in their order of appearance.
 
     Raises:
         ValueError: two runs are of the same data set, method and seed.
     """
     table: list[Row] = []
     for methods in _by_method(entries).values():
+        metrics = list(dict.fromkeys(map(_metric, methods.values())))
+        other = methods.get(reference, {})
         own = [
-            _row(runs, methods.get(reference, {}) if name != reference else {})
+            _row(runs, other if name != reference and _alike(runs, other) else {})
             for name, runs in methods.items()
         ]
-        table += sorted(own, key=lambda row: -row.mean)
+        # What has another metric stands apart.
+        table += sorted(own, key=lambda row: (metrics.index(row.metric), -row.mean))
     return table
+
+
+def _alike(runs: Mapping[int, Entry], others: Mapping[int, Entry]) -> bool:
+    return bool(others) and _metric(runs) == _metric(others)
 
 
 def _by_method(entries: Sequence[Entry]) -> dict[str, dict[str, dict[int, Entry]]]:
@@ -243,26 +251,39 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
 
     Tukey's test of all pairs together at 5 %, with the seeds as blocks: the spread is
     what is left of the metric after each method's and each seed's own mean, one for all
-    methods. Those with the set of seeds that most of them have take part.
+    methods. Those with the set of seeds that most of them have take part; a set of one
+    seed only where there is no larger one.
 
     Args:
         entries: finished runs.
 
     Returns:
-        The contrasts by name of the data set.
+        The contrasts by name of the data set, and of the metric where methods on it
+        have several, as "signs, ap50".
 
     Raises:
         ValueError: two runs are of the same data set, method and seed.
 
     Source: Tukey, The Problem of Multiple Comparisons, 1953.
     """
-    found = _by_method(entries)
-    return {dataset: _contrasts(methods) for dataset, methods in found.items()}
+    found: dict[str, Contrasts] = {}
+    for dataset, methods in _by_method(entries).items():
+        groups: dict[str, dict[str, dict[int, Entry]]] = {}
+        for name, runs in methods.items():
+            groups.setdefault(_metric(runs), {})[name] = runs
+        for metric, group in groups.items():
+            several = len(groups) > 1
+            found[f"{dataset}, {metric}" if several else dataset] = _contrasts(group)
+    return found
+
+
+def _metric(runs: Mapping[int, Entry]) -> str:
+    return next(iter(runs.values())).results["metric"]
 
 
 def _contrasts(runs: Mapping[str, Mapping[int, Entry]]) -> Contrasts:
     sets = collections.Counter(tuple(sorted(of_method)) for of_method in runs.values())
-    seeds = max(sets, key=lambda each: (sets[each], len(each)))
+    seeds = max(sets, key=lambda each: (len(each) > 1, sets[each], len(each)))
     methods = tuple(name for name, each in runs.items() if each.keys() >= set(seeds))
     nothing = Contrasts(methods, seeds, None, ())
     if min(len(methods), len(seeds)) < 2:
@@ -353,14 +374,19 @@ def own_measure(entries: Sequence[Entry], row: Row) -> Measure:
         entries: of all runs.
         row: of the table.
     """
-    results = next(x.results for x in entries if x.dataset == row.dataset)
+    kind = row.dataset, row.metric
+    results = next(
+        x.results for x in entries if (x.dataset, x.results["metric"]) == kind
+    )
     return measure_of(measures_of(results), row.metric)
 
 
 def _lines(
     table: Sequence[Row], entries: Sequence[Entry], *, width: float, margin: float
 ) -> tuple[Figure, list[tuple[Axes, int, float, Row]]]:
-    """A figure with a panel a data set, a labelled line a method, the first on top.
+    """A figure with a panel a data set and metric, and a labelled line a method in it.
+
+    The first method is on top.
 
     Args:
         table: as `rows` gives it.
@@ -372,13 +398,13 @@ def _lines(
         The figure, and for each row of the table its axes, its place there and what
         its metric is multiplied with.
     """
-    by_dataset = itertools.groupby(table, key=lambda row: row.dataset)
-    rows_of = {dataset: [*own][::-1] for dataset, own in by_dataset}
+    groups = itertools.groupby(table, key=lambda row: (row.dataset, row.metric))
+    rows_of = {group: [*own][::-1] for group, own in groups}
     heights = [0.5 + 0.27 * len(here) for here in rows_of.values()]
     figure = Figure(figsize=(width, margin + sum(heights)), layout="constrained")
     panels = figure.subplots(len(rows_of), 1, squeeze=False, height_ratios=heights)
     lines: list[tuple[Axes, int, float, Row]] = []
-    for axes, (dataset, here) in zip(panels.flat, rows_of.items(), strict=True):
+    for axes, ((dataset, _), here) in zip(panels.flat, rows_of.items(), strict=True):
         measure = own_measure(entries, here[0])
         axes.set_yticks(range(len(here)), [row.method for row in here])
         axes.set_ylim(-0.6, len(here) - 0.4)

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from dib_jax.algorithms import Batch, Network
+from dib_jax.analysis.recording import stratified_rows
 from dib_jax.analysis.statistics import CALIBRATION_BINS, calibration_error
 from dib_jax.data import Split, size, take
 from dib_jax.data.corruptions import CORRUPTIONS, STRENGTHS, check_channels, corrupt
-from dib_jax.data.split import split_rows
 from dib_jax.training import evaluation
 from dib_jax.training.experiment import Experiment
 
@@ -63,8 +63,7 @@ def some(split: Split, samples: int) -> Split:
         )
     if samples in (0, count):
         return split
-    _, rows = split_rows(split["labels"], fraction=samples / count, seed=SEED)
-    return take(split, rows)
+    return take(split, stratified_rows(split["labels"], samples, seed=SEED))
 
 
 def measure(

@@ -539,6 +539,7 @@ def _roles(runs: Group, split: str) -> _Answer:
         mean, low, high = stats.mean_interval(change)
         each = _differentiation(runs, split, key)
         spread, *ends = stats.mean_interval(each)
+        ends = [np.maximum(end, 0) for end in ends]  # it is a standard deviation
         rows.append((name, *mean, float(spread), _interval(*ends)))
         found = {"change": change.tolist(), "differentiation": each.tolist()}
         statistics[f"nHSIC {name}"] = {**found, "interval": ends}

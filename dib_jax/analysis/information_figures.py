@@ -362,7 +362,7 @@ def convergence_curves(
             axes.plot(epochs[thin], course[thin], lw=0.7, zorder=2, **look)
             look["label"] = f"stage {stage}"
             axes.plot(epochs[thick], course[thick], lw=1.6, zorder=3, **look)
-            _band(axes, epochs, low[:, stage], high[:, stage], color)
+            _band(axes, epochs, low[:, stage], high[:, stage], color, key)
         if "cka" in key:
             axes.axhline(0.95, color=style.GREY, lw=0.8, ls=DOTTED, zorder=1)
         style.finish(axes, "Epoch", _SHOWN[key])
@@ -377,10 +377,12 @@ def convergence_curves(
 
 
 def _band(
-    axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str
+    axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str, key: str
 ) -> None:
-    """The interval over runs, where there are several."""
+    """The interval over runs, where there are several, as far as values can be."""
     if not np.isnan(low).any():
+        most = 1 if "cka" in key else np.inf
+        low, high = (np.clip(end, 0, most) for end in (low, high))
         axes.fill_between(x, low, high, color=color, alpha=0.2, lw=0, zorder=1)
 
 
@@ -544,7 +546,7 @@ def depth_profiles(
             axes.plot(depth, mean[-1], label=name, zorder=3, **look)
             if len(mean) > 1:
                 axes.plot(depth, mean[0], color=color, lw=1.1, ls=DOTTED)
-            _band(axes, depth, low[-1], high[-1], color)
+            _band(axes, depth, low[-1], high[-1], color, key)
         style.finish(axes, "Stage", _SHOWN[key])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     untrained = Line2D([], [], color=INK, lw=1.1, ls=DOTTED, label="untrained")

@@ -149,6 +149,31 @@ def find_beside(workdir: pathlib.Path, algorithm: str) -> Run | None:
     return None
 
 
+def check_seeds(runs: Sequence[tuple[pathlib.Path, Mapping[str, Any]]]) -> None:
+    """Refuse runs that are no seeds of one config: a mean over them says nothing.
+
+    Args:
+        runs: folder and config of each.
+
+    Raises:
+        ValueError: two have one seed, or differ in more than the seed.
+    """
+    (first, config), *_ = runs
+    seeds: dict[int, pathlib.Path] = {}
+    for workdir, other in runs:
+        if more := [name for name in differences(config, other) if name != "seed"]:
+            raise ValueError(
+                f"{first} and {workdir} differ in {', '.join(more)}; give runs that "
+                "differ in their seed alone"
+            )
+        # Counted twice it makes every interval too narrow.
+        if (twin := seeds.setdefault(other["seed"], workdir)) != workdir:
+            raise ValueError(
+                f"{twin} and {workdir} are runs of one config and of seed "
+                f"{other['seed']}; give one run of each seed"
+            )
+
+
 def find_baseline(workdir: pathlib.Path) -> Run | None:
     """The run that this one is to be compared with: the same, but for its algorithm.
 

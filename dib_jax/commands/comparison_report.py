@@ -70,7 +70,10 @@ def write_report(
         {**row._asdict(), "chosen": chosen.get((row.dataset, row.method), "")}
         for row in table
     ]
-    facts = {name: entries[0].results[name] for name in ("hardware", "versions")}
+    facts = {
+        name: _one_or_all([entry.results[name] for entry in entries])
+        for name in ("hardware", "versions")
+    }
     record = {"command": command, "reference": plan.reference, **facts, "rows": rows}
     write_json(workdir / "table.json", record)
     for row in rows:
@@ -100,6 +103,12 @@ def write_report(
     )
     write_atomically(workdir / "report.html", text.encode())
     return workdir / "report.html"
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """What all have; a list of what there is where they differ."""
+    there = [x for place, x in enumerate(values) if x not in values[:place]]
+    return there[0] if len(there) == 1 else there
 
 
 def _markdown(lines: Sequence[Sequence[str]], said: Sequence[str], command: str) -> str:
@@ -239,7 +248,7 @@ def notes(
 
     Args:
         entries: the runs.
-        found: by data set, which methods are told apart.
+        found: by data set and metric, which methods are told apart.
         reference: name of a method.
     """
     said = [
@@ -247,6 +256,11 @@ def notes(
         "their intervals by Student's t. Temporaries are the compiler's figure for the "
         "largest train step."
     ]
+    if any(entry.results.get("one_view") for entry in entries):
+        said.append(
+            "Test outputs are averaged over changed copies of each sample where the "
+            "config has dataset.views; those for the validation split are not."
+        )
     for dataset, (methods, seeds, least, pairs) in found.items():
         if least is None:
             said.append(
@@ -287,6 +301,15 @@ def _last_angles(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
 
 
 def _made_on(entries: Sequence[Entry]) -> str:
-    results = entries[0].results
-    versions = ", ".join(map(" ".join, results["versions"].items()))
-    return f"{results['hardware']}; {versions}"
+    made = [
+        f"{entry.results['hardware']}; "
+        f"{', '.join(map(' '.join, entry.results['versions'].items()))}"
+        for entry in entries
+    ]
+    first, *others = dict.fromkeys(made)
+    if not others:
+        return first
+    return (
+        f"Not all runs were made alike, so their seconds do not compare: {first}; also "
+        f"{'; also '.join(others)}"
+    )

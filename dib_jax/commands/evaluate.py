@@ -131,6 +131,11 @@ def main(arguments: list[str]) -> None:
     # A folder that is given twice is one run, and no second sample of an interval.
     folders = {folder.resolve(): folder for folder in [workdir, *others]}
     workdirs = list(folders.values())
+    if len(workdirs) > 1:
+        from dib_jax.analysis.runs import check_seeds
+        from dib_jax.training.workdir import read_config
+
+        check_seeds([(folder, read_config(folder)) for folder in workdirs])
     if not asked:
         _evaluate(workdir)
     elif asked == ["exits"]:

@@ -87,6 +87,32 @@ def test_the_best_exit_is_chosen_on_the_validation_split():
     assert comparison.best_exit(with_exits(first, {}, None).results) is None
 
 
+def with_boxes(own):
+    results = {**own.results, "metric": "mean_iou"}
+    return own._replace(method="boxes", results=results)
+
+
+def test_methods_with_another_metric_are_not_compared():
+    entries = [*(with_boxes(own) for own in ENTRIES[:3]), *ENTRIES[:6]]
+    table = comparison.rows(entries, reference="base")
+    assert [row.method for row in table] == ["boxes", "good", "base"]
+    assert table[0].difference is None
+    assert table[1].difference is not None
+    found = comparison.told_apart(entries)
+    assert {name: contrasts.methods for name, contrasts in found.items()} == {
+        "digits, mean_iou": ("boxes",),
+        "digits, accuracy": ("base", "good"),
+    }
+    figure = comparison.methods_figure(table, entries)
+    assert len(figure.axes) == 2
+
+
+def test_methods_with_one_seed_do_not_keep_others_from_being_told_apart():
+    late = [entry(name, 0, 0.5) for name in ("c", "d", "e")]
+    found = comparison.told_apart([*ENTRIES[:6], *late])["digits"]
+    assert (found.methods, found.seeds) == (("base", "good"), (0, 1, 2))
+
+
 def test_two_runs_of_one_seed_are_refused():
     with pytest.raises(ValueError, match="two runs of base on digits have seed 0"):
         comparison.rows([*ENTRIES, entry("base", 0, 0.5)], reference="base")

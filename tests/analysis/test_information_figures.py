@@ -132,6 +132,16 @@ def test_curves_are_means_over_runs_with_students_interval():
     assert np.isnan(mean_interval(values[:1])[1:]).all()
 
 
+def test_bands_end_where_values_do():
+    # Two runs that differ have intervals far beyond 0 and 1.
+    group = [information(4, 2, seed=seed) for seed in range(2)]
+    for axes in drawn.convergence_curves(group).axes:
+        (first, *_) = axes.collections
+        band = first.get_paths()[0].vertices[:, 1]
+        assert band.min() >= 0
+        assert band.max() <= 1 or "CKA" not in axes.get_ylabel()
+
+
 def test_a_curve_is_thin_until_its_stage_trains():
     trained = np.array([[0, 0], [2, 0], [2, 2]])
     axes = drawn.convergence_curves([information(3, 2, trained=trained)]).axes[0]

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dib_jax.analysis.report import find_baseline, wording, write_report
+from dib_jax.analysis.runs import check_seeds
 from dib_jax.tasks import Measure, Objects
 from dib_jax.tasks.detection import detection
 from dib_jax.tasks.worth import Boxes, exhibits
@@ -328,6 +329,17 @@ def test_what_comes_from_files_is_text(tmp_path):
     page = path.read_text()
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#x27;" in page
+
+
+def test_a_mean_is_of_seeds_of_one_config(tmp_path):
+    def run(name, **changes):
+        return tmp_path / name, {"seed": 0, "epochs": 1, **changes}
+
+    check_seeds([run("a"), run("b", seed=1)])
+    with pytest.raises(ValueError, match=r"a and .*b are runs of one config and of s"):
+        check_seeds([run("a"), run("b")])
+    with pytest.raises(ValueError, match=r"b differ in epochs; give runs that differ"):
+        check_seeds([run("a"), run("b", seed=1, epochs=2)])
 
 
 @pytest.mark.parametrize(

@@ -396,6 +396,15 @@ def test_however_many_methods_the_note_names_few_pairs(least, count, told):
     assert told in comparison_report.notes(entries, found, "m9")[-1]
 
 
+def test_runs_of_several_machines_are_all_named():
+    results = {**RESULTS, "hardware": "CPU", "versions": {"jax": "1"}}
+    entries = [Entry("digits", "m", seed, results) for seed in (0, 1)]
+    assert comparison_report._made_on(entries) == "CPU; jax 1"
+    other = {**results, "versions": {"jax": "2"}}
+    said = comparison_report._made_on([*entries, Entry("digits", "m", 2, other)])
+    assert said.endswith("seconds do not compare: CPU; jax 1; also CPU; jax 2")
+
+
 def test_runs_that_are_under_way_end_with_an_interrupted_comparison():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     futures = []

@@ -111,6 +111,8 @@ def test_a_part_of_the_test_split_is_the_same_one_and_has_every_class():
     part, again = (measuring.some(split, 50) for _ in range(2))
     assert np.bincount(part["labels"]).tolist() == [5] * 10
     np.testing.assert_array_equal(part["images"], again["images"])
+    # Also where almost all are wanted, or one of a class.
+    assert [len(measuring.some(split, n)["labels"]) for n in (295, 5)] == [295, 5]
     assert measuring.some(split, 0) is measuring.some(split, 300) is split
     with pytest.raises(ValueError, match="301 of the 300 test pictures; give 1 to 300"):
         measuring.some(split, 301)

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from dib_jax.analysis import exits as measuring
+from dib_jax.analysis import runs
 from dib_jax.analysis.report import exits as shown
+from dib_jax.analysis.runs import Run
 from dib_jax.commands import evaluate, predict, run
 from dib_jax.commands import exits as asked
 
@@ -185,3 +187,13 @@ def test_a_network_trained_otherwise_can_be_left_too(tmp_path, capsys):
 def test_a_network_with_one_exit_cannot_be_left(finished_run):
     with pytest.raises(ValueError, match=r"gives 1 exit\(s\) to leave at; train by"):
         evaluate.main([f"--workdir={finished_run}", "--exits"])
+
+
+def test_exits_stand_beside_one_view_of_the_network_end_to_end(workdir, monkeypatch):
+    # They see each sample as it is, and the average over views is better than that.
+    results = {"metric": "accuracy", "test": {"accuracy": 0.9}}
+    for more, wanted in (({}, 0.9), ({"one_view": {"accuracy": 0.8}}, 0.8)):
+        other = Run(workdir, read(workdir, "config.json"), {**results, **more})
+        whole = other._replace(results={**other.results, "algorithm": "end_to_end"})
+        monkeypatch.setattr(runs, "find_baseline", lambda _, whole=whole: whole)
+        assert asked._reference(workdir).accuracy == wanted

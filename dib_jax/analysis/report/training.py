@@ -35,6 +35,11 @@ def _stages(material: Material) -> Section | None:
         f"{measure.label} of the head on each stage, stages trained {how}; {splits}"
         f"{', and the same network end to end' * bool(reference)}. One seed."
     )
+    if validated and layered.results.get("one_view"):
+        caption += (
+            " Test outputs are averaged over changed copies of each sample, those for "
+            "the validation split are not."
+        )
     if run.end_to_end:
         caption = "The stage-by-stage run of the same network. " + caption
     draw = functools.partial(
@@ -146,6 +151,8 @@ def _curves(material: Material) -> Section | None:
     label, trained = material.measure.label, material.trained
     validated = any(row["split"] == "validation" for row in material.rows)
     rules = not material.overlapping and trained > 1
+    task = material.run.config.get("task", {})
+    smoothed = validated and bool(task.get("label_smoothing"))
     drawing = Drawing(
         "training",
         functools.partial(
@@ -159,6 +166,7 @@ def _curves(material: Material) -> Section | None:
         f"{label} and task loss on the training{' and validation' * validated} split. "
         "Training values are averages over the epoch while the weights change, with "
         "augmentation where there is any."
+        f"{' Only the training loss has smoothed labels.' * smoothed}"
         f"{' Vertical rules separate the stages.' * rules}",
         vector=trained <= _MANY,
     )
