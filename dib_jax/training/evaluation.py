@@ -238,8 +238,8 @@ def evaluate(experiment: Experiment, network: Network) -> Evaluation:
         (ensemble,) = metrics_of(task, (average(outputs),), test.samples)
         validation = place(experiment, dataset.validation)
         if len(validation):
-            averaged = average(outputs_over(validation, ()))
-            (ensemble_validation,) = metrics_of(task, (averaged,), validation.samples)
+            one = average(outputs_over(validation, ()))
+            (ensemble_validation,) = metrics_of(task, (one,), validation.samples)
     if views:
         (one_view,) = metrics_of(task, outputs_over(test, ())[-1:], test.samples)
     return Evaluation(
