@@ -53,7 +53,8 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
     Returns:
         RGB, its longer side 480 to 1920 pixels; words about the picture as a whole are
-        in a band below it.
+        in a band below it, and a narrow picture has a band at its right where its words
+        need it.
     """
     longer = max(picture.size)
     scale = min(max(1.0, _SMALLEST / longer), max(_LARGEST / longer, 1 / longer))
@@ -63,10 +64,11 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     font = ImageFont.truetype(str(file), letters)
     line = round(1.5 * letters)
     below = [mark for mark in marks if mark.box is None]
-    if below:
-        # Wide enough for words below a narrow picture.
-        needed = max(round(font.getlength(mark.words)) for mark in below) + letters
-        whole = max(size[0], needed), size[1] + line * len(below)
+    # A narrow picture gets as much white beside it as its words need.
+    words = [mark.words for mark in marks if mark.words]
+    needed = [round(font.getlength(text)) + letters for text in words]
+    whole = max([size[0], *needed]), size[1] + line * len(below)
+    if whole != size:
         band = Image.new("RGB", whole, "white")
         band.paste(drawn, (0, 0))
         drawn = band
@@ -85,7 +87,8 @@ def draw(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     for box, mark in boxed:
         if mark.words:
             wide = round(font.getlength(mark.words)) + letters // 2
-            place = _place(box, (wide, round(1.3 * letters)), size, placed)
+            area = drawn.width, size[1]
+            place = _place(box, (wide, round(1.3 * letters)), area, placed)
             placed.append(place)
             canvas.rectangle(place, fill=mark.color)
             start = (place[0] + letters // 4, place[1])
