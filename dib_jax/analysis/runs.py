@@ -219,15 +219,13 @@ def _neighbours(workdir: pathlib.Path) -> Iterator[Run]:
 
 
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
-    """The fields that differ; one that a version did not have was at its default."""
+    """The fields that differ; one that a version did not have was off."""
 
-    def is_newer(dotted: str) -> bool:
+    def is_off(dotted: str) -> bool:
         section, _, field = dotted.partition(".")
-        both = section in one and section in other
-        return (
-            bool(field)
-            and both
-            and (field in one[section]) != (field in other[section])
-        )
+        if not field or section not in one or section not in other:
+            return False
+        there = [each[section] for each in (one, other) if field in each[section]]
+        return len(there) == 1 and not there[0][field]
 
-    return {dotted for dotted in differences(one, other) if not is_newer(dotted)}
+    return {dotted for dotted in differences(one, other) if not is_off(dotted)}

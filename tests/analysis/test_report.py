@@ -405,6 +405,9 @@ def test_a_field_that_an_older_run_did_not_have_is_no_difference(tmp_path):
     run = make_workdir(tmp_path / "run", epochs=1, **newer)
     older = make_workdir(tmp_path / "a", stages=(2,), epochs=1, algorithm=END_TO_END)
     assert find_baseline(run).workdir == older
+    # One that changes what is trained is a difference.
+    views = {"dataset": CONFIG["dataset"] | {"views": "flip"}}
+    assert find_baseline(make_workdir(tmp_path / "b", epochs=1, **views)) is None
 
 
 def test_a_run_of_an_older_version_beside_it_is_no_baseline(tmp_path):
