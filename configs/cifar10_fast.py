@@ -8,8 +8,8 @@ Command:  python -m experiments.run --config=configs/cifar10_fast.py (or :half,
 with half the channels and a third of the passes, or :quick)
 
 Test accuracy 93.94 at the last exit, 93.92 by all exits together; end to end 94.00.
-With CIFAR-100 (--config.dataset.name=cifar100) 70.17 and 71.04; end to end 70.72 (one
-seed each, results/cifar10_fast.md). On a CPU with a matrix unit for bfloat16
+With CIFAR-100 (--config.dataset.name=cifar100) 70.2 and 71.2; end to end 70.7 (three
+seeds, results/cifar10_fast.md). On a CPU with a matrix unit for bfloat16
 --config.precision.compute=bfloat16 takes half as long.
 
 Source: Jordan, arXiv 2404.00498.

@@ -86,7 +86,11 @@ def loss(weights: Sequence[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
         weights: (W_1, …, W_L).
         x: (inputs, n).
         y: (outputs, n).
+
+    Raises:
+        ValueError: the layers do not fit to one another or to the data.
     """
+    _check(weights, x, y)
     return jnp.sum((_forward(weights, x) - y) ** 2) / 2
 
 
@@ -110,7 +114,7 @@ def step(
     Returns:
         All weights, the layer's changed.
     """
-    _check(weights, x, y)
+    _check(weights, x, y, layer)
     gradient, change = _around(weights, layer, x, y)
     if rate is None:
         rate = _best_rate(gradient, change)
@@ -128,7 +132,7 @@ def optimal_rate(
         x: (inputs, n).
         y: (outputs, n).
     """
-    _check(weights, x, y)
+    _check(weights, x, y, layer)
     return _best_rate(*_around(weights, layer, x, y))
 
 
@@ -288,8 +292,12 @@ def _best_rate(gradient: jax.Array, change: jax.Array) -> jax.Array:
     return jnp.where(size > 0, jnp.sum(gradient**2) / jnp.where(size > 0, size, 1), 0)
 
 
-def _check(weights: Sequence[jax.Array], x: jax.Array, y: jax.Array) -> None:
+def _check(
+    weights: Sequence[jax.Array], x: jax.Array, y: jax.Array, layer: int = 0
+) -> None:
     """Raise a ValueError unless the layers fit to one another and to the data."""
+    if weights and not 0 <= layer < len(weights):
+        raise ValueError(f"layer must be 0 to {len(weights) - 1}, got {layer}")
     rows = [len(x), *(len(weight) for weight in weights)]
     columns = [*(weight.shape[1] for weight in weights), len(y)]
     if not weights or rows != columns or x.shape[1:] != y.shape[1:]:

@@ -234,6 +234,8 @@ def test_from_the_top_a_sweep_is_one_layers_descent_in_the_metric_of_outputs(out
             "shapes [(3, 5)], x (4, 40)",
         ),
         (lambda x, y: linear.step((), 0, x, y), "weights must be (W_1, …, W_L)"),
+        (lambda x, y: linear.step(network((4, 3)), 1, x, y), "must be 0 to 0, got 1"),
+        (lambda x, y: linear.loss(network((4, 3)), x.T, y), "x (40, 4)"),
         (
             lambda x, y: linear.descend(network((4, 3)), x, y[:, 1:], rate=1),
             "y (3, 39)",

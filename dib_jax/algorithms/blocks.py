@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 
 from dib_jax.algorithms import Algorithm, AtExit, Batch, Parts, Phase
 from dib_jax.algorithms.ordering import after
-from dib_jax.objectives import Modules, Objective, Signals, Terms
+from dib_jax.objectives import Modules, Objective, Signals, Terms, checked
 from dib_jax.tasks import Task
 
 Variables = dict[str, Any]
@@ -135,7 +135,7 @@ def at_last(objective: Objective) -> Loss:
     Args:
         objective: the objective.
     """
-    return lambda signals, features: objective(signals)
+    return lambda signals, features: checked(objective(signals))
 
 
 def block(
@@ -205,10 +205,13 @@ def neighbours(stages: int, size: int) -> tuple[tuple[int, ...], ...]:
         size: stages of a block; the last one may have fewer.
 
     Raises:
-        ValueError: `size` is below 1.
+        ValueError: `size` is below 1, or above the number of stages.
     """
-    if size < 1:
-        raise ValueError(f"blocks must be an integer from 1, got {size!r}")
+    if not 1 <= size <= stages:
+        raise ValueError(
+            f"blocks must be 1 to {stages}, for a block has so many of the network's "
+            f"{stages} stages; got {size!r}"
+        )
     return tuple(
         tuple(range(first, min(first + size, stages)))
         for first in range(0, stages, size)

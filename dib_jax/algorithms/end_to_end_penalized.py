@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dib_jax.algorithms import Algorithm, Parts, per_phase
 from dib_jax.algorithms.blocks import Loss, block, local, stack
-from dib_jax.objectives import Objective, Signals, Terms
+from dib_jax.objectives import Objective, Signals, Terms, checked
 
 
 def end_to_end_penalized(parts: Parts, *, remat: bool = False) -> Algorithm:
@@ -50,7 +50,7 @@ def _at_every_stage(objective: Objective) -> Loss:
         count = len(features) - 1
         first = signals.stage - count + 1
         none = jnp.zeros_like(signals.task_loss)
-        value, terms = objective(signals._replace(stage_input=features[-2]))
+        value, terms = checked(objective(signals._replace(stage_input=features[-2])))
         for offset in range(count - 1):
             inside = signals._replace(
                 stage_input=features[offset],
@@ -59,7 +59,7 @@ def _at_every_stage(objective: Objective) -> Loss:
                 task_loss=none,
                 head_loss=none,
             )
-            added, inner = objective(inside)
+            added, inner = checked(objective(inside))
             value = value + added
             terms |= {f"stage{first + offset}_{name}": x for name, x in inner.items()}
         return value, terms

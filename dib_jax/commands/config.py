@@ -406,10 +406,31 @@ def _try_out(full: Mapping[str, Any], fields: Mapping[str, Option]) -> None:
             )
         if wanted.keys() <= known.keys():
             built[section] = build(section)
+            if section in _MADE:
+                _check_made(section, sections[section]["name"], built[section])
         if section == "model" and section in built:
             stages = tuple(built[section])
             known |= {"stages": stages, "num_stages": len(stages)}
             _check_stages(full, fields, len(stages))
+
+
+# What factories of a section return.
+_MADE = {
+    "model": "a tuple of modules, one for each stage",
+    "head": "a module",
+    "task": "a dib_jax.tasks.Task",
+    "objective": "an objective, (signals) → (loss, terms)",
+    "algorithm": "a dib_jax.algorithms.Algorithm",
+}
+
+
+def _check_made(section: str, name: str, made: Any) -> None:
+    """Refuse what a factory must have forgotten to return, or to put into a tuple."""
+    if made is None or (section == "model" and not isinstance(made, tuple | list)):
+        raise ValueError(
+            f"{section}.name: {name!r} must return {_MADE[section]}, got "
+            f"{type(made).__name__}"
+        )
 
 
 def parts_of(

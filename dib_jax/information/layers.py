@@ -76,7 +76,7 @@ def information_plane(
         >>> of_labels.shape
         (2,)
     """
-    if not layers:
+    if len(layers) == 0:
         raise ValueError("layers must have one layer at least, got none")
     source, *grams = layer_grams((x, *layers), bandwidth=bandwidth)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class Signals(NamedTuple):
@@ -66,6 +67,34 @@ class Occasional(NamedTuple):
 Terms = dict[str, jax.Array | Occasional]
 Objective = Callable[[Signals], tuple[jax.Array, Terms]]
 Modules = Mapping[str, nn.Module]
+
+
+def checked(returned: Any) -> tuple[jax.Array, Terms]:
+    """What an objective has returned.
+
+    Args:
+        returned: by it, for some signals.
+
+    Raises:
+        ValueError: it is no loss with its terms.
+    """
+    must = "objective.name: an objective must return (loss, terms), a scalar and a dict"
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        alone = "the loss alone" if hasattr(returned, "shape") else repr(returned)
+        raise ValueError(f"{must}; got {alone}")
+    loss, terms = returned
+    if jnp.shape(loss) or not isinstance(terms, Mapping):
+        raise ValueError(
+            f"{must}; got a loss of shape {jnp.shape(loss)} and a "
+            f"{type(terms).__name__}"
+        )
+    for name, term in terms.items():
+        if shape := jnp.shape(jax.tree.leaves(term)[0]):
+            raise ValueError(
+                f"objective.name: the term {name!r} has the shape {shape}; it must be "
+                "a scalar"
+            )
+    return loss, dict(terms)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -475,8 +475,9 @@ def test_a_block_says_when_its_features_have_collapsed():
 
 def test_a_block_has_a_stage_or_more():
     for algorithm in (sequential, parallel, parallel_readout):
-        with pytest.raises(ValueError, match="blocks must be an integer from 1, got 0"):
-            algorithm(parts_of(), blocks=0)
+        for size in (0, 99):
+            with pytest.raises(ValueError, match=rf"must be 1 to .*; got {size}"):
+                algorithm(parts_of(), blocks=size)
     assert blocks.neighbours(5, 2) == ((0, 1), (2, 3), (4,))
     assert local(block(parts_of(), [1, 2], 3), 3).exits == (2,)
 

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import re
 import typing
 from typing import Literal
 
@@ -113,6 +114,7 @@ def penalty(
         raise ValueError(f"measure must be 'input' or 'output', got {measure!r}")
     if quiet and mode == "exact":
         raise ValueError("these two do not go together")
+    return lambda signals: (signals.task_loss, {})
 
 
 def example() -> dict:
@@ -441,7 +443,8 @@ def test_epochs_are_counted_by_block_and_weights_by_stage():
 
 def test_the_messages_of_an_algorithm_name_the_field():
     assert refusal(changed("algorithm.blocks", 0)) == (
-        "algorithm.blocks: blocks must be an integer from 1, got 0"
+        "algorithm.blocks: blocks must be 1 to 3, for a block has so many of the "
+        "network's 3 stages; got 0"
     )
     config = changed("algorithm", {"name": f"{__name__}:in_pairs"})
     configs.complete(config)
@@ -451,6 +454,25 @@ def test_the_messages_of_an_algorithm_name_the_field():
     assert refusal(config) == "algorithm: the objective cannot be trained so"
     config["epochs"] = (1, 2)
     assert refusal(config) == "epochs: got (1, 2); must be 1"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("model", "must return a tuple of modules, one for each stage, got NoneType"),
+        ("objective", r"must return an objective, \(signals\) → .*, got NoneType"),
+        ("algorithm", "must return a dib_jax.algorithms.Algorithm, got NoneType"),
+    ],
+)
+def test_what_a_factory_of_ones_own_must_return_is_said(section, message, monkeypatch):
+    build = registry.build
+
+    def wrong(package, chosen, **known):
+        made = build(package, chosen, **known)
+        return None if package is configs.FACTORIES[section] else made
+
+    monkeypatch.setattr(registry, "build", wrong)
+    assert re.fullmatch(rf"{section}\.name: '.*' {message}", refusal(example()))
 
 
 def test_an_algorithm_is_given_heads_of_every_stage():

@@ -135,3 +135,7 @@ def test_layers_of_different_shapes_have_a_gram_and_a_place_each():
 
     plane = jax.jit(info.information_plane)(x, layers, labels)
     np.testing.assert_allclose(plane, information(x, labels), atol=1e-4)
+    # Layers of one width may be one array.
+    alike = jnp.stack([x, 2 * x])
+    wanted = info.information_plane(x, [x, 2 * x], labels)
+    np.testing.assert_allclose(info.information_plane(x, alike, labels), wanted)

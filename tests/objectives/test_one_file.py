@@ -3,9 +3,11 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from dib_jax import objectives
+from dib_jax.algorithms import blocks
 from dib_jax.commands.assemble import assemble
 from dib_jax.commands.config import complete
 from dib_jax.commands.registry import known
@@ -47,6 +49,22 @@ def hand_on(*, weight: float = 0.5):
 
     return WithModules(loss, modules)
 '''
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"must return \(loss, terms\), a scalar and a dict; got None"),
+        (jnp.ones(()), "a scalar and a dict; got the loss alone"),
+        ((jnp.ones(3), {}), r"got a loss of shape \(3,\) and a dict"),
+        ((jnp.ones(()), [1]), r"got a loss of shape \(\) and a list"),
+        ((jnp.ones(()), {"v": jnp.ones(3)}), r"the term 'v' has the shape \(3,\)"),
+    ],
+)
+def test_what_is_no_loss_with_its_terms_is_refused_in_a_line(returned, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        blocks.at_last(lambda signals: returned)(None, ())
+    assert str(refused.value).startswith("objective.name: ")
 
 
 @pytest.fixture
