@@ -259,7 +259,7 @@ def told_apart(entries: Sequence[Entry]) -> dict[str, Contrasts]:
 
     Returns:
         The contrasts by name of the data set, and of the metric where methods on it
-        have several, as "signs, ap50".
+        have several, as "DATA, METRIC".
 
     Raises:
         ValueError: two runs are of the same data set, method and seed.
