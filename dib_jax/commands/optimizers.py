@@ -188,7 +188,8 @@ def optimizer(
     Args:
         name: sgd (Nesterov momentum, decay added to the gradient), adamw (decay
             decoupled, momentum as β₁) or muon (orthogonalised updates of matrices and
-            kernels, Adam's for the others; decay decoupled).
+            kernels; for the others NAdam's with β₁ = 0.9, whatever the momentum; decay
+            decoupled).
         learning_rate: its highest value, after the warm-up.
         weight_decay: of weight matrices and kernels; norms and biases have none.
         momentum: 0 to 1 (1 excluded).
@@ -216,7 +217,9 @@ def optimizer(
             "has no warm-up; set it to 0, or give epochs"
         )
     steps = epochs * max(steps_per_epoch, 1)
-    warmup = min(round(warmup_epochs * max(steps_per_epoch, 1)), steps // 2)
+    # However short, a warm-up has an update, and so begins at `warmup_from`.
+    warmup = max(round(warmup_epochs * max(steps_per_epoch, 1)), warmup_epochs > 0)
+    warmup = min(warmup, steps // 2)
     course = SCHEDULES[schedule](Course(steps, warmup, warmup_from, decay_to))
 
     def build(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:

@@ -82,7 +82,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
     Returns:
         (n, ⌈h/stride⌉, ⌈w/stride⌉, c_out).
+
+    Raises:
+        ValueError: the kernel is not square or not odd, or x has another type.
     """
+    if kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
+        raise ValueError(f"a kernel must be square and odd, got shape {kernel.shape}")
+    if x.dtype != kernel.dtype:
+        raise ValueError(
+            f"x and the kernel must have one type, got {x.dtype} and {kernel.dtype}"
+        )
     direct = functools.partial(_direct, stride)
     if _DIRECT.get():
         return direct(x, kernel)
@@ -132,17 +141,36 @@ def _backward(stride: int, residuals: _Pair, cotangent: jax.Array) -> _Pair:
     derived = functools.partial(_derived, stride)
     if _DIRECT.get():
         return derived(*residuals, cotangent)
+    if cotangent.size == 0:  # there are no pictures to cut into groups
+        x, kernel = residuals
+        return jnp.zeros_like(x), jnp.zeros_like(kernel)
     # Decided when the program is lowered, so that one compiled for another platform
     # than this machine's gets that platform's form.
     by_hand = functools.partial(_by_hand, stride)
     if _for_the_unit(residuals[1]):
-        by_hand = functools.partial(matrix_unit.gradients, stride=stride)
+        by_hand = functools.partial(_by_the_unit, stride)
     return jax.lax.platform_dependent(
         *residuals, cotangent, cpu=by_hand, default=derived
     )
 
 
 convolve.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_the_unit(
+    stride: int, x: jax.Array, kernel: jax.Array, cotangent: jax.Array
+) -> _Pair:
+    return matrix_unit.gradients(x, kernel, cotangent, stride=stride)
+
+
+# It passes through integers, which have no derivative: JAX would take it for constant.
+_by_the_unit.defvjp(
+    lambda stride, *given: (_by_the_unit(stride, *given), given),
+    lambda stride, given, changes: jax.vjp(functools.partial(_derived, stride), *given)[
+        1
+    ](changes),
+)
 
 
 def _derived(
@@ -165,8 +193,11 @@ def _input_gradient(
 ) -> jax.Array:
     """The cotangent convolved with the kernel turned round, a stride's gaps filled."""
     if _exchanged(cotangent, kernel):
-        (change,) = jax.vjp(lambda x: _by_patches(stride, x, kernel), x)[1](cotangent)
-        return change
+        # Pieces of patches are added up: in 16 bits each sum would be rounded.
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        fixed, given = kernel.astype(wide), cotangent.astype(wide)
+        pull = jax.vjp(lambda x: _by_patches(stride, x, fixed), x.astype(wide))[1]
+        return pull(given)[0].astype(x.dtype)
     margin = kernel.shape[0] // 2
     # A stride may end before the picture does: its last pixels get zeros as well.
     rest = [(side - 1) % stride for side in x.shape[1:3]]
@@ -302,7 +333,9 @@ def average_pool_to(x: jax.Array, size: int | tuple[int, ...]) -> jax.Array:
         inside = (position >= index * side // count) & (
             position < -(-(index + 1) * side // count)
         )
-        return (inside / inside.sum(axis=1, keepdims=True)).astype(x.dtype)
+        return (inside / inside.sum(axis=1, keepdims=True)).astype(wide)
 
+    wide = jnp.promote_types(x.dtype, jnp.float32)
     down, across = cells(height, rows), cells(width, columns)
-    return jnp.einsum("ph,nhwc,qw->npqc", down, x, across)
+    averages = jnp.einsum("ph,nhwc,qw->npqc", down, x.astype(wide), across)
+    return averages.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else wide)

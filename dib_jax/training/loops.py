@@ -13,7 +13,8 @@ _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]
 _OPERAND = re.compile(r"%([\w.-]+)")
 _SUMMED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _LABELS = re.compile(r"dim_labels=\w+_(\w+)->")
-_CALLED = re.compile(r"(?:calls|to_apply|body|(?:true|false)_computation)=%([\w.-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%([\w.-]+)")
+_EITHER = re.compile(r"(?:true|false)_computation=%([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
@@ -23,13 +24,16 @@ class _Computation:
     """Its own products, and what it calls, each with how often."""
 
     flops: int = 0
-    calls: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    # Names of which one is called, and how often.
+    calls: list[tuple[list[str], int]] = dataclasses.field(default_factory=list)
 
 
 def flops_of_loops(text: str) -> int:
     """FLOPs of products and convolutions in loops, less those of one turn of each.
 
-    Loops whose number of turns the compiler does not know count nothing.
+    Loops whose number of turns the compiler does not know count nothing, and neither
+    do a GPU's calls of libraries in loops. Of the branches of a condition the largest
+    counts, as XLA has it. In convolutions zeros beyond the border count.
 
     Args:
         text: of a compiled program, as `as_text` of it gives.
@@ -42,9 +46,11 @@ def flops_of_loops(text: str) -> int:
     often: dict[str, int] = collections.defaultdict(int)
     for name, computation in computations.items():
         calls = computation.calls
-        once[name] = computation.flops + sum(once[called] for called, _ in calls)
+        once[name] = computation.flops + sum(
+            max(once[name] for name in called) for called, _ in calls
+        )
         often[name] = computation.flops + sum(
-            often[called] * times for called, times in calls
+            max(often[name] for name in called) * times for called, times in calls
         )
     return often[entry] - once[entry]
 
@@ -67,9 +73,11 @@ def _read(text: str) -> tuple[dict[str, _Computation], str]:
         if "=%" in line or "={%" in line:
             turns = _TRIPS.search(line)
             times = int(turns[1]) if turns else 1
-            called = _CALLED.findall(line)
-            for branches in _BRANCHES.findall(line):
-                called += _OPERAND.findall(branches)
+            called = [[each] for each in _CALLED.findall(line)]
+            branches = _EITHER.findall(line)
+            for listed in _BRANCHES.findall(line):
+                branches += _OPERAND.findall(listed)
+            called += [branches] if branches else []
             computations[name].calls += [(each, times) for each in called]
     return computations, entry
 

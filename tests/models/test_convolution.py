@@ -195,6 +195,39 @@ def test_gradients_pass_through_loops_maps_recomputation_and_another_gradient():
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("argument", [0, 1], ids=["kernel", "pictures"])
+def test_gradients_of_a_gradient_are_those_of_a_convolution(unit, argument):
+    x, kernel = drawn(5, 6, 3, jnp.bfloat16, channels=(16, 16))
+
+    def penalty(form):
+        def size(k, x):
+            change = jax.grad(lambda x: jnp.sum(form(x, k, 1).astype(float) ** 2))(x)
+            return jnp.sum(change.astype(float) ** 2)
+
+        return jax.grad(size, argnums=argument)(kernel, x).astype(jnp.float32)
+
+    ours, theirs = penalty(convolve), penalty(direct)
+    assert jnp.linalg.norm(theirs) > 0
+    assert jnp.linalg.norm(ours - theirs) < 0.02 * jnp.linalg.norm(theirs)
+
+
+def test_a_gradient_of_no_pictures_is_nothing(unit):
+    x, kernel = (
+        jnp.zeros(shape, jnp.bfloat16) for shape in ((0, 6, 6, 16), (3, 3, 16, 16))
+    )
+    change = jax.grad(lambda k: convolve(x, k).astype(float).sum())(kernel)
+    np.testing.assert_array_equal(change.astype(float), 0)
+
+
+def test_a_kernel_that_is_not_square_and_odd_is_refused():
+    x = jnp.zeros((1, 6, 6, 2))
+    for sides in ((2, 2), (1, 3)):
+        with pytest.raises(ValueError, match="must be square and odd, got shape"):
+            convolve(x, jnp.zeros((*sides, 2, 4)))
+    with pytest.raises(ValueError, match="must have one type, got float32 and bfloat"):
+        convolve(x, jnp.zeros((3, 3, 2, 4), jnp.bfloat16))
+
+
 def gradient_of_kernel(x):
     return jax.jit(jax.grad(lambda kernel: convolve(x, kernel).sum()))
 

@@ -17,6 +17,10 @@ def turned(times, inner=lambda x: x @ X):
     return lambda x: jax.lax.scan(lambda x, _: (inner(x), None), x, length=times)[0]
 
 
+def either(one, other):
+    return lambda x: jax.lax.cond(x[0, 0] > 0, one, other, x)
+
+
 def branched(x):
     return jax.lax.cond(x[0, 0] > 0, turned(3), jnp.tanh, x)
 
@@ -29,9 +33,20 @@ def branched(x):
         (turned(5, turned(4)), 19),
         (lambda x: turned(3)(x) @ turned(4)(x), 5),
         (branched, 2),
+        (turned(7, either(lambda x: x @ X, lambda x: X @ x)), 6),
+        (turned(7, either(lambda x: x @ X @ X @ X, jnp.tanh)), 18),
         (lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ X, x), 0),
     ],
-    ids=["none", "one", "nested", "two", "in a branch", "unknown"],
+    ids=[
+        "none",
+        "one",
+        "nested",
+        "two",
+        "in a branch",
+        "branches",
+        "largest branch",
+        "unknown",
+    ],
 )
 def test_each_turn_of_a_loop_but_one_is_what_the_compiler_leaves_out(
     function, products
