@@ -88,12 +88,6 @@ def checked(returned: Any) -> tuple[jax.Array, Terms]:
             f"{must}; got a loss of shape {jnp.shape(loss)} and a "
             f"{type(terms).__name__}"
         )
-    for name, term in terms.items():
-        if shape := jnp.shape(jax.tree.leaves(term)[0]):
-            raise ValueError(
-                f"objective.name: the term {name!r} has the shape {shape}; it must be "
-                "a scalar"
-            )
     return loss, dict(terms)
 
 
