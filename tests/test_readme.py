@@ -50,6 +50,7 @@ OUTSIDE = {"gcloud", "mkdocs", "mypy", "ruff", "srun", "tensorboard"}
 WORK = (
     "analyze.analyze",
     "compare._check",
+    "evaluate._check_seeds",
     "export.export",
     "predict.predict",
     "prepare.prepare",

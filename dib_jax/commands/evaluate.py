@@ -131,11 +131,6 @@ def main(arguments: list[str]) -> None:
     # A folder that is given twice is one run, and no second sample of an interval.
     folders = {folder.resolve(): folder for folder in [workdir, *others]}
     workdirs = list(folders.values())
-    if len(workdirs) > 1:
-        from dib_jax.analysis.runs import check_seeds
-        from dib_jax.training.workdir import read_config
-
-        check_seeds([(folder, read_config(folder)) for folder in workdirs])
     if not asked:
         _evaluate(workdir)
     elif asked == ["exits"]:
@@ -144,7 +139,16 @@ def main(arguments: list[str]) -> None:
         _corruptions(workdirs, samples)
 
 
+def _check_seeds(workdirs: list[pathlib.Path]) -> None:
+    from dib_jax.analysis.runs import check_seeds
+    from dib_jax.training.workdir import read_config
+
+    if len(workdirs) > 1:
+        check_seeds([(folder, read_config(folder)) for folder in workdirs])
+
+
 def _exits(workdirs: list[pathlib.Path], rule: "str | None", goal: "Goal") -> None:
+    _check_seeds(workdirs)
     found = evaluate_exits(workdirs, rule=rule, goal=goal)
     for folder, measured in zip(workdirs, found, strict=True):
         print(f"{folder}\n{exits.as_text(measured)}\n")
@@ -153,6 +157,7 @@ def _exits(workdirs: list[pathlib.Path], rule: "str | None", goal: "Goal") -> No
 
 
 def _corruptions(workdirs: list[pathlib.Path], samples: int) -> None:
+    _check_seeds(workdirs)
     found = evaluate_corruptions(workdirs, samples=samples)
     for folder, measured in zip(workdirs, found, strict=True):
         print(f"{folder}\n{corruptions.as_text([measured])}\n")
